@@ -1,0 +1,54 @@
+/**
+ * Time, timers and randomness: the only file that touches the system's. Everything that waits,
+ * dates or draws takes a `Clock`, so that a simulation can replace all three under one seed.
+ */
+import { randomUUID } from 'node:crypto';
+
+export interface Clock {
+  /** Wall clock, milliseconds since the epoch. It can jump; never measure a duration with it. */
+  nowMs(): number;
+  /** Monotonic milliseconds from an arbitrary start: for durations. */
+  monotonicMs(): number;
+  /** Resolves after `ms`; rejects with the signal's reason as soon as it is aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `callback` once after `ms`, unless the returned function was called before. */
+  after(ms: number, callback: () => void): () => void;
+  /** A number in [0, 1), for jitter. */
+  random(): number;
+  /** A fresh UUID, for names of processes and requests; never for idempotency keys. */
+  uuid(): string;
+}
+
+/** Node clamps a longer delay to 1 ms; a timer that is due later is armed again. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+export const systemClock: Clock = {
+  nowMs: () => Date.now(),
+  monotonicMs: () => performance.now(),
+  random: () => Math.random(),
+  uuid: () => randomUUID(),
+  after(ms, callback) {
+    const dueMs = performance.now() + ms;
+    let timer: NodeJS.Timeout;
+    const arm = (): void => {
+      const leftMs = dueMs - performance.now();
+      timer = setTimeout(leftMs > MAX_TIMER_MS ? arm : callback, Math.min(Math.max(leftMs, 0), MAX_TIMER_MS));
+    };
+    arm();
+    return () => clearTimeout(timer);
+  },
+  sleep(ms, signal) {
+    return new Promise<void>((resolve, reject) => {
+      if (signal?.aborted) return reject(signal.reason);
+      const onAbort = (): void => {
+        cancel();
+        reject(signal?.reason);
+      };
+      const cancel = systemClock.after(ms, () => {
+        signal?.removeEventListener('abort', onAbort);
+        resolve();
+      });
+      signal?.addEventListener('abort', onAbort, { once: true });
+    });
+  },
+};

@@ -1,0 +1,115 @@
+/**
+ * What a tool author sees: `import type { Context, Email } from 'millrace'`.
+ * Everything here exists inside the sandbox, in the tool's own realm.
+ */
+
+/** A name and an address; the name is empty where the sender gave none. */
+export interface Mailbox {
+  readonly name: string;
+  readonly address: string;
+}
+
+/** One part of the message that is not its text. The bytes are fetched when asked for. */
+export interface Attachment {
+  /** As the sender wrote it, without any path; null where there is none. Not safe as a path. */
+  readonly filename: string | null;
+  /** Lower case, without parameters, such as `image/png`. */
+  readonly contentType: string;
+  readonly disposition: 'attachment' | 'inline' | null;
+  /** Without angle brackets. */
+  readonly contentId: string | null;
+  /** Bytes, decoded. */
+  readonly size: number;
+  bytes(): Promise<Uint8Array>;
+  /** The bytes read as UTF-8. */
+  text(): Promise<string>;
+}
+
+/** Header fields; names in any case. */
+export interface EmailHeaders extends Iterable<readonly [name: string, value: string]> {
+  /** The first field of this name, unfolded and decoded (RFC 2047), or null. */
+  get(name: string): string | null;
+  /** All fields of this name, in order. */
+  getAll(name: string): string[];
+  has(name: string): boolean;
+}
+
+/** An email as it reached one inbox. */
+export interface Email {
+  /** The provider's id of this inbound email. */
+  readonly id: string;
+  /** The inbox that it reached: the local part without its tag, lower case. */
+  readonly inbox: string;
+  /** `news` for mail to `inbox+news@…`, otherwise null. */
+  readonly tag: string | null;
+  /** The author as the message claims; null where there is none. Not authenticated. */
+  readonly from: Mailbox | null;
+  readonly replyTo: readonly Mailbox[];
+  readonly to: readonly Mailbox[];
+  readonly cc: readonly Mailbox[];
+  /** Decoded, on one line; empty where there is none. */
+  readonly subject: string;
+  /** The plain text; made from the HTML where the message has no plain text; empty where it has neither. */
+  readonly text: string;
+  /** `text` without quoted history and signature. */
+  readonly newText: string;
+  readonly html: string | null;
+  readonly headers: EmailHeaders;
+  readonly attachments: readonly Attachment[];
+  /** The Message-ID with its angle brackets, or null. */
+  readonly messageId: string | null;
+  /** Message-IDs of the conversation so far, oldest first. */
+  readonly references: readonly string[];
+  /** What the sender claims; null where it is missing or no date. */
+  readonly date: Date | null;
+}
+
+/** What a tool may do besides computing. */
+export interface Context {
+  /** The Web's `fetch`, to the hosts that `settings.hosts` grants. */
+  readonly fetch: (input: string | URL | Request, init?: RequestInit) => Promise<Response>;
+  /** The value of a secret that `settings.secrets` grants by name; throws for any other. */
+  readonly secret: (name: string) => string;
+  /** Lines on the run's record. */
+  readonly log: (...values: unknown[]) => void;
+  /** The time at which this run began. */
+  readonly now: () => Date;
+}
+
+/** A file to send along. */
+export interface OutgoingAttachment {
+  filename: string;
+  content: string | Uint8Array;
+  contentType?: string;
+}
+
+/** An answer to the sender. At least one of `text`, `html` and `attachments` is there. */
+export interface Reply {
+  /** Where it is missing, it is made from `html`. */
+  text?: string;
+  /** A string, or what JSX and the `html` template make (which escape what they are given). */
+  html?: string | { toString(): string | Promise<string> };
+  attachments?: OutgoingAttachment[];
+  /** Default: the subject of the email with one `Re:`. */
+  subject?: string;
+}
+
+/** A string is the reply's text; nothing is no reply. */
+export type ToolResult = string | Reply | readonly Reply[] | null | undefined | void;
+
+export type Tool = (email: Email, context: Context) => ToolResult | Promise<ToolResult>;
+
+/** Limits and grants of one tool, or (under `default`) of all that have none of their own. */
+export interface ToolSettings {
+  /** Hosts that `fetch` may reach over https, such as `api.example.com`; `http://127.0.0.1:5000` grants exactly that origin. */
+  hosts?: readonly string[];
+  /** Names of secrets that it may read: `TOOL_SECRET_<NAME>` in the daemon's environment. */
+  secrets?: readonly string[];
+  /** Wall clock for one run, in milliseconds (default 10,000, ceiling 300,000). */
+  timeoutMs?: number;
+  /** Memory of the isolate, in MiB (default 64, ceiling 512). */
+  memoryLimitMb?: number;
+}
+
+/** `export const settings: Settings = { translator: { hosts: ['libretranslate.com'] } }` */
+export type Settings = Readonly<Record<string, ToolSettings>>;

@@ -1,0 +1,221 @@
+/**
+ * What stands on the streams: names, retention, and the schema of every record.
+ *
+ * Bodies are versioned JSON (`kind`, `version`), so that the `s2` command-line tool shows something that a
+ * person can read. Two exceptions: an `events` record is the webhook's body byte for byte (what we add
+ * stands in its headers), and the pieces of a `mail/` or `request/` stream are plain bytes (`blob.ts`).
+ * A newer version than ours is never guessed at: it is refused as `records.newer_version`.
+ */
+import { z } from 'zod';
+import { MillraceError } from '../platform/errors.ts';
+import type { NewRecord, RecordHeader, Retention, StreamRecord } from './stream-store.ts';
+
+export const streamNames = {
+  events: 'events',
+  received: 'received',
+  outbox: 'outbox',
+  sent: 'sent',
+  delivery: 'delivery',
+  tools: 'tools',
+  /** What the local mailbox delivered in place of Resend. */
+  mailbox: 'mailbox',
+  unrouted: 'inbox/unrouted',
+  inboxPrefix: 'inbox/',
+  inbox: (inbox: string) => `inbox/${inbox}`,
+  runs: (inbox: string) => `runs/${inbox}`,
+  /** The raw MIME of one inbound email. */
+  mail: (emailId: string) => `mail/${emailId}`,
+  /** A frozen provider request that does not fit into its outbox record. */
+  request: (idempotencyKey: string) => `request/${idempotencyKey}`,
+} as const;
+
+/** Journals carry progress and expire only when nothing depends on them: they are trimmed, not aged out. */
+export function retentionFor(retentionDays: number): (streamName: string) => Retention {
+  const journals = [streamNames.received, streamNames.sent, streamNames.tools] as readonly string[];
+  return (name) => (journals.includes(name) || name.startsWith('runs/') ? 'forever' : retentionDays * 86_400);
+}
+
+/** The header under which every keyed record carries the key derived from its cause. */
+export const KEY_HEADER = 'key';
+
+const mailboxSchema = z.object({ name: z.string(), address: z.string() });
+
+const attachmentSchema = z.object({
+  /** Its place among the message's attachments, from 0: how its bytes are asked for. */
+  index: z.number().int().nonnegative(),
+  filename: z.string().nullable(),
+  contentType: z.string(),
+  disposition: z.enum(['attachment', 'inline']).nullable(),
+  contentId: z.string().nullable(),
+  /** Bytes, decoded. */
+  size: z.number().int().nonnegative(),
+});
+
+export const parsedEmailSchema = z.object({
+  from: mailboxSchema.nullable(),
+  replyTo: z.array(mailboxSchema),
+  to: z.array(mailboxSchema),
+  cc: z.array(mailboxSchema),
+  subject: z.string(),
+  text: z.string(),
+  html: z.string().nullable(),
+  newText: z.string(),
+  /** All header fields in order, unfolded; names as written. */
+  headers: z.array(z.tuple([z.string(), z.string()])),
+  attachments: z.array(attachmentSchema),
+  messageId: z.string().nullable(),
+  references: z.array(z.string()),
+  /** ISO 8601, as the sender claims; never used for ordering. */
+  date: z.string().nullable(),
+});
+
+/** What `mail/message.ts` makes of a raw message. */
+export type ParsedEmail = z.infer<typeof parsedEmailSchema>;
+export type Mailbox = z.infer<typeof mailboxSchema>;
+
+const blobPointerSchema = z.object({
+  stream: z.string(),
+  bytes: z.number().int().nonnegative(),
+  sha256: z.string(),
+});
+/** Where bytes of any size lie: see `blob.ts`. */
+export type BlobPointer = z.infer<typeof blobPointerSchema>;
+
+/** `inbox/<name>`: one email for one inbox. */
+export const inboxRecordSchema = z.object({
+  kind: z.literal('email'),
+  version: z.literal(1),
+  emailId: z.string(),
+  inbox: z.string(),
+  /** The address of ours that it was sent to, normalised, with its tag: where replies come from. */
+  address: z.string(),
+  tag: z.string().nullable(),
+  receivedAt: z.string(),
+  email: parsedEmailSchema,
+  /** False where `text`, `html`, `newText` or `headers` were cut to fit a record: the raw message has them whole. */
+  complete: z.boolean(),
+  raw: blobPointerSchema,
+});
+export type InboxRecord = z.infer<typeof inboxRecordSchema>;
+
+/** The complete body of Resend's `POST /emails`, as the `resend` SDK takes it. Attachments are base64. */
+export const providerRequestSchema = z.object({
+  from: z.string(),
+  to: z.string(),
+  subject: z.string(),
+  text: z.string(),
+  html: z.string().optional(),
+  headers: z.record(z.string(), z.string()),
+  attachments: z
+    .array(z.object({ filename: z.string(), content: z.string(), contentType: z.string().optional() }))
+    .optional(),
+  tags: z.array(z.object({ name: z.string(), value: z.string() })).optional(),
+});
+export type ProviderRequest = z.infer<typeof providerRequestSchema>;
+
+/** `outbox`: one provider request, frozen, with its idempotency key and its cause. */
+export const outboxRecordSchema = z.object({
+  kind: z.literal('request'),
+  version: z.literal(1),
+  idempotencyKey: z.string(),
+  cause: z.object({
+    inbox: z.string(),
+    seqNum: z.number().int().nonnegative(),
+    effect: z.number().int().nonnegative(),
+    emailId: z.string(),
+  }),
+  /** Mail of one conversation leaves in the order of its records. */
+  thread: z.string(),
+  /** Not before this time (ISO 8601); null for at once. */
+  notBefore: z.string().nullable(),
+  /** The request itself, or where it lies if it does not fit. */
+  request: z.union([providerRequestSchema, z.object({ blob: blobPointerSchema })]),
+});
+export type OutboxRecord = z.infer<typeof outboxRecordSchema>;
+
+/** `delivery`: what became of a mail that the provider took. */
+export const deliveryRecordSchema = z.object({
+  kind: z.literal('delivery'),
+  version: z.literal(1),
+  /** The provider's word without its prefix: `sent`, `delivered`, `bounced`, … */
+  event: z.string(),
+  providerId: z.string(),
+  messageId: z.string().nullable(),
+  to: z.array(z.string()),
+  tags: z.record(z.string(), z.string()),
+  at: z.string(),
+  /** The provider's own details of a bounce, failure or click, as they came. */
+  details: z.unknown(),
+});
+export type DeliveryRecord = z.infer<typeof deliveryRecordSchema>;
+
+/** `tools`: which revision became live, or why one was refused. */
+export const toolsRecordSchema = z.object({
+  kind: z.literal('tools'),
+  version: z.literal(1),
+  revision: z.string(),
+  status: z.enum(['live', 'refused']),
+  /** Inboxes that the live revision serves; `default` is the catch-all. */
+  inboxes: z.array(z.string()),
+  /** For a refused one: what the compiler or a test said, with file and line. */
+  error: z.string().nullable(),
+  at: z.string(),
+});
+export type ToolsRecord = z.infer<typeof toolsRecordSchema>;
+
+/** `mailbox`: a reply that the local mailbox took in place of Resend. */
+export const mailboxRecordSchema = z.object({
+  kind: z.literal('mailbox'),
+  version: z.literal(1),
+  idempotencyKey: z.string(),
+  providerId: z.string(),
+  request: z.union([providerRequestSchema, z.object({ blob: blobPointerSchema })]),
+  at: z.string(),
+});
+export type MailboxRecord = z.infer<typeof mailboxRecordSchema>;
+
+/** A record whose body is this JSON value; `key` goes into its header. */
+export function jsonRecord(value: { kind: string; version: number }, key?: string): NewRecord {
+  const headers: RecordHeader[] = key === undefined ? [] : [[KEY_HEADER, key]];
+  // Lone surrogates would not survive UTF-8; NUL and the rest are escaped by JSON itself.
+  return { headers, body: JSON.stringify(value).toWellFormed() };
+}
+
+/**
+ * The JSON value of a record, checked.
+ * @throws MillraceError `records.newer_version` (bug: a newer release wrote it; this one must not guess)
+ *   or `records.malformed` (permanent).
+ */
+export function parseJsonRecord<T>(schema: z.ZodType<T>, record: StreamRecord): T {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(record.body).toString('utf8'));
+  } catch (cause) {
+    throw new MillraceError('permanent', 'records.malformed', `record ${record.seqNum} is not JSON`, {
+      cause,
+    });
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const version = (value as { version?: unknown } | null)?.version;
+  if (typeof version === 'number' && version > 1) {
+    throw new MillraceError(
+      'bug',
+      'records.newer_version',
+      `record ${record.seqNum} has version ${version}, this release reads 1`,
+      {
+        hint: 'Run the release that wrote it, or a newer one.',
+      },
+    );
+  }
+  throw new MillraceError(
+    'permanent',
+    'records.malformed',
+    `record ${record.seqNum}: ${z.prettifyError(parsed.error)}`,
+  );
+}
+
+/** The value of a record's header, or undefined. */
+export function headerOf(record: StreamRecord, name: string): string | undefined {
+  return record.headers.find(([headerName]) => headerName === name)?.[1];
+}
