@@ -7,6 +7,7 @@
  * A newer version than ours is never guessed at: it is refused as `records.newer_version`.
  */
 import { z } from 'zod';
+import { parsedEmailSchema, providerRequestSchema } from '../mail/email.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { NewRecord, RecordHeader, Retention, StreamRecord } from './stream-store.ts';
 
@@ -38,41 +39,6 @@ export function retentionFor(retentionDays: number): (streamName: string) => Ret
 /** The header under which every keyed record carries the key derived from its cause. */
 export const KEY_HEADER = 'key';
 
-const mailboxSchema = z.object({ name: z.string(), address: z.string() });
-
-const attachmentSchema = z.object({
-  /** Its place among the message's attachments, from 0: how its bytes are asked for. */
-  index: z.number().int().nonnegative(),
-  filename: z.string().nullable(),
-  contentType: z.string(),
-  disposition: z.enum(['attachment', 'inline']).nullable(),
-  contentId: z.string().nullable(),
-  /** Bytes, decoded. */
-  size: z.number().int().nonnegative(),
-});
-
-export const parsedEmailSchema = z.object({
-  from: mailboxSchema.nullable(),
-  replyTo: z.array(mailboxSchema),
-  to: z.array(mailboxSchema),
-  cc: z.array(mailboxSchema),
-  subject: z.string(),
-  text: z.string(),
-  html: z.string().nullable(),
-  newText: z.string(),
-  /** All header fields in order, unfolded; names as written. */
-  headers: z.array(z.tuple([z.string(), z.string()])),
-  attachments: z.array(attachmentSchema),
-  messageId: z.string().nullable(),
-  references: z.array(z.string()),
-  /** ISO 8601, as the sender claims; never used for ordering. */
-  date: z.string().nullable(),
-});
-
-/** What `mail/message.ts` makes of a raw message. */
-export type ParsedEmail = z.infer<typeof parsedEmailSchema>;
-export type Mailbox = z.infer<typeof mailboxSchema>;
-
 const blobPointerSchema = z.object({
   stream: z.string(),
   bytes: z.number().int().nonnegative(),
@@ -97,21 +63,6 @@ export const inboxRecordSchema = z.object({
   raw: blobPointerSchema,
 });
 export type InboxRecord = z.infer<typeof inboxRecordSchema>;
-
-/** The complete body of Resend's `POST /emails`, as the `resend` SDK takes it. Attachments are base64. */
-export const providerRequestSchema = z.object({
-  from: z.string(),
-  to: z.string(),
-  subject: z.string(),
-  text: z.string(),
-  html: z.string().optional(),
-  headers: z.record(z.string(), z.string()),
-  attachments: z
-    .array(z.object({ filename: z.string(), content: z.string(), contentType: z.string().optional() }))
-    .optional(),
-  tags: z.array(z.object({ name: z.string(), value: z.string() })).optional(),
-});
-export type ProviderRequest = z.infer<typeof providerRequestSchema>;
 
 /** `outbox`: one provider request, frozen, with its idempotency key and its cause. */
 export const outboxRecordSchema = z.object({
