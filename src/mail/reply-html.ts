@@ -1,0 +1,82 @@
+/**
+ * What may leave in the HTML of a reply. A tool may echo what a stranger wrote to it, so nothing that a mail
+ * client could run, load into a frame or submit survives: such tags come out escaped, as text that a person
+ * can read, and active attributes are dropped. What mail needs for its looks (tables, images, links, inline
+ * styles without URLs) stays.
+ */
+import sanitizeHtml from 'sanitize-html';
+
+const limits = {
+  /** UTF-16 units of HTML that are taken; the rest is dropped. */
+  chars: 5 * 1024 * 1024,
+  depth: 200,
+} as const;
+
+/** Layout and text, and nothing that loads, runs, submits or describes how the page behaves. */
+const TAGS = (
+  'html head title body address article aside footer header main nav section h1 h2 h3 h4 h5 h6 blockquote div ' +
+  'p pre hr br wbr center ul ol li dl dt dd figure figcaption table caption colgroup col thead tbody tfoot tr ' +
+  'th td a abbr b bdi bdo big cite code del dfn em font i img ins kbd mark q s samp small span strike strong ' +
+  'sub sup time tt u var'
+).split(' ');
+
+/** A style value that can load or run something, or hide that it does. */
+const ACTIVE_STYLE = /url\s*\(|expression|javascript|behaviou?r|-moz-binding|@import|[\\<]|\/\*/i;
+
+const options: sanitizeHtml.IOptions = {
+  allowedTags: TAGS,
+  disallowedTagsMode: 'escape',
+  nestingLimit: limits.depth,
+  allowedAttributes: {
+    '*': [
+      'align',
+      'bgcolor',
+      'class',
+      'color',
+      'dir',
+      'height',
+      'id',
+      'lang',
+      'role',
+      'style',
+      'title',
+      'valign',
+      'width',
+    ],
+    a: ['href', 'name', 'target'],
+    col: ['span'],
+    colgroup: ['span'],
+    font: ['face', 'size'],
+    img: ['alt', 'border', 'src'],
+    ol: ['start', 'type'],
+    table: ['border', 'cellpadding', 'cellspacing'],
+    td: ['colspan', 'headers', 'nowrap', 'rowspan'],
+    th: ['colspan', 'headers', 'nowrap', 'rowspan', 'scope'],
+    time: ['datetime'],
+  },
+  allowedSchemes: ['https', 'http', 'mailto', 'tel'],
+  allowedSchemesByTag: { img: ['https', 'cid'] },
+  allowProtocolRelative: false,
+  parseStyleAttributes: false,
+  transformTags: {
+    '*': (tagName, attribs) => {
+      const { style, ...rest } = attribs;
+      return { tagName, attribs: style === undefined || ACTIVE_STYLE.test(style) ? rest : attribs };
+    },
+  },
+};
+
+/** The HTML without anything active. Sanitising twice changes nothing. */
+export function sanitiseReplyHtml(html: string): string {
+  return sanitizeHtml(html.slice(0, limits.chars).toWellFormed(), options);
+}
+
+/** Text as it may stand in HTML, in an element or in a quoted attribute. */
+export function escapeHtml(text: string): string {
+  return text
+    .replaceAll('&', '&amp;')
+    .replaceAll('<', '&lt;')
+    .replaceAll('>', '&gt;')
+    .replaceAll('"', '&quot;')
+    .replaceAll("'", '&#39;');
+}

@@ -1,0 +1,38 @@
+/**
+ * The text of an HTML body, for mail that brings no plain text and for replies made of HTML.
+ *
+ * Links keep their address, images only their description, tables run row by row. Input is cut before it is
+ * parsed and nesting is limited while it is walked, so that hostile HTML costs bounded time and stack.
+ */
+import { compile } from 'html-to-text';
+
+const limits = {
+  /** UTF-16 units of HTML that are read; the rest is dropped. */
+  htmlChars: 2 * 1024 * 1024,
+  depth: 100,
+} as const;
+
+const convert = compile({
+  wordwrap: false,
+  limits: { maxInputLength: limits.htmlChars, maxDepth: limits.depth, ellipsis: '' },
+  selectors: [
+    {
+      selector: 'a',
+      options: { hideLinkHrefIfSameAsText: true, linkBrackets: ['<', '>'], noAnchorUrl: true },
+    },
+    // A data: URL or a tracking pixel says nothing to a reader of text; a description does.
+    { selector: 'img', format: 'imageDescription' },
+    ...['h1', 'h2', 'h3', 'h4', 'h5', 'h6'].map((selector) => ({ selector, options: { uppercase: false } })),
+  ],
+  formatters: {
+    imageDescription: (element, _walk, builder) => {
+      const description = (element.attribs as Record<string, string> | undefined)?.['alt'];
+      if (description) builder.addInline(description);
+    },
+  },
+});
+
+/** Plain text with LF line ends, without blank lines at either end; empty for HTML without text. */
+export function htmlToText(html: string): string {
+  return convert(html.slice(0, limits.htmlChars)).trim();
+}
