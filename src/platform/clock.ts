@@ -14,7 +14,7 @@ export interface Clock {
   /** Calls `callback` once after `ms`, unless the returned function was called before. */
   after(ms: number, callback: () => void): () => void;
   /** A number in [0, 1), for jitter. */
-  random(): number;
+  readonly random: () => number;
   /** A fresh UUID, for names of processes and requests; never for idempotency keys. */
   uuid(): string;
 }

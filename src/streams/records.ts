@@ -126,7 +126,7 @@ export const mailboxRecordSchema = z.object({
 export type MailboxRecord = z.infer<typeof mailboxRecordSchema>;
 
 /** A record whose body is this JSON value; `key` goes into its header. */
-export function jsonRecord(value: { kind: string; version: number }, key?: string): NewRecord {
+export function jsonRecord(value: { kind: string; version: number; [field: string]: unknown }, key?: string): NewRecord {
   const headers: RecordHeader[] = key === undefined ? [] : [[KEY_HEADER, key]];
   // Lone surrogates would not survive UTF-8; NUL and the rest are escaped by JSON itself.
   return { headers, body: JSON.stringify(value).toWellFormed() };

@@ -1,0 +1,342 @@
+/**
+ * A stage's journal: the only progress that there is. It holds, in order,
+ *
+ * - `outcome`    what became of one source record: done, skipped, duplicate, dead-letter, or deferred until;
+ * - `attempt`    an attempt with an outside effect is about to begin (only where the stage asks for it);
+ * - `keys`       a segment of settled keys (`settled-keys.ts`);
+ * - `checkpoint` all that recovery needs of what stands before it, in one or several parts.
+ *
+ * Recovery reads backwards to the newest complete checkpoint, and forwards from there. Whoever recovers
+ * fences the journal with its own token, on condition that nobody wrote in between; from then on every
+ * append names the token and the expected sequence number, so that a second owner fails at its next commit.
+ */
+import { z } from 'zod';
+import type { Clock } from '../platform/clock.ts';
+import { MillraceError, hasCode } from '../platform/errors.ts';
+import type { Log } from '../platform/log.ts';
+import { backoffMs } from '../platform/retry.ts';
+import { jsonRecord, parseJsonRecord } from './records.ts';
+import { SettledKeys, fingerprint } from './settled-keys.ts';
+import type { NewRecord, Stream, StreamRecord } from './stream-store.ts';
+
+const seqNumSchema = z.number().int().nonnegative();
+
+/** A record that is set aside: deferred until a time, or (`untilMs` 0) waiting behind another of its lane. */
+const asideSchema = z.object({
+  seqNum: seqNumSchema,
+  key: z.string(),
+  lane: z.string().nullable(),
+  attempts: z.number().int().nonnegative(),
+  untilMs: z.number(),
+  holdsLane: z.boolean(),
+  /** Begin of the first attempt whose effect is not known, or null. */
+  doubtSinceMs: z.number().nullable(),
+});
+export type Aside = z.infer<typeof asideSchema>;
+
+export const outcomeSchema = z.object({
+  kind: z.literal('outcome'),
+  version: z.literal(1),
+  seqNum: seqNumSchema,
+  key: z.string(),
+  outcome: z.enum(['done', 'skipped', 'duplicate', 'dead-letter', 'deferred']),
+  attempts: z.number().int().nonnegative(),
+  /** Why, as a stable word, for all but `done`. */
+  reason: z.string().nullable(),
+  error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }).nullable(),
+  at: z.string(),
+  durationMs: z.number(),
+  /** For `deferred`. */
+  aside: asideSchema.optional(),
+  /** What the stage itself has to say, such as the provider's id or the tool's revision. */
+  facts: z.record(z.string(), z.unknown()),
+});
+export type OutcomeRecord = z.infer<typeof outcomeSchema>;
+
+const attemptSchema = z.object({
+  kind: z.literal('attempt'),
+  version: z.literal(1),
+  seqNum: seqNumSchema,
+  key: z.string(),
+  at: z.string(),
+});
+
+const keysSchema = z.object({ kind: z.literal('keys'), version: z.literal(1), fingerprints: z.string() });
+
+const segmentSchema = z.object({ seqNum: seqNumSchema, newestMs: z.number(), count: z.number() });
+
+const checkpointSchema = z.object({
+  kind: z.literal('checkpoint'),
+  version: z.literal(1),
+  /** Parts of one checkpoint share an id and follow one another without anything between them. */
+  id: z.string(),
+  part: z.number().int(),
+  parts: z.number().int(),
+  /** Every source record below is settled or in `aside`. */
+  low: seqNumSchema,
+  /** Half-open ranges above `low` that are settled. */
+  settled: z.array(z.tuple([seqNumSchema, seqNumSchema])),
+  aside: z.array(asideSchema),
+  /** Attempts in flight: [seqNum, begin of the first attempt in doubt]. */
+  doubts: z.array(z.tuple([seqNumSchema, z.number()])),
+  keySegments: z.array(segmentSchema),
+  /** How long the stage has run in all, in milliseconds. */
+  runningMs: z.number(),
+});
+type CheckpointPart = z.infer<typeof checkpointSchema>;
+
+const journalRecordSchema = z.discriminatedUnion('kind', [
+  outcomeSchema,
+  attemptSchema,
+  keysSchema,
+  checkpointSchema,
+]);
+
+/** Where a stage stands: what recovery yields and a checkpoint saves. */
+export interface Progress {
+  low: number;
+  settled: Set<number>;
+  aside: Map<number, Aside>;
+  doubts: Map<number, number>;
+  keys: SettledKeys;
+  runningMs: number;
+}
+
+export interface Journal {
+  /** Recovers the progress and makes this process the owner. */
+  acquire(signal: AbortSignal): Promise<Progress>;
+  /** Appends as the owner, exactly once, however often it must be tried; resolves to the first sequence number. */
+  append(records: readonly NewRecord[], signal: AbortSignal): Promise<number>;
+  /** Saves the progress, so that recovery need not look further back. */
+  checkpoint(progress: Progress, signal: AbortSignal): Promise<void>;
+}
+
+export interface JournalOptions {
+  stream: Stream;
+  /** Fencing token of this owner: at most 36 bytes, never used before. */
+  owner: string;
+  horizonMs: number;
+}
+
+const ASIDE_PER_PART = 2000;
+const RANGES_PER_PART = 20_000;
+const MAX_TAKEOVERS = 20;
+const READ_BACK_RECORDS = 1000;
+const RETRY = { baseMs: 50, maxMs: 5_000 };
+
+export function createJournal(deps: { clock: Clock; log: Log }, options: JournalOptions): Journal {
+  const { clock, log } = deps;
+  const { stream, owner } = options;
+  let nextSeqNum = -1;
+
+  const ownershipLost = (cause: unknown): MillraceError =>
+    new MillraceError('permanent', 'stage.ownership_lost', `another process took over ${stream.name}`, {
+      cause,
+      hint: 'Only one daemon may work on a stream: stop the other one, then restart this one.',
+    });
+
+  /** True when the records at `nextSeqNum` are these, so that a lost acknowledgement was a success. */
+  async function landed(records: readonly NewRecord[], signal: AbortSignal): Promise<boolean> {
+    const found: StreamRecord[] = [];
+    for (let from = nextSeqNum; found.length < records.length;) {
+      const batch = await stream.read({
+        fromSeqNum: from,
+        maxRecords: records.length - found.length,
+        signal,
+      });
+      if (batch.nextSeqNum === from) break;
+      found.push(...batch.records);
+      from = batch.nextSeqNum;
+    }
+    return records.every(
+      (record, i) =>
+        found[i]?.seqNum === nextSeqNum + i &&
+        Buffer.compare(Buffer.from(found[i].body), Buffer.from(record.body)) === 0,
+    );
+  }
+
+  async function append(records: readonly NewRecord[], signal: AbortSignal): Promise<number> {
+    const first = nextSeqNum;
+    let inDoubt = false;
+    for (let attempts = 1; ; attempts++) {
+      signal.throwIfAborted();
+      try {
+        if (inDoubt && (await landed(records, signal))) break;
+        await stream.append(records, { matchSeqNum: nextSeqNum, fencingToken: owner, signal });
+        break;
+      } catch (error) {
+        if (hasCode(error, 'streams.fenced') || hasCode(error, 'streams.seq_num_mismatch')) {
+          if (!inDoubt || hasCode(error, 'streams.fenced') || !(await landed(records, signal)))
+            throw ownershipLost(error);
+          break;
+        }
+        if (!(error instanceof MillraceError) || error.kind !== 'transient') throw error;
+        inDoubt ||= error.code === 'streams.append_ambiguous';
+        log.warn({ stream: stream.name, attempts, error }, 'journal.append_failed');
+        await clock.sleep(
+          Math.max(error.retryAfterMs ?? 0, backoffMs(attempts, RETRY, clock.random)),
+          signal,
+        );
+      }
+    }
+    nextSeqNum = first + records.length;
+    return first;
+  }
+
+  return {
+    append,
+    async acquire(signal) {
+      for (let attempts = 1; attempts <= MAX_TAKEOVERS; attempts++) {
+        const tail = await stream.tail(signal);
+        const progress = await recover(stream, { tail, horizonMs: options.horizonMs, signal });
+        try {
+          nextSeqNum = await stream.fence(owner, { matchSeqNum: tail, signal });
+          return progress;
+        } catch (error) {
+          // The owner before us is still writing, or our own fence lost its acknowledgement: look again.
+          if (!hasCode(error, 'streams.seq_num_mismatch') && !hasCode(error, 'streams.append_ambiguous'))
+            throw error;
+          await clock.sleep(backoffMs(attempts, RETRY, clock.random), signal);
+        }
+      }
+      throw new MillraceError(
+        'transient',
+        'stage.takeover_failed',
+        `${stream.name} is being written by another process`,
+      );
+    },
+    async checkpoint(progress, signal) {
+      progress.keys.expire(progress.runningMs);
+      const unsaved = progress.keys.takeUnsaved(progress.runningMs);
+      if (unsaved) {
+        const seqNum = await append(
+          [jsonRecord({ kind: 'keys', version: 1, fingerprints: unsaved.fingerprints })],
+          signal,
+        );
+        progress.keys.saved(unsaved, seqNum);
+      }
+      for (const part of checkpointParts(progress, clock.uuid())) await append([jsonRecord(part)], signal);
+    },
+  };
+}
+
+function checkpointParts(progress: Progress, id: string): CheckpointPart[] {
+  const settled = rangesOf([...progress.settled].filter((seqNum) => seqNum >= progress.low));
+  const aside = [...progress.aside.values()];
+  const doubts = [...progress.doubts];
+  const parts = Math.max(
+    1,
+    Math.ceil(aside.length / ASIDE_PER_PART),
+    Math.ceil(settled.length / RANGES_PER_PART),
+    Math.ceil(doubts.length / RANGES_PER_PART),
+  );
+  return Array.from({ length: parts }, (_, part) => ({
+    kind: 'checkpoint',
+    version: 1,
+    id,
+    part,
+    parts,
+    low: progress.low,
+    settled: settled.slice(part * RANGES_PER_PART, (part + 1) * RANGES_PER_PART),
+    aside: aside.slice(part * ASIDE_PER_PART, (part + 1) * ASIDE_PER_PART),
+    doubts: doubts.slice(part * RANGES_PER_PART, (part + 1) * RANGES_PER_PART),
+    keySegments: part === 0 ? progress.keys.segments() : [],
+    runningMs: progress.runningMs,
+  }));
+}
+
+/** Half-open ranges that cover these numbers. */
+function rangesOf(seqNums: number[]): [number, number][] {
+  const ranges: [number, number][] = [];
+  for (const seqNum of seqNums.sort((a, b) => a - b)) {
+    const last = ranges.at(-1);
+    if (last && last[1] === seqNum) last[1]++;
+    else ranges.push([seqNum, seqNum + 1]);
+  }
+  return ranges;
+}
+
+interface RecoverOptions {
+  tail: number;
+  horizonMs: number;
+  signal: AbortSignal;
+}
+
+async function recover(stream: Stream, { tail, horizonMs, signal }: RecoverOptions): Promise<Progress> {
+  const { checkpoint, after } = await newestCheckpoint(stream, { tail, signal });
+  const keys = new SettledKeys(horizonMs);
+  for (const segment of checkpoint[0]?.keySegments ?? []) {
+    const { records } = await stream.read({ fromSeqNum: segment.seqNum, maxRecords: 1, signal });
+    const record =
+      records[0]?.seqNum === segment.seqNum ? parseJsonRecord(journalRecordSchema, records[0]) : undefined;
+    if (record?.kind !== 'keys')
+      throw new MillraceError(
+        'bug',
+        'stage.journal_damaged',
+        `${stream.name} lacks its key segment ${segment.seqNum}`,
+      );
+    keys.restore(segment, record.fingerprints);
+  }
+  const progress: Progress = {
+    low: checkpoint[0]?.low ?? 0,
+    settled: new Set(),
+    aside: new Map(checkpoint.flatMap((part) => part.aside.map((aside) => [aside.seqNum, aside]))),
+    doubts: new Map(checkpoint.flatMap((part) => part.doubts)),
+    keys,
+    runningMs: checkpoint[0]?.runningMs ?? 0,
+  };
+  for (const [from, to] of checkpoint.flatMap((part) => part.settled))
+    for (let seqNum = from; seqNum < to; seqNum++) progress.settled.add(seqNum);
+  for (const record of after) applyJournalRecord(progress, record);
+  return progress;
+}
+
+/** Reads back, in growing steps, to the newest checkpoint of which all parts are there. */
+async function newestCheckpoint(stream: Stream, { tail, signal }: { tail: number; signal: AbortSignal }) {
+  for (let back = READ_BACK_RECORDS; ; back *= 4) {
+    const from = Math.max(0, tail - back);
+    const records = await readRange(stream, { from, to: tail, signal });
+    const last = records.findLastIndex(
+      (record) => record.kind === 'checkpoint' && record.part === record.parts - 1,
+    );
+    const final = records[last];
+    if (final?.kind === 'checkpoint') {
+      const checkpoint = records
+        .slice(Math.max(0, last - final.parts + 1), last + 1)
+        .filter((record) => record.kind === 'checkpoint' && record.id === final.id) as CheckpointPart[];
+      if (checkpoint.length === final.parts) return { checkpoint, after: records.slice(last + 1) };
+    }
+    if (from === 0) return { checkpoint: [], after: records };
+  }
+}
+
+async function readRange(
+  stream: Stream,
+  { from, to, signal }: { from: number; to: number; signal: AbortSignal },
+) {
+  const records: z.infer<typeof journalRecordSchema>[] = [];
+  for (let next = from; next < to;) {
+    const batch = await stream.read({ fromSeqNum: next, signal });
+    for (const record of batch.records)
+      if (record.seqNum < to) records.push(parseJsonRecord(journalRecordSchema, record));
+    if (batch.nextSeqNum === next) break;
+    next = batch.nextSeqNum;
+  }
+  return records;
+}
+
+/** What one journal record changes: the same at recovery as it was when it was written. */
+export function applyJournalRecord(progress: Progress, record: z.infer<typeof journalRecordSchema>): void {
+  if (record.kind === 'attempt') {
+    if (!progress.doubts.has(record.seqNum)) progress.doubts.set(record.seqNum, Date.parse(record.at));
+  } else if (record.kind === 'outcome') {
+    progress.doubts.delete(record.seqNum);
+    if (record.outcome === 'deferred' && record.aside) {
+      progress.aside.set(record.seqNum, record.aside);
+      return;
+    }
+    progress.aside.delete(record.seqNum);
+    progress.settled.add(record.seqNum);
+    progress.keys.add(fingerprint(record.key), progress.runningMs);
+  }
+}
