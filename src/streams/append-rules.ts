@@ -36,9 +36,14 @@ export function assertBatch(records: readonly NewRecord[]): void {
 export function assertFencingToken(token: string): void {
   const bytes = Buffer.byteLength(token);
   if (bytes >= 1 && bytes <= limits.fencingTokenBytes && token.isWellFormed()) return;
-  throw new MillraceError('invalid', 'streams.invalid_name', `not a fencing token: ${JSON.stringify(token)}`, {
-    hint: `A fencing token has 1 to ${limits.fencingTokenBytes} bytes of UTF-8.`,
-  });
+  throw new MillraceError(
+    'invalid',
+    'streams.invalid_name',
+    `not a fencing token: ${JSON.stringify(token)}`,
+    {
+      hint: `A fencing token has 1 to ${limits.fencingTokenBytes} bytes of UTF-8.`,
+    },
+  );
 }
 
 export function assertSeqNum(seqNum: number): void {

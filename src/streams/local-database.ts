@@ -84,7 +84,7 @@ export function openLocalDatabase(directory: string): LocalDatabase {
   }
 }
 
-/** A connection that only reads, next to whoever writes; null while there is no file yet. */
+/** A connection that only reads, next to whoever writes. */
 export function openLocalDatabaseReadOnly(directory: string): LocalDatabase {
   try {
     const db = new DatabaseSync(join(directory, 'streams.db'), { readOnly: true, timeout: BUSY_TIMEOUT_MS });
@@ -112,7 +112,9 @@ function takeLock(directory: string): DatabaseSync {
 
 function prepareSchema(db: DatabaseSync): void {
   const version = assertKnownSchema(db);
-  db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = ${WAL_LIMIT_BYTES}`);
+  db.exec(
+    `PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = ${WAL_LIMIT_BYTES}`,
+  );
   if (version === SCHEMA_VERSION) return;
   db.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`);
 }
