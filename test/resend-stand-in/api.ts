@@ -1,0 +1,199 @@
+/**
+ * The public API over HTTP: authentication, the rate limit, faults, and the routes of Resend that Millrace
+ * uses. Every request is recorded before anything else happens to it.
+ */
+import type { HttpBindings } from '@hono/node-server';
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
+import { Hono } from 'hono';
+import type { Context } from 'hono';
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Fault, Route } from './contract.ts';
+import { ApiError } from './errors.ts';
+import type { Receiving } from './receiving.ts';
+import type { SecondWindow } from './second-window.ts';
+import type { Sending } from './sending.ts';
+import type { StandInState } from './state.ts';
+
+export type Env = { Bindings: HttpBindings };
+
+export interface ApiParts {
+  readonly state: StandInState;
+  readonly sending: Sending;
+  readonly receiving: Receiving;
+  readonly window: SecondWindow;
+  readonly baseUrl: () => string;
+}
+
+type Work = (fault: Fault | undefined, body: string) => Promise<unknown>;
+
+export function createApi(parts: ApiParts): Hono<Env> {
+  const { sending, receiving } = parts;
+  const api = new Hono<Env>();
+  const sendRequest = (c: Context<Env>, fault: Fault | undefined, body: string) => ({
+    idempotencyKey: c.req.header('idempotency-key') ?? null,
+    body,
+    pause: () => pauseFor(fault),
+  });
+
+  api.post('/emails', (c) =>
+    answer(parts, c, 'send', (fault, body) => sending.send(sendRequest(c, fault, body))),
+  );
+  api.post('/emails/batch', (c) =>
+    answer(parts, c, 'batch', (fault, body) =>
+      sending.batch(sendRequest(c, fault, body), c.req.header('x-batch-validation') === 'permissive'),
+    ),
+  );
+  api.get('/emails/receiving', (c) =>
+    answer(parts, c, 'receive-list', async () => {
+      const limit = c.req.query('limit');
+      return receiving.list(c.req.query('after'), limit === undefined ? undefined : Number(limit));
+    }),
+  );
+  api.get('/emails/receiving/:id', (c) =>
+    answer(parts, c, 'receive', async (fault) => {
+      await pauseFor(fault);
+      return receiving.describe(c.req.param('id'), parts.baseUrl(), fault?.kind === 'expired-link');
+    }),
+  );
+  api.get('/emails', (c) => answer(parts, c, 'list', async () => listSent(parts.state, c)));
+  api.get('/emails/:id', (c) =>
+    answer(parts, c, 'get', async () => {
+      const { id, at, payload } = sending.find(c.req.param('id'));
+      return { object: 'email', id, created_at: at, last_event: 'delivered', ...payload };
+    }),
+  );
+  api.get('/_raw/:id', (c) => download(parts, c));
+  api.all('*', async (c) => {
+    record(parts.state, c, 'other', await c.req.text());
+    return new ApiError(404, 'not_found', 'The requested endpoint does not exist.').toResponse();
+  });
+  return api;
+}
+
+async function answer(parts: ApiParts, c: Context<Env>, route: Route, work: Work): Promise<Response> {
+  const { state } = parts;
+  const body = await c.req.text();
+  record(state, c, route, body);
+  const fault = state.takeFault(route);
+  const early = faultBeforeWork(fault, c);
+  if (early) return early;
+  const limitHeaders = parts.window.take(state.options.requestsPerSecond);
+  try {
+    if (limitHeaders.exceeded)
+      throw new ApiError(
+        429,
+        'rate_limit_exceeded',
+        'Too many requests. Please limit the number of requests.',
+      );
+    checkKey(state, c, route);
+    throwIfFault(fault);
+    const result = await work(fault, body);
+    return withHeaders(afterWork(fault, c, JSON.stringify(result)), limitHeaders.headers);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return withHeaders(error.toResponse(), { ...limitHeaders.headers, ...error.headers });
+  }
+}
+
+async function download(parts: ApiParts, c: Context<Env>): Promise<Response> {
+  record(parts.state, c, 'download', '');
+  const fault = parts.state.takeFault('download');
+  const early = faultBeforeWork(fault, c);
+  if (early) return early;
+  await pauseFor(fault);
+  try {
+    throwIfFault(fault);
+    const bytes = parts.receiving.download(
+      c.req.param('id') ?? '',
+      c.req.query('expires') ?? '',
+      c.req.query('signature') ?? '',
+    );
+    if (fault?.kind === 'truncated' || fault?.kind === 'stall') return halfDownload(c, bytes, fault.kind);
+    return new Response(Uint8Array.from(bytes), { headers: { 'content-type': 'message/rfc822' } });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    return error.toResponse();
+  }
+}
+
+/** Announces all bytes, sends half of them, and then breaks off or stalls. */
+function halfDownload(c: Context<Env>, bytes: Uint8Array, kind: 'truncated' | 'stall'): Response {
+  const { outgoing } = c.env;
+  outgoing.writeHead(200, { 'content-type': 'message/rfc822', 'content-length': bytes.byteLength });
+  outgoing.write(bytes.subarray(0, bytes.byteLength >> 1), () => {
+    if (kind === 'truncated') outgoing.destroy();
+  });
+  return RESPONSE_ALREADY_SENT;
+}
+
+/** Faults that keep the request from having any effect, not even on the rate limit. */
+function faultBeforeWork(
+  fault: Fault | undefined,
+  c: Context<Env>,
+): Response | Promise<Response> | undefined {
+  if (fault?.kind === 'reset') return resetConnection(c);
+  // It is ended by the client's own timeout, or by `stop`.
+  if (fault?.kind === 'hang') return new Promise<Response>(() => {});
+  if (fault?.kind === 'body')
+    return new Response(fault.body, {
+      status: fault.status,
+      headers: { 'content-type': fault.contentType ?? 'application/json' },
+    });
+  return undefined;
+}
+
+function throwIfFault(fault: Fault | undefined): void {
+  if (fault?.kind === 'not-found-for') throw new ApiError(404, 'not_found', 'Email not found');
+  if (fault?.kind === 'error')
+    throw new ApiError(fault.status, fault.name, fault.message ?? `stand-in: ${fault.name}`, fault.headers);
+}
+
+function afterWork(fault: Fault | undefined, c: Context<Env>, json: string): Response {
+  if (fault?.kind === 'lost-response') return resetConnection(c);
+  if (fault?.kind === 'empty') return new Response(null, { status: 200 });
+  const body =
+    fault?.kind === 'no-id' ? '{}' : fault?.kind === 'truncated' ? json.slice(0, json.length >> 1) : json;
+  return new Response(body, { headers: { 'content-type': 'application/json' } });
+}
+
+function resetConnection(c: Context<Env>): Response {
+  c.env.incoming.socket.resetAndDestroy();
+  return RESPONSE_ALREADY_SENT;
+}
+
+function checkKey(state: StandInState, c: Context<Env>, route: Route): void {
+  const { apiKey, sendingKey } = state.options;
+  const key = /^Bearer (.+)$/.exec(c.req.header('authorization') ?? '')?.[1];
+  if (key === undefined)
+    throw new ApiError(401, 'missing_api_key', 'Missing API key in the authorization header.');
+  if (key === apiKey) return;
+  if (key !== sendingKey) throw new ApiError(403, 'invalid_api_key', 'API key is invalid');
+  if (route !== 'send' && route !== 'batch')
+    throw new ApiError(401, 'restricted_api_key', 'This API key is restricted to only send emails');
+}
+
+function listSent(state: StandInState, c: Context<Env>): unknown {
+  const newestFirst = state.accepted.toReversed();
+  const after = c.req.query('after');
+  const start = after === undefined ? 0 : newestFirst.findIndex((mail) => mail.id === after) + 1;
+  const size = Math.min(Number(c.req.query('limit') ?? 20), 100);
+  const data = newestFirst
+    .slice(start, start + size)
+    .map(({ id, at, payload }) => ({ id, created_at: at, last_event: 'delivered', ...payload }));
+  return { object: 'list', has_more: start + size < newestFirst.length, data };
+}
+
+function record(state: StandInState, c: Context<Env>, route: Route | 'other', body: string): void {
+  const { method, path } = c.req;
+  state.record({ at: state.isoNow(), route, method, path, headers: c.req.header(), body });
+}
+
+async function pauseFor(fault: Fault | undefined): Promise<void> {
+  if (fault?.kind === 'delay') await wait(fault.ms);
+}
+
+function withHeaders(response: Response, headers: Record<string, string>): Response {
+  if (response === RESPONSE_ALREADY_SENT) return response;
+  for (const [name, value] of Object.entries(headers)) response.headers.set(name, value);
+  return response;
+}
