@@ -1,0 +1,82 @@
+/**
+ * The outbox consumer: `outbox` → the provider. The handler of the outbox stage, whose journal is `sent`.
+ *
+ * A request goes out as it was frozen, under its idempotency key, at every attempt. Within 24 h the provider
+ * itself recognises the key. An attempt whose outcome stayed unknown for longer than that (a lost answer,
+ * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
+ * has sent this request; each carries a fingerprint of its key as a tag.
+ */
+import type { ProviderRequest } from '../mail/email.ts';
+import type { Clock } from '../platform/clock.ts';
+import { hasCode } from '../platform/errors.ts';
+import type { MillraceError } from '../platform/errors.ts';
+import { readBlob } from '../streams/blob.ts';
+import { outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
+import type { Attempt, Outcome } from '../streams/stage.ts';
+import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
+
+/** Who takes outbound mail: Resend, or the local mailbox in its place. */
+export interface OutboundProvider {
+  /**
+   * Hands over a request; the same key again within 24 h has no second effect.
+   * Errors by kind; `resend.outcome_unknown` (transient) where the mail may have been accepted.
+   */
+  send(
+    request: ProviderRequest,
+    idempotencyKey: string,
+    signal: AbortSignal,
+  ): Promise<{ providerId: string }>;
+  /** The id of a mail that was sent since `sinceMs` with this request's tags, or null. */
+  findSent(
+    request: ProviderRequest,
+    sinceMs: number,
+    signal: AbortSignal,
+  ): Promise<{ providerId: string } | null>;
+}
+
+/** The provider forgets a key after 24 h; an hour less leaves room for the clocks. */
+const KEY_LIFETIME_MS = 23 * 3_600_000;
+
+export function createOutbox(deps: {
+  store: StreamStore;
+  outbound: OutboundProvider;
+  clock: Clock;
+}): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
+  const { store, outbound, clock } = deps;
+  return async (record, attempt) => {
+    const frozen = parseJsonRecord(outboxRecordSchema, record);
+    const facts = { idempotencyKey: frozen.idempotencyKey, cause: frozen.cause };
+    const notBeforeMs = frozen.notBefore === null ? 0 : Date.parse(frozen.notBefore);
+    if (notBeforeMs > clock.nowMs()) {
+      return { kind: 'deferred', untilMs: notBeforeMs, reason: 'outbox.scheduled', holdsLane: false };
+    }
+    const request =
+      'blob' in frozen.request
+        ? await readRequest(store, frozen.request.blob, attempt.signal)
+        : frozen.request;
+    if (attempt.doubtSinceMs !== null && clock.nowMs() - attempt.doubtSinceMs > KEY_LIFETIME_MS) {
+      const sent = await outbound.findSent(request, attempt.doubtSinceMs, attempt.signal);
+      if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
+    }
+    const { providerId } = await outbound.send(request, frozen.idempotencyKey, attempt.signal);
+    return { kind: 'done', facts: { ...facts, providerId } };
+  };
+}
+
+async function readRequest(
+  store: StreamStore,
+  pointer: Parameters<typeof readBlob>[1],
+  signal: AbortSignal,
+): Promise<ProviderRequest> {
+  return JSON.parse(Buffer.from(await readBlob(store, pointer, signal)).toString('utf8')) as ProviderRequest;
+}
+
+/** Mail of one conversation leaves in order. */
+export function outboxLane(record: StreamRecord): string | null {
+  return parseJsonRecord(outboxRecordSchema, record).thread;
+}
+
+/** Only an answer that never came leaves it open whether the mail was taken. */
+export function leavesDoubt(error: MillraceError): boolean {
+  return hasCode(error, 'resend.outcome_unknown');
+}

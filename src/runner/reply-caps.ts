@@ -1,0 +1,109 @@
+/**
+ * The caps on automatic replies, per sender and per thread, within a sliding day: the last guard against a
+ * loop whose other side hides that it is a machine.
+ *
+ * A thread is what the references say. A responder that strips them still tends to keep the `Re:` that we
+ * gave it, so a mail with a reply prefix and no references counts for its sender and subject; a fresh mail
+ * counts for itself alone. What strips even that runs into the sender's cap.
+ *
+ * The counts are a view of the stream `runs/<name>`: `restore` reads them back at start.
+ */
+import { baseSubject } from '../mail/thread.ts';
+import type { ParsedEmail } from '../mail/email.ts';
+import type { Clock } from '../platform/clock.ts';
+import { streamNames } from '../streams/records.ts';
+import type { StreamStore } from '../streams/stream-store.ts';
+
+export interface ReplyCaps {
+  /** Why this mail may not be answered any more, or null; counts the reply when it may. */
+  take(email: ParsedEmail, recipient: string): { reason: 'sender-cap' | 'thread-cap' } | null;
+  /** What `take` counts a reply for: kept in the run's facts, so that a restart can count again. */
+  keysOf(email: ParsedEmail, recipient: string): CapKeys;
+  /** Reads back the replies of the last day from an inbox's journal. */
+  restore(inbox: string, signal: AbortSignal): Promise<void>;
+}
+
+export interface CapKeys {
+  readonly sender: string;
+  readonly thread: string;
+}
+
+export interface ReplyCapOptions {
+  perSender: number;
+  perThread: number;
+}
+
+export const defaultReplyCaps: ReplyCapOptions = { perSender: 500, perThread: 30 };
+
+const DAY_MS = 86_400_000;
+/** How far back a restart looks: more replies than this a day make it forget the earliest. */
+const RESTORE_RECORDS = 20_000;
+const MAX_COUNTED = 100_000;
+
+export function createReplyCaps(
+  deps: { store: StreamStore; clock: Clock },
+  options: ReplyCapOptions,
+): ReplyCaps {
+  const { store, clock } = deps;
+  /** Times of replies by key, oldest first. */
+  const counted = new Map<string, number[]>();
+
+  const recent = (key: string): number[] => {
+    const sinceMs = clock.nowMs() - DAY_MS;
+    const times = (counted.get(key) ?? []).filter((atMs) => atMs >= sinceMs);
+    if (times.length === 0) counted.delete(key);
+    return times;
+  };
+
+  function count(key: string, atMs: number): void {
+    const times = recent(key);
+    times.push(atMs);
+    // Re-inserted at the end: the key that has been quiet longest is the first to go.
+    counted.delete(key);
+    counted.set(key, times);
+    if (counted.size > MAX_COUNTED) counted.delete(counted.keys().next().value!);
+  }
+
+  const keysOf = (email: ParsedEmail, recipient: string): CapKeys => ({
+    sender: `sender ${recipient}`,
+    thread: `thread ${threadOf(email, recipient)}`,
+  });
+
+  return {
+    keysOf,
+    take(email, recipient) {
+      const keys = keysOf(email, recipient);
+      if (recent(keys.sender).length >= options.perSender) return { reason: 'sender-cap' };
+      if (recent(keys.thread).length >= options.perThread) return { reason: 'thread-cap' };
+      const nowMs = clock.nowMs();
+      count(keys.sender, nowMs);
+      count(keys.thread, nowMs);
+      return null;
+    },
+    async restore(inbox, signal) {
+      const stream = store.stream(streamNames.runs(inbox));
+      const tail = await stream.tail(signal);
+      for (let from = Math.max(0, tail - RESTORE_RECORDS); from < tail;) {
+        const batch = await stream.read({ fromSeqNum: from, signal });
+        if (batch.nextSeqNum === from) break;
+        from = batch.nextSeqNum;
+        for (const record of batch.records) {
+          const { facts } = JSON.parse(Buffer.from(record.body).toString('utf8')) as {
+            facts?: { caps?: CapKeys };
+          };
+          if (!facts?.caps) continue;
+          count(facts.caps.sender, record.timestampMs);
+          count(facts.caps.thread, record.timestampMs);
+        }
+      }
+    },
+  };
+}
+
+function threadOf(email: ParsedEmail, recipient: string): string {
+  const root = email.references[0];
+  if (root !== undefined) return root;
+  const base = baseSubject(email.subject);
+  const isReply = base.length !== email.subject.trim().length;
+  return isReply || email.messageId === null ? `${recipient} ${base}` : email.messageId;
+}

@@ -1,0 +1,54 @@
+/**
+ * Which inboxes are served: a view of the stream `tools`. It is how receive, in whatever process, knows an
+ * inbox from an unknown name, without knowing the runner.
+ */
+import type { Log } from '../platform/log.ts';
+import { parseJsonRecord, streamNames, toolsRecordSchema } from './records.ts';
+import type { ToolsRecord } from './records.ts';
+import type { StreamStore } from './stream-store.ts';
+
+export interface LiveTools {
+  /** The record of the live revision; waits for the first one there ever is. */
+  live(signal: AbortSignal): Promise<ToolsRecord>;
+  /** The same without waiting. */
+  current(): ToolsRecord | undefined;
+  /** Follows the stream until the signal is aborted. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** The catch-all's name. */
+export const DEFAULT_INBOX = 'default';
+
+export function createLiveTools(deps: { store: StreamStore; log: Log }): LiveTools {
+  const stream = deps.store.stream(streamNames.tools);
+  let current: ToolsRecord | undefined;
+  const caughtUp = Promise.withResolvers<void>();
+
+  return {
+    current: () => current,
+    async live(signal) {
+      const aborted = Promise.withResolvers<never>();
+      const onAbort = (): void => aborted.reject(signal.reason);
+      if (signal.aborted) onAbort();
+      signal.addEventListener('abort', onAbort, { once: true });
+      try {
+        await Promise.race([caughtUp.promise, aborted.promise]);
+      } finally {
+        signal.removeEventListener('abort', onAbort);
+        aborted.promise.catch(() => {});
+      }
+      return current!;
+    },
+    async run(signal) {
+      // What was live before this start is no answer yet: read up to the tail first.
+      const tail = await stream.tail(signal);
+      for await (const batch of stream.follow({ fromSeqNum: 0, signal })) {
+        for (const record of batch.records) {
+          const tools = parseJsonRecord(toolsRecordSchema, record);
+          if (tools.status === 'live') current = tools;
+        }
+        if (current && batch.nextSeqNum >= tail) caughtUp.resolve();
+      }
+    },
+  };
+}
