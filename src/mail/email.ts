@@ -55,3 +55,8 @@ export const providerRequestSchema = z.object({
   tags: z.array(z.object({ name: z.string(), value: z.string() })).optional(),
 });
 export type ProviderRequest = z.infer<typeof providerRequestSchema>;
+
+/** The values of all header fields of this name (in lower case), in order. */
+export function headerValues(email: ParsedEmail, name: string): string[] {
+  return email.headers.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
+}

@@ -1,0 +1,34 @@
+/**
+ * Whom a reply goes to: one address or nobody.
+ *
+ * The rule: the first valid address of Reply-To that is not ours, otherwise the one author in From. No From,
+ * several authors, or an author that is one of us: nobody. To, Cc and Sender never get a reply, and neither
+ * does whoever forwarded the mail.
+ */
+import { addressParser } from 'postal-mime';
+import { isOwnAddress, sendableAddress } from './address.ts';
+import { headerValues } from './email.ts';
+import type { ParsedEmail } from './email.ts';
+
+/** Reply-To addresses that are looked at; who lists more does not mean a person. */
+const MAX_REPLY_TO = 50;
+
+/** The bare address that a reply goes to, with its domain in ASCII; null for nobody. */
+export function replyRecipient(email: ParsedEmail, domains: readonly string[]): string | null {
+  const author = email.from === null ? null : sendableAddress(email.from.address);
+  if (author === null || hasSeveralAuthors(email) || isOwnAddress(author, domains)) return null;
+  const wanted = email.replyTo.slice(0, MAX_REPLY_TO).map(({ address }) => sendableAddress(address));
+  return wanted.find((address) => address !== null && !isOwnAddress(address, domains)) ?? author;
+}
+
+/** True for several From fields (RFC 5322 §3.6 allows one), or one that names several authors. */
+export function hasSeveralAuthors(email: ParsedEmail): boolean {
+  const fields = headerValues(email, 'from');
+  return fields.length > 1 || fields.some((field) => addressesOf(field).length > 1);
+}
+
+/** The addresses in the undecoded value of an address field, as written. */
+export function addressesOf(field: string): string[] {
+  const mailboxes = addressParser(field, { flatten: true });
+  return mailboxes.flatMap(({ address }) => (address ? [address] : []));
+}
