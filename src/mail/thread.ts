@@ -16,6 +16,8 @@ const MAX_REFERENCES = 20;
 const MAX_REFERENCES_OCTETS = 900;
 /** Of a subject that is read at all. */
 const MAX_SUBJECT_CHARS = 8192;
+/** No emoji sequence comes near it; what is longer was made to be, and is cut between code points. */
+const MAX_GRAPHEME_CHARS = 64;
 
 /**
  * The key of the conversation, for ordering: 32 hex digits. The oldest id that the email names, or its own;
@@ -40,7 +42,7 @@ const PREFIXES = (
 ).replaceAll(' ', '|');
 /** One prefix, as in `Re:`, `RE[2] :`, `AW：`; a list's or ticket's `[tag]` before it stays. */
 const PREFIX = new RegExp(
-  `^\\s*(\\[[^\\[\\]]{1,80}\\]\\s*)?(?:${PREFIXES})\\s*(?:[\\[(^]\\d{1,4}[\\])]?)?\\s*[:：]`,
+  `^\\s*((?:\\[[^\\[\\]]{1,80}\\]\\s*){0,3})(?:${PREFIXES})\\s*(?:[\\[(^]\\d{1,4}[\\])]?)?\\s*[:：]`,
   'iu',
 );
 
@@ -64,8 +66,10 @@ export function fitSubject(subject: string): string {
   if (fits(line)) return line;
   const start = line.slice(0, MAX_FIELD_OCTETS);
   const graphemes = Array.from(new Intl.Segmenter().segment(start), ({ segment }) => segment);
-  const cut = longestFit(graphemes) || longestFit(Array.from(start));
-  return cut.trimEnd();
+  const pieces = graphemes.flatMap((piece) =>
+    piece.length > MAX_GRAPHEME_CHARS ? Array.from(piece) : [piece],
+  );
+  return longestFit(pieces).trimEnd();
 }
 
 /** The headers that keep a reply in its thread; none where the email has no Message-ID that can be named. */

@@ -1,0 +1,46 @@
+import * as fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { isOwnAddress, normaliseAddress } from '../../src/mail/address.ts';
+import { replyRecipient } from '../../src/mail/recipient.ts';
+import { DOMAINS, emailOf, hostileEmail } from './email.fixture.ts';
+
+/** One plain address that is not ours, or nobody. */
+function isPermitted(to: string | null): boolean {
+  return to === null || (normaliseAddress(to) !== null && !isOwnAddress(to, DOMAINS));
+}
+
+describe('replyRecipient', () => {
+  test.each([
+    [[], 'ann@sender.example'],
+    [['From: Ann.B@SENDER.example'], 'Ann.B@sender.example'],
+    [['From: ann@bücher.example'], 'ann@xn--bcher-kva.example'],
+    [['From: "Doe, Ann" <ann@sender.example>'], 'ann@sender.example'],
+    [['From: "bob@x.example" <ann@sender.example>'], 'ann@sender.example'],
+    [['From: bob@x.example <ann@sender.example>'], 'ann@sender.example'],
+    [['From: =?utf-8?b?Ym9iQHguZXhhbXBsZSw=?= <ann@sender.example>'], 'ann@sender.example'],
+    [['From: ann@sender.example (bob@x.example)'], 'ann@sender.example'],
+    [['Reply-To: bob@x.example'], 'bob@x.example'],
+    [['Reply-To: bob@x.example, carl@x.example'], 'bob@x.example'],
+    [['Reply-To: team: bob@x.example, carl@x.example;'], 'bob@x.example'],
+    [['Reply-To: reverser@agent.example'], 'ann@sender.example'],
+    [['Reply-To: reverser@AGENT.example, x@münchen.example, bob@x.example'], 'bob@x.example'],
+    [['Reply-To: "a b"@x.example, <>, a@b@x.example, bob@x.example'], 'bob@x.example'],
+    [['Reply-To: nobody'], 'ann@sender.example'],
+    // Forwarded by somebody's mailbox: the author gets the reply, not who forwarded it.
+    [['To: boss@x.example', 'Sender: boss@x.example', 'Return-Path: <boss@x.example>'], 'ann@sender.example'],
+    [['Cc: bob@x.example, carl@x.example'], 'ann@sender.example'],
+    [['From: ann@sender.example, bob@x.example'], null],
+    [['From: ann@sender.example', 'From: bob@x.example', 'Reply-To: ann@sender.example'], null],
+    [['From: other@agent.example', 'Reply-To: ann@sender.example'], null],
+    [['From:', 'Reply-To: ann@sender.example'], null],
+    [['From: ann@bob@sender.example'], null],
+    [['From: =?utf-8?q?ann=40sender.example?='], null],
+  ])('%j → %j', async (fields, expected) => {
+    expect(replyRecipient(await emailOf(fields), DOMAINS)).toBe(expected);
+  });
+
+  test('whatever an email holds, it is one plain address that is not ours, or nobody', () => {
+    const property = fc.property(hostileEmail, (email) => isPermitted(replyRecipient(email, DOMAINS)));
+    expect(() => fc.assert(property, { numRuns: 300 })).not.toThrow();
+  });
+});
