@@ -120,7 +120,7 @@ function composeAttachments(attachments: readonly ReplyAttachment[]): ComposedAt
 function mediaType(input: string, filename: string): string {
   try {
     const type = new MIMEType(input).toString();
-    if (type.length <= limits.contentTypeChars) return type;
+    if (type.length <= limits.contentTypeChars && /^[\x20-\x7e]+$/.test(type)) return type;
   } catch {
     // Refused below, with the name of the file that it belongs to.
   }
