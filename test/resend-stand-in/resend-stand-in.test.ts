@@ -144,7 +144,7 @@ describe('faults', () => {
     expect((await resend.emails.list()).error).toBeNull();
     const names: (string | undefined)[] = [];
     for (let attempt = 0; attempt < 4; attempt += 1)
-      names.push((await resend.emails.send(MAIL)).error?.name as string | undefined);
+      names.push((await resend.emails.send(MAIL)).error?.name);
     expect(names).toEqual([
       'internal_server_error',
       'internal_server_error',

@@ -1,0 +1,155 @@
+/**
+ * Fetches the raw message of an inbound email from Resend: one API call for a signed link, one download.
+ * Nothing is retried here but an expired link; every other failure is told apart for the stage that calls.
+ *
+ * The bytes are complete or there is an error: a transfer that breaks off, stalls or exceeds the limit
+ * yields nothing.
+ */
+import { Resend } from 'resend';
+import { classifyResendError } from '../mail/resend-errors.ts';
+import type { Clock } from '../platform/clock.ts';
+import { createDeadline } from '../platform/deadline.ts';
+import type { Deadline } from '../platform/deadline.ts';
+import { MillraceError } from '../platform/errors.ts';
+import type { RateGate } from '../platform/rate-gate.ts';
+
+export interface ResendInbound {
+  /**
+   * The raw MIME of an inbound email.
+   * @throws MillraceError
+   *   permanent: `resend.invalid_email_id`, `resend.content_too_large`, `resend.rejected`;
+   *   transient: `resend.content_missing` (not there yet, or no longer), `resend.content_above_quota`,
+   *   `resend.download_failed`, and what `classifyResendError` names;
+   *   or the signal's reason.
+   */
+  rawMessage(emailId: string, signal: AbortSignal): Promise<Uint8Array>;
+}
+
+export interface ResendInboundOptions {
+  /** Needs full access: a sending key may not read. */
+  apiKey: string;
+  baseUrl?: string;
+  /** For the API call and the download together (default 30 s). */
+  timeoutMs?: number;
+  /** Without a byte for so long, a download has failed (default 10 s). */
+  idleTimeoutMs?: number;
+  /** Default 50 MB: above what Resend lets in. */
+  maxBytes?: number;
+}
+
+interface Limits {
+  readonly timeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly maxBytes: number;
+}
+
+/** The SDK puts the id into a path as it is. */
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+/** How often a link is asked for, if the one before had expired. */
+const MAX_LINKS = 2;
+/** What a signed link answers when its time is over, with one store or another. */
+const EXPIRED_STATUSES: readonly number[] = [400, 401, 403, 404, 410];
+
+export function createResendInbound(
+  { clock, gate }: { clock: Clock; gate: RateGate },
+  options: ResendInboundOptions,
+): ResendInbound {
+  const resend = new Resend(
+    options.apiKey,
+    options.baseUrl === undefined ? {} : { baseUrl: options.baseUrl },
+  );
+  const limits: Limits = {
+    timeoutMs: options.timeoutMs ?? 30_000,
+    idleTimeoutMs: options.idleTimeoutMs ?? 10_000,
+    maxBytes: options.maxBytes ?? 50_000_000,
+  };
+  // A stand-in speaks http; the real service never gives out such a link.
+  const insecureAllowed = options.baseUrl?.startsWith('http:') ?? false;
+
+  const downloadLink = async (emailId: string, signal: AbortSignal): Promise<URL> => {
+    // Without `cid`, inline images come inside the HTML, which nobody reads here.
+    const { data, error, headers } = await resend.emails.receiving.get(
+      emailId,
+      { html_format: 'cid' },
+      { signal },
+    );
+    gate.observe(headers, error?.name === 'rate_limit_exceeded');
+    if (error?.name === 'not_found') throw contentMissing(emailId, 'Resend does not know it');
+    if (error) throw classifyResendError(error, headers);
+    const link = data?.raw?.download_url;
+    if (!link) throw contentMissing(emailId, 'Resend has no raw message for it');
+    return checkedLink(link, insecureAllowed);
+  };
+
+  return {
+    async rawMessage(emailId, signal) {
+      if (!UUID.test(emailId))
+        throw new MillraceError('permanent', 'resend.invalid_email_id', 'the email id is not a UUID');
+      for (let links = 1; links <= MAX_LINKS; links += 1) {
+        // Before the time starts: the wait for a turn is ours.
+        await gate.enter(signal);
+        using deadline = createDeadline(clock, limits.timeoutMs, signal);
+        try {
+          const link = await downloadLink(emailId, deadline.signal);
+          using idle = createDeadline(clock, limits.idleTimeoutMs, deadline.signal);
+          const bytes = await download(link, idle, limits.maxBytes);
+          if (bytes) return bytes;
+        } catch (error) {
+          throw asMillraceError(error, signal);
+        }
+      }
+      throw new MillraceError('transient', 'resend.download_failed', 'the download link was refused twice');
+    },
+  };
+}
+
+/** The bytes, or null if the link has expired. */
+async function download(link: URL, idle: Deadline, maxBytes: number): Promise<Uint8Array | null> {
+  // Compressed in transit, the length that is announced would not be the length that arrives.
+  const headers = { 'accept-encoding': 'identity' };
+  const response = await fetch(link, { headers, signal: idle.signal });
+  if (!response.ok || !response.body) {
+    await response.body?.cancel();
+    if (EXPIRED_STATUSES.includes(response.status)) return null;
+    throw new MillraceError(
+      'transient',
+      'resend.download_failed',
+      `the download answered ${response.status}`,
+    );
+  }
+  const announced = Number(response.headers.get('content-length') ?? Number.NaN);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of response.body as AsyncIterable<Uint8Array>) {
+    idle.restart();
+    size += chunk.byteLength;
+    if (Math.max(size, announced || 0) > maxBytes)
+      throw new MillraceError('permanent', 'resend.content_too_large', `the email exceeds ${maxBytes} bytes`);
+    chunks.push(chunk);
+  }
+  if (!response.headers.has('content-encoding') && announced >= 0 && size !== announced)
+    throw new MillraceError('transient', 'resend.download_failed', `${size} of ${announced} bytes arrived`);
+  if (size === 0) throw new MillraceError('transient', 'resend.download_failed', 'the download was empty');
+  return Buffer.concat(chunks, size);
+}
+
+function checkedLink(link: string, insecureAllowed: boolean): URL {
+  const url = URL.canParse(link) ? new URL(link) : undefined;
+  if (url?.protocol === 'https:' || (url?.protocol === 'http:' && insecureAllowed)) return url;
+  throw new MillraceError('transient', 'resend.download_failed', 'the download link is not an https URL');
+}
+
+/** What `fetch` throws is a failed transfer, unless the caller has ended it. */
+function asMillraceError(error: unknown, signal: AbortSignal): unknown {
+  if (signal.aborted) return signal.reason;
+  if (error instanceof MillraceError) return error;
+  return new MillraceError('transient', 'resend.download_failed', 'the download broke off or took too long', {
+    cause: error,
+  });
+}
+
+function contentMissing(emailId: string, reason: string): MillraceError {
+  return new MillraceError('transient', 'resend.content_missing', `email ${emailId}: ${reason}`, {
+    hint: 'Resend shows an email a moment after its event, and keeps it for 30 days.',
+  });
+}

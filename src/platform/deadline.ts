@@ -1,0 +1,30 @@
+/**
+ * A time limit on a call, as an AbortSignal that also follows the caller's own. Unlike
+ * `AbortSignal.timeout` it runs on the injected clock, and its timer ends with the block that made it.
+ */
+import type { Clock } from './clock.ts';
+
+export interface Deadline extends Disposable {
+  /** Aborted when the time is over or the caller's signal is. */
+  readonly signal: AbortSignal;
+  /** Starts the time again: for a limit on silence rather than on the whole. */
+  restart(): void;
+}
+
+/** `using deadline = createDeadline(clock, 10_000, signal)`: until the end of the block. */
+export function createDeadline(clock: Clock, timeoutMs: number, parent: AbortSignal): Deadline {
+  const expiry = new AbortController();
+  const arm = (): (() => void) =>
+    clock.after(timeoutMs, () =>
+      expiry.abort(new DOMException(`no end within ${timeoutMs} ms`, 'TimeoutError')),
+    );
+  let cancel = arm();
+  return {
+    signal: AbortSignal.any([parent, expiry.signal]),
+    restart() {
+      cancel();
+      cancel = arm();
+    },
+    [Symbol.dispose]: () => cancel(),
+  };
+}

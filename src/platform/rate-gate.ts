@@ -1,0 +1,124 @@
+/**
+ * Paces the calls to a provider by what its answers say, so that several callers together stay below a limit
+ * that is not theirs alone (Resend counts a whole team).
+ *
+ * - A call may start while fewer than `limit` others started within the last window. The limit is learnt
+ *   from `ratelimit-limit`; until the first answer it is a cautious one.
+ * - `ratelimit-remaining: 0` closes the gate until `ratelimit-reset`: others use up the window, too.
+ * - A refusal (429) closes it for `retry-after` and a little jitter, for everybody.
+ * - Callers pass in the order in which they came. There is a limit to how many may wait.
+ *
+ * It does not repeat a refused call; that is its caller's decision.
+ */
+import type { Clock } from './clock.ts';
+import { MillraceError } from './errors.ts';
+
+/** Header fields of an answer, names in lower case; null where there was no answer. */
+export type ResponseHeaders = Readonly<Record<string, string>> | null;
+
+export interface RateGate {
+  /**
+   * Resolves when a call may start.
+   * @throws the signal's reason; MillraceError `platform.rate_gate_full` (transient).
+   */
+  enter(signal: AbortSignal): Promise<void>;
+  /** Learns from an answer; `refused` says that it was a refusal for the rate, not for a quota. */
+  observe(headers: ResponseHeaders, refused: boolean): void;
+}
+
+export interface RateGateOptions {
+  /** Calls in a window before the provider has told its limit (default 2, the lowest that Resend grants). */
+  initialLimit?: number;
+  /** How many callers may wait (default 1000). */
+  maxWaiters?: number;
+}
+
+/** The provider's window of a second, and room for the way there: calls can arrive closer than they left. */
+const WINDOW_MS = 1050;
+const DEFAULT_REFUSED_PAUSE_MS = 1000;
+const MAX_PAUSE_MS = 60_000;
+const JITTER_MS = 250;
+const MAX_LIMIT = 100_000;
+const MAX_RETRY_AFTER_MS = 86_400_000;
+
+export function createRateGate(clock: Clock, options: RateGateOptions = {}): RateGate {
+  const maxWaiters = options.maxWaiters ?? 1000;
+  const waiters = new Set<() => void>();
+  /** When the calls of the last window started, oldest first. */
+  const starts: number[] = [];
+  let limit = options.initialLimit ?? 2;
+  let closedUntilMs = 0;
+  let cancelTimer: (() => void) | undefined;
+
+  const untilNextStartMs = (): number => {
+    const nowMs = clock.monotonicMs();
+    while (starts.length > 0 && nowMs - (starts[0] ?? 0) >= WINDOW_MS) starts.shift();
+    const blocking = starts[starts.length - limit];
+    return Math.max(closedUntilMs - nowMs, blocking === undefined ? 0 : blocking + WINDOW_MS - nowMs);
+  };
+
+  const admit = (): void => {
+    cancelTimer?.();
+    cancelTimer = undefined;
+    for (const start of waiters) {
+      const waitMs = untilNextStartMs();
+      if (waitMs > 0) {
+        cancelTimer = clock.after(waitMs, admit);
+        return;
+      }
+      starts.push(clock.monotonicMs());
+      waiters.delete(start);
+      start();
+    }
+  };
+
+  return {
+    enter(signal) {
+      return new Promise<void>((resolve, reject) => {
+        if (signal.aborted) return reject(signal.reason);
+        if (waiters.size >= maxWaiters) return reject(gateFull(maxWaiters));
+        const onAbort = (): void => {
+          waiters.delete(start);
+          reject(signal.reason);
+        };
+        const start = (): void => {
+          signal.removeEventListener('abort', onAbort);
+          resolve();
+        };
+        signal.addEventListener('abort', onAbort, { once: true });
+        waiters.add(start);
+        admit();
+      });
+    },
+
+    observe(headers, refused) {
+      const toldLimit = wholeNumber(headers?.['ratelimit-limit']);
+      if (toldLimit !== undefined && toldLimit > 0) limit = Math.min(toldLimit, MAX_LIMIT);
+      let pauseMs = 0;
+      if (refused) pauseMs = (retryAfterMs(headers) ?? DEFAULT_REFUSED_PAUSE_MS) + clock.random() * JITTER_MS;
+      else if (wholeNumber(headers?.['ratelimit-remaining']) === 0)
+        pauseMs = (wholeNumber(headers?.['ratelimit-reset']) ?? 0) * 1000;
+      closedUntilMs = Math.max(closedUntilMs, clock.monotonicMs() + Math.min(pauseMs, MAX_PAUSE_MS));
+      admit();
+    },
+  };
+}
+
+/** The `retry-after` of an answer, which Resend gives in whole seconds; undefined where there is none. */
+export function retryAfterMs(headers: ResponseHeaders): number | undefined {
+  const seconds = wholeNumber(headers?.['retry-after']);
+  return seconds === undefined ? undefined : Math.min(seconds * 1000, MAX_RETRY_AFTER_MS);
+}
+
+function wholeNumber(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d{1,9}$/.test(value) ? Number(value) : undefined;
+}
+
+function gateFull(maxWaiters: number): MillraceError {
+  return new MillraceError(
+    'transient',
+    'platform.rate_gate_full',
+    `${maxWaiters} calls to the provider are waiting for their turn`,
+    { retryAfterMs: 1000 },
+  );
+}

@@ -1,0 +1,176 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createResendInbound } from '../../src/ingest/resend-inbound.ts';
+import type { ResendInbound, ResendInboundOptions } from '../../src/ingest/resend-inbound.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createRateGate } from '../../src/platform/rate-gate.ts';
+import type { Fault, ResendStandIn } from '../resend-stand-in/contract.ts';
+import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
+
+const RAW = 'From: ann@sender.example\r\nTo: bot@agent.example\r\nSubject: hi\r\n\r\nhello\r\n';
+const never = new AbortController().signal;
+
+let standIn: ResendStandIn;
+let inbound: ResendInbound;
+
+function connect(options: Partial<ResendInboundOptions> = {}): ResendInbound {
+  const gate = createRateGate(systemClock);
+  return createResendInbound(
+    { clock: systemClock, gate },
+    { apiKey: 're_test', baseUrl: standIn.url, ...options },
+  );
+}
+
+async function receive(raw: string | Uint8Array = RAW): Promise<string> {
+  return (await standIn.deliver(raw, { silent: true })).emailId;
+}
+
+const digest = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
+const error = (status: number, name: string): Fault => ({ kind: 'error', status, name });
+
+beforeEach(async () => {
+  standIn = await startResendStandIn({ apiKey: 're_test', sendingKey: 're_send' });
+  inbound = connect();
+});
+afterEach(() => standIn.stop());
+
+test('one API call and one download bring the raw message, byte for byte', async () => {
+  const raw = new Uint8Array([...Buffer.from(RAW), 0, 255, 254, 128, 13, 10]);
+  expect(await inbound.rawMessage(await receive(raw), never)).toEqual(Buffer.from(raw));
+  const requests = await standIn.requests();
+  expect(requests.map(({ route }) => route)).toEqual(['receive', 'download']);
+  // The link is signed; the key is not for it.
+  expect(requests[1]?.headers).not.toHaveProperty('authorization');
+});
+
+test('thirty megabytes arrive whole', async () => {
+  const content = `${'QUJD'.repeat(250)}\r\n`.repeat(30_000);
+  const raw = Buffer.from(
+    `Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n${RAW}${content}`,
+  );
+  const bytes = await inbound.rawMessage(await receive(raw), never);
+  expect(digest(bytes)).toBe(digest(raw));
+});
+
+test.each(['../emails', 'x', '', '__proto__', `${randomUUID()}/..`, `${randomUUID()}\n`])(
+  'an id that is no UUID is refused before any call: %j',
+  async (emailId) => {
+    await expect(inbound.rawMessage(emailId, never)).rejects.toMatchObject({
+      kind: 'permanent',
+      code: 'resend.invalid_email_id',
+    });
+    expect(await standIn.requests()).toHaveLength(0);
+  },
+);
+
+test('an email that is not there yet is missing, and comes later', async () => {
+  const emailId = await receive();
+  await standIn.fault('receive', { kind: 'not-found-for', ms: 3000 });
+  await expect(inbound.rawMessage(emailId, never)).rejects.toMatchObject({
+    kind: 'transient',
+    code: 'resend.content_missing',
+  });
+  await standIn.advanceClock(3000);
+  expect((await inbound.rawMessage(emailId, never)).byteLength).toBe(RAW.length);
+});
+
+test('an email without a raw message is missing', async () => {
+  const body = JSON.stringify({ object: 'email', raw: null });
+  await standIn.fault('receive', { kind: 'body', status: 200, body });
+  await expect(inbound.rawMessage(await receive(), never)).rejects.toMatchObject({
+    code: 'resend.content_missing',
+  });
+});
+
+describe('what the API call meets', () => {
+  test.each<[Fault, string, string]>([
+    [error(500, 'internal_server_error'), 'transient', 'resend.unavailable'],
+    [error(429, 'rate_limit_exceeded'), 'transient', 'resend.rate_limited'],
+    [error(403, 'email_above_quota'), 'transient', 'resend.content_above_quota'],
+    [error(422, 'validation_error'), 'permanent', 'resend.rejected'],
+    [{ kind: 'truncated' }, 'transient', 'resend.unavailable'],
+    [{ kind: 'empty' }, 'transient', 'resend.unavailable'],
+    [{ kind: 'reset' }, 'transient', 'resend.unavailable'],
+    [{ kind: 'hang' }, 'transient', 'resend.unavailable'],
+    [{ kind: 'body', status: 500, body: 'null' }, 'transient', 'resend.content_missing'],
+    [{ kind: 'body', status: 502, body: '<html>' }, 'transient', 'resend.unavailable'],
+  ])('%j is %s %s', async (fault, kind, code) => {
+    inbound = connect({ timeoutMs: 300 });
+    await standIn.fault('receive', fault);
+    const emailId = await receive();
+    await expect(inbound.rawMessage(emailId, never)).rejects.toMatchObject({ kind, code });
+  });
+
+  test('a key that may only send is told apart', async () => {
+    const emailId = await receive();
+    await expect(connect({ apiKey: 're_send' }).rawMessage(emailId, never)).rejects.toMatchObject({
+      kind: 'transient',
+      code: 'resend.unauthorized',
+    });
+  });
+
+  test.each(['file:///etc/passwd', 'data:,hello', 'not a URL'])(
+    'a link to %s is not followed',
+    async (link) => {
+      const body = JSON.stringify({ raw: { download_url: link } });
+      await standIn.fault('receive', { kind: 'body', status: 200, body });
+      await expect(inbound.rawMessage(await receive(), never)).rejects.toMatchObject({
+        code: 'resend.download_failed',
+      });
+    },
+  );
+});
+
+describe('what the download meets', () => {
+  test('a link that has expired is asked for again, once', async () => {
+    await standIn.fault('receive', { kind: 'expired-link' });
+    expect((await inbound.rawMessage(await receive(), never)).byteLength).toBe(RAW.length);
+    expect((await standIn.requests()).map(({ route }) => route)).toEqual([
+      'receive',
+      'download',
+      'receive',
+      'download',
+    ]);
+    await standIn.fault('receive', { kind: 'expired-link' }, 2);
+    await expect(inbound.rawMessage(await receive(), never)).rejects.toMatchObject({
+      kind: 'transient',
+      code: 'resend.download_failed',
+    });
+  });
+
+  test.each<[Fault]>([
+    [{ kind: 'truncated' }],
+    [{ kind: 'stall' }],
+    [{ kind: 'hang' }],
+    [{ kind: 'reset' }],
+    [{ kind: 'error', status: 503, name: 'slow_down' }],
+    [{ kind: 'body', status: 200, body: '' }],
+  ])('%j yields no bytes, but a failure to repeat', async (fault) => {
+    inbound = connect({ idleTimeoutMs: 200 });
+    await standIn.fault('download', fault);
+    await expect(inbound.rawMessage(await receive(), never)).rejects.toMatchObject({
+      kind: 'transient',
+      code: 'resend.download_failed',
+    });
+  });
+
+  test('an email above the limit is refused for good, whether announced or not', async () => {
+    inbound = connect({ maxBytes: 10 });
+    await expect(inbound.rawMessage(await receive(), never)).rejects.toMatchObject({
+      kind: 'permanent',
+      code: 'resend.content_too_large',
+    });
+  });
+});
+
+test('the caller ends it, wherever it is, with its own reason', async () => {
+  const emailId = await receive();
+  for (const route of ['receive', 'download'] as const) {
+    await standIn.fault(route, { kind: 'hang' });
+    const caller = new AbortController();
+    const ended = inbound.rawMessage(emailId, caller.signal);
+    await expect.poll(async () => (await standIn.requests()).at(-1)?.route).toBe(route);
+    caller.abort(new Error('drain'));
+    await expect(ended).rejects.toThrow('drain');
+  }
+});
