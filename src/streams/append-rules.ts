@@ -6,12 +6,16 @@ import { MillraceError } from '../platform/errors.ts';
 import { limits, meteredBytes } from './stream-store.ts';
 import type { NewRecord } from './stream-store.ts';
 
-/** A name that is no stream's on either store: empty, too long, with NUL, or not a Unicode string. */
+/** S2 carries the name in the path of a URL, where these two would mean another path. */
+const PATH_SEGMENTS: readonly string[] = ['.', '..'];
+
+/** Refuses what one store or the other could not name. */
 export function assertStreamName(name: string): void {
   const bytes = Buffer.byteLength(name);
-  if (bytes >= 1 && bytes <= limits.streamNameBytes && !name.includes('\0') && name.isWellFormed()) return;
+  const isName = !name.includes('\0') && name.isWellFormed() && !PATH_SEGMENTS.includes(name);
+  if (isName && bytes >= 1 && bytes <= limits.streamNameBytes) return;
   throw new MillraceError('invalid', 'streams.invalid_name', `not a stream's name: ${JSON.stringify(name)}`, {
-    hint: `A name has 1 to ${limits.streamNameBytes} bytes of UTF-8, without NUL.`,
+    hint: `A name has 1 to ${limits.streamNameBytes} bytes of UTF-8 without NUL, and is neither "." nor "..".`,
   });
 }
 

@@ -1,0 +1,241 @@
+/** The local store: the contract, and what only it can show: the lock, the sweep, a full disk, a killed writer. */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { DatabaseSync } from 'node:sqlite';
+import { fileURLToPath } from 'node:url';
+import { afterEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../src/platform/clock.ts';
+import type { Clock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { openLocalStore, openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
+import { startFollowing } from './follow.contract.ts';
+import { createManualClock } from './manual-clock.ts';
+import { readAll, readBodies, text } from './store-reading.ts';
+import { describeStreamStoreContract } from './stream-store.contract.ts';
+
+const deps = { clock: systemClock, log: createLog('silent') };
+
+const cleanups: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+});
+
+function temporaryDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-local-store-'));
+  cleanups.push(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+async function openStore(directory: string, clock: Clock = systemClock): Promise<StreamStore> {
+  const store = await openLocalStore(
+    { ...deps, clock },
+    { directory, retentionFor: (name) => (name.startsWith('kept/') ? 'forever' : 100) },
+  );
+  cleanups.push(() => store.close());
+  return store;
+}
+
+describeStreamStoreContract('local', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'millrace-local-store-'));
+  const open = (): Promise<StreamStore> => openLocalStore(deps, { directory, retentionFor: () => 'forever' });
+  let store = await open();
+  return {
+    get store() {
+      return store;
+    },
+    async reopen() {
+      await store.close();
+      store = await open();
+    },
+    async dispose() {
+      await store.close();
+      rmSync(directory, { recursive: true });
+    },
+  };
+});
+
+describe('the directory', () => {
+  test('belongs to one writer, which the hint names, until it closes', async () => {
+    const directory = temporaryDirectory();
+    const first = await openStore(directory);
+    await expect(openStore(directory)).rejects.toMatchObject({
+      code: 'streams.locked',
+      kind: 'invalid',
+      hint: expect.stringContaining(directory),
+    });
+    await first.close();
+    await expect(openStore(directory)).resolves.toBeDefined();
+  });
+
+  test('is made where it is missing, and is for the owner alone', async () => {
+    const directory = join(temporaryDirectory(), 'a', 'b');
+    await openStore(directory);
+    expect(statSync(directory).mode & 0o777).toBe(0o700);
+  });
+
+  test('of a newer release is refused, and the lock let go', async () => {
+    const directory = temporaryDirectory();
+    await (await openStore(directory)).close();
+    const db = new DatabaseSync(join(directory, 'streams.db'));
+    db.exec('PRAGMA user_version = 99');
+    const refusal = { code: 'streams.newer_schema', kind: 'invalid' };
+    await expect(openStore(directory)).rejects.toMatchObject(refusal);
+    await expect(openLocalStoreReadOnly(deps, { directory })).rejects.toMatchObject(refusal);
+    db.exec('PRAGMA user_version = 1');
+    db.close();
+    await expect(openStore(directory)).resolves.toBeDefined();
+  });
+
+  test('can be read and followed by another connection while it is written', async () => {
+    const directory = temporaryDirectory();
+    const writer = await openStore(directory);
+    await writer.stream('a').append([text('1')]);
+    const reader = await openLocalStoreReadOnly(deps, { directory });
+    cleanups.push(() => reader.close());
+    expect(await readBodies(reader.stream('a'))).toEqual(['1']);
+    const following = startFollowing(reader.stream('a'));
+    await following.saw(1);
+    await writer.stream('a').append([text('2')]);
+    await following.saw(2);
+    await following.stop();
+    await expect(reader.stream('a').append([text('3')])).rejects.toMatchObject({ code: 'streams.read_only' });
+  });
+
+  test('that is not there cannot be read', async () => {
+    const directory = join(temporaryDirectory(), 'nothing');
+    await expect(openLocalStoreReadOnly(deps, { directory })).rejects.toMatchObject({
+      code: 'streams.unavailable',
+    });
+  });
+});
+
+/** Starts `local-writer.ts`; `shell` runs before it in the same process. */
+function startWriter(directory: string, mode: 'stream' | 'full', shell = ''): ChildProcess {
+  const script = fileURLToPath(new URL('local-writer.ts', import.meta.url));
+  const child = spawn(
+    '/bin/sh',
+    ['-c', `${shell} exec "$0" "$@"`, process.execPath, script, directory, mode],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  cleanups.push(() => child.kill('SIGKILL'));
+  return child;
+}
+
+describe('a writer', { timeout: 60_000 }, () => {
+  test('that is killed loses nothing that it has acknowledged, and leaves whole batches', async () => {
+    for (const acknowledged of [1, 40, 200]) {
+      const directory = temporaryDirectory();
+      const child = startWriter(directory, 'stream');
+      const acks: { startSeqNum: number; writer: number; batch: number; size: number }[] = [];
+      for await (const line of createInterface({ input: child.stdout ?? process.stdin })) {
+        acks.push(JSON.parse(line));
+        if (acks.length === acknowledged) child.kill('SIGKILL');
+      }
+      // The system lets go of the lock with the process: opening must not be refused.
+      const stream = (await openStore(directory)).stream('s');
+      const read = await readBodies(stream);
+      for (const { startSeqNum, writer, batch, size } of acks) {
+        const whole = Array.from({ length: size }, (_, i) => `${writer}/${batch}/${i}/${size}`);
+        expect(read.slice(startSeqNum, startSeqNum + size)).toEqual(whole);
+      }
+      const last = read.at(-1)?.split('/').map(Number);
+      expect(last?.[2]).toBe((last?.[3] ?? 0) - 1);
+      expect(await stream.tail()).toBe(read.length);
+    }
+  });
+
+  test('whose disk is full refuses what does not fit, takes what does, and keeps what it had', async () => {
+    const directory = temporaryDirectory();
+    // The system's limit on the size of a file fails the write as a full disk does.
+    const child = startWriter(directory, 'full', 'trap "" XFSZ; ulimit -f 600;');
+    const [line] = (await once(createInterface({ input: child.stdout ?? process.stdin }), 'line')) as [
+      string,
+    ];
+    expect(JSON.parse(line)).toEqual({
+      outcomes: ['ok', ['streams.unavailable', 'transient'], 'ok'],
+      small: 2,
+      largeTail: 0,
+      next: { startSeqNum: 2, endSeqNum: 3 },
+    });
+    if (child.exitCode === null) await once(child, 'exit');
+    expect(await readBodies((await openStore(directory)).stream('small'))).toEqual(['1', '2', '3']);
+  });
+});
+
+describe('retention', () => {
+  test('the sweep deletes what has expired, keeps the rest, and reports the jump', async () => {
+    const clock = createManualClock();
+    const store = await openStore(temporaryDirectory(), clock);
+    const [mail, kept] = [store.stream('mail/1'), store.stream('kept/1')];
+    await Promise.all([mail.append([text('old'), text('old too')]), kept.append([text('for ever')])]);
+    clock.advance(60_000);
+    await mail.append([text('young')]);
+    expect(await readBodies(mail)).toEqual(['old', 'old too', 'young']);
+    clock.advance(90_000);
+    const { records, missing } = await mail.read({ fromSeqNum: 0 });
+    expect(records.map((record) => record.seqNum)).toEqual([2]);
+    expect(missing).toEqual({ fromSeqNum: 0, toSeqNum: 2 });
+    clock.advance(120_000);
+    expect(await mail.read({ fromSeqNum: 0 })).toEqual({
+      records: [],
+      nextSeqNum: 3,
+      missing: { fromSeqNum: 0, toSeqNum: 3 },
+    });
+    expect(await readBodies(kept)).toEqual(['for ever']);
+    expect(await mail.append([text('next')])).toEqual({ startSeqNum: 3, endSeqNum: 4 });
+  });
+
+  test('many streams and long ones are swept away in small batches', async () => {
+    const directory = temporaryDirectory();
+    const clock = createManualClock();
+    const store = await openStore(directory, clock);
+    const thousand = Array.from({ length: 1000 }, (_, i) => text(`${i}`));
+    await store.stream('long').append(thousand);
+    await Promise.all(
+      Array.from({ length: 200 }, (_, i) => store.stream(`mail/${i}`).append([text('x'), text('y')])),
+    );
+    await store.stream('trimmed').append(thousand);
+    await store.stream('kept/trimmed').append(thousand);
+    await store.stream('kept/trimmed').trim(999);
+    clock.advance(200_000);
+    await store.close();
+    const db = new DatabaseSync(join(directory, 'streams.db'));
+    expect(db.prepare('SELECT count(*) AS left FROM records').get()).toEqual({ left: 1 });
+    db.close();
+  });
+
+  test('a stream that gets another retention keeps to it from the next append on', async () => {
+    const directory = temporaryDirectory();
+    const clock = createManualClock();
+    const store = await openStore(directory, clock);
+    await store.stream('a').append([text('1')]);
+    await store.close();
+    const patient = await openLocalStore({ ...deps, clock }, { directory, retentionFor: () => 1000 });
+    cleanups.push(() => patient.close());
+    await patient.stream('a').append([text('2')]);
+    clock.advance(500_000);
+    expect(await readBodies(patient.stream('a'))).toEqual(['1', '2']);
+    clock.advance(600_000);
+    expect(await readBodies(patient.stream('a'))).toEqual([]);
+  });
+
+  test('a clock that goes back does not turn the order of timestamps', async () => {
+    const clock = createManualClock();
+    const store = await openStore(temporaryDirectory(), clock);
+    clock.jumpTo(5_000);
+    await store.stream('kept/a').append([text('1')]);
+    clock.jumpTo(4_000);
+    await store.stream('kept/a').append([text('2')]);
+    expect((await readAll(store.stream('kept/a'))).map((record) => record.timestampMs)).toEqual([
+      5_000, 5_000,
+    ]);
+  });
+});
