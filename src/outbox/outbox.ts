@@ -8,7 +8,6 @@
  */
 import type { ProviderRequest } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
-import { hasCode } from '../platform/errors.ts';
 import type { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
 import { outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
@@ -76,7 +75,15 @@ export function outboxLane(record: StreamRecord): string | null {
   return parseJsonRecord(outboxRecordSchema, record).thread;
 }
 
-/** Only an answer that never came leaves it open whether the mail was taken. */
+/** Refusals: after them it is certain that the mail was not taken. */
+const REFUSALS: readonly string[] = [
+  'resend.rate_limited',
+  'resend.quota_exceeded',
+  'resend.unauthorized',
+  'platform.rate_gate_full',
+];
+
+/** After all other failures, a 5xx among them, the mail may have been taken all the same. */
 export function leavesDoubt(error: MillraceError): boolean {
-  return hasCode(error, 'resend.outcome_unknown');
+  return !REFUSALS.includes(error.code);
 }

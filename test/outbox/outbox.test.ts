@@ -1,0 +1,135 @@
+/** The outbox handler: what is sent under which key, what waits, and what is looked up before it is sent again. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { ProviderRequest } from '../../src/mail/email.ts';
+import { createOutbox, outboxLane } from '../../src/outbox/outbox.ts';
+import type { OutboundProvider } from '../../src/outbox/outbox.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { writeBlob } from '../../src/streams/blob.ts';
+import { openLocalStore } from '../../src/streams/local-store.ts';
+import { jsonRecord } from '../../src/streams/records.ts';
+import type { OutboxRecord } from '../../src/streams/records.ts';
+import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
+
+const NOW_MS = Date.parse('2026-11-22T10:00:00Z');
+const HOUR_MS = 3_600_000;
+const clock = { ...systemClock, nowMs: () => NOW_MS };
+const signal = new AbortController().signal;
+
+const request: ProviderRequest = {
+  from: 'a@agents.example',
+  to: 'ann@sender.example',
+  subject: 'Re: hi',
+  text: 'ih',
+  headers: {},
+};
+const frozen: OutboxRecord = {
+  kind: 'request',
+  version: 1,
+  idempotencyKey: 'reverser/3/0/x',
+  cause: { inbox: 'reverser', seqNum: 3, effect: 0, emailId: 'x' },
+  thread: 'reverser/t1',
+  notBefore: null,
+  request,
+};
+
+let directory: string;
+let store: StreamStore;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'millrace-outbox-'));
+  store = await openLocalStore(
+    { clock: systemClock, log: createLog('silent') },
+    { directory, retentionFor: () => 'forever' },
+  );
+});
+afterEach(async () => {
+  await store.close();
+  await rm(directory, { recursive: true });
+});
+
+/** A provider that keeps what it is asked, and finds what it is told to find. */
+function provider(found: { providerId: string } | null = null) {
+  const sent: [ProviderRequest, string][] = [];
+  const lookedUp: number[] = [];
+  const outbound: OutboundProvider = {
+    send: async (frozenRequest, key) => {
+      sent.push([frozenRequest, key]);
+      return { providerId: 'p1' };
+    },
+    findSent: async (_request, sinceMs) => {
+      lookedUp.push(sinceMs);
+      return found;
+    },
+  };
+  return { outbound, sent, lookedUp };
+}
+
+async function recordOf(value: OutboxRecord): Promise<StreamRecord> {
+  const stream = store.stream('outbox');
+  const { startSeqNum } = await stream.append([jsonRecord(value)]);
+  return (await stream.read({ fromSeqNum: startSeqNum })).records[0]!;
+}
+
+const attempt = (doubtSinceMs: number | null = null) => ({ number: 1, doubtSinceMs, signal });
+
+describe('outbox', () => {
+  it('sends the frozen request under its key', async () => {
+    const { outbound, sent } = provider();
+    const record = await recordOf(frozen);
+    const outcome = await createOutbox({ store, outbound, clock })(record, attempt());
+    expect(sent).toEqual([[request, 'reverser/3/0/x']]);
+    expect(outcome).toMatchObject({
+      kind: 'done',
+      facts: { providerId: 'p1', idempotencyKey: 'reverser/3/0/x', cause: frozen.cause },
+    });
+    expect(outboxLane(record)).toBe('reverser/t1');
+  });
+
+  it('sends a request that lies beside its record', async () => {
+    const { outbound, sent } = provider();
+    const blob = await writeBlob(store.stream('request/x'), Buffer.from(JSON.stringify(request)));
+    await createOutbox({ store, outbound, clock })(
+      await recordOf({ ...frozen, request: { blob } }),
+      attempt(),
+    );
+    expect(sent).toEqual([[request, 'reverser/3/0/x']]);
+  });
+
+  it('leaves a scheduled request until its time, without holding its thread', async () => {
+    const { outbound, sent } = provider();
+    const notBefore = new Date(NOW_MS + HOUR_MS).toISOString();
+    const outcome = await createOutbox({ store, outbound, clock })(
+      await recordOf({ ...frozen, notBefore }),
+      attempt(),
+    );
+    expect(outcome).toEqual({
+      kind: 'deferred',
+      untilMs: NOW_MS + HOUR_MS,
+      reason: 'outbox.scheduled',
+      holdsLane: false,
+    });
+    expect(sent).toEqual([]);
+  });
+
+  it('repeats an attempt in doubt under the same key while the provider knows it', async () => {
+    const { outbound, sent, lookedUp } = provider();
+    await createOutbox({ store, outbound, clock })(await recordOf(frozen), attempt(NOW_MS - 20 * HOUR_MS));
+    expect([sent.length, lookedUp.length]).toEqual([1, 0]);
+  });
+
+  it.each([25, 240])('looks before it sends again after %d h', async (hours) => {
+    const sinceMs = NOW_MS - hours * HOUR_MS;
+    const found = provider({ providerId: 'p0' });
+    const record = await recordOf(frozen);
+    const outcome = await createOutbox({ store, outbound: found.outbound, clock })(record, attempt(sinceMs));
+    expect(outcome).toMatchObject({ kind: 'done', facts: { providerId: 'p0', foundSent: true } });
+    expect([found.sent, found.lookedUp]).toEqual([[], [sinceMs]]);
+
+    const missing = provider(null);
+    await createOutbox({ store, outbound: missing.outbound, clock })(record, attempt(sinceMs));
+    expect(missing.sent.length).toBe(1);
+  });
+});
