@@ -15,10 +15,10 @@ import { streamNames } from '../streams/records.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 
 export interface ReplyCaps {
-  /** Why this mail may not be answered any more, or null; counts the reply when it may. */
-  take(email: ParsedEmail, recipient: string): { reason: 'sender-cap' | 'thread-cap' } | null;
-  /** What `take` counts a reply for: kept in the run's facts, so that a restart can count again. */
-  keysOf(email: ParsedEmail, recipient: string): CapKeys;
+  /** Why this mail may not be answered any more, or null. */
+  exceeded(email: ParsedEmail, recipient: string): 'sender-cap' | 'thread-cap' | null;
+  /** Counts a reply; what it gives is kept in the run's facts, so that a restart can count it again. */
+  count(email: ParsedEmail, recipient: string): CapKeys;
   /** Reads back the replies of the last day from an inbox's journal. */
   restore(inbox: string, signal: AbortSignal): Promise<void>;
 }
@@ -55,7 +55,11 @@ export function createReplyCaps(
     return times;
   };
 
-  function count(key: string, atMs: number): void {
+  function add(keys: CapKeys, atMs: number): void {
+    for (const key of [keys.sender, keys.thread]) addTime(key, atMs);
+  }
+
+  function addTime(key: string, atMs: number): void {
     const times = recent(key);
     times.push(atMs);
     // Re-inserted at the end: the key that has been quiet longest is the first to go.
@@ -70,15 +74,16 @@ export function createReplyCaps(
   });
 
   return {
-    keysOf,
-    take(email, recipient) {
+    exceeded(email, recipient) {
       const keys = keysOf(email, recipient);
-      if (recent(keys.sender).length >= options.perSender) return { reason: 'sender-cap' };
-      if (recent(keys.thread).length >= options.perThread) return { reason: 'thread-cap' };
-      const nowMs = clock.nowMs();
-      count(keys.sender, nowMs);
-      count(keys.thread, nowMs);
+      if (recent(keys.sender).length >= options.perSender) return 'sender-cap';
+      if (recent(keys.thread).length >= options.perThread) return 'thread-cap';
       return null;
+    },
+    count(email, recipient) {
+      const keys = keysOf(email, recipient);
+      add(keys, clock.nowMs());
+      return keys;
     },
     async restore(inbox, signal) {
       const stream = store.stream(streamNames.runs(inbox));
@@ -92,8 +97,7 @@ export function createReplyCaps(
             facts?: { caps?: CapKeys };
           };
           if (!facts?.caps) continue;
-          count(facts.caps.sender, record.timestampMs);
-          count(facts.caps.thread, record.timestampMs);
+          add(facts.caps, record.timestampMs);
         }
       }
     },

@@ -1,0 +1,101 @@
+/** The caps on replies: what stops a loop, what does not stop a person, and what a restart remembers. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { ParsedEmail } from '../../src/mail/email.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { createReplyCaps } from '../../src/runner/reply-caps.ts';
+import { openLocalStore } from '../../src/streams/local-store.ts';
+import { jsonRecord } from '../../src/streams/records.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
+
+const options = { perSender: 20, perThread: 3 };
+let nowMs = 0;
+const clock = { ...systemClock, nowMs: () => nowMs };
+let directory: string;
+let store: StreamStore;
+
+beforeEach(async () => {
+  nowMs = Date.now();
+  directory = await mkdtemp(join(tmpdir(), 'millrace-caps-'));
+  store = await openLocalStore(
+    { clock: systemClock, log: createLog('silent') },
+    { directory, retentionFor: () => 'forever' },
+  );
+});
+afterEach(async () => {
+  await store.close();
+  await rm(directory, { recursive: true });
+});
+
+const email = (fields: Partial<ParsedEmail>): ParsedEmail => ({
+  from: { name: '', address: 'ann@sender.example' },
+  replyTo: [],
+  to: [],
+  cc: [],
+  subject: 'Greetings',
+  text: '',
+  html: null,
+  newText: '',
+  headers: [],
+  attachments: [],
+  messageId: '<m@sender.example>',
+  references: [],
+  date: null,
+  ...fields,
+});
+
+const ann = 'ann@sender.example';
+
+/** How many of these mails from one sender are answered. */
+function answered(mails: readonly ParsedEmail[], recipient = ann): number {
+  const caps = createReplyCaps({ store, clock }, options);
+  return mails.filter((mail) => caps.exceeded(mail, recipient) === null && caps.count(mail, recipient))
+    .length;
+}
+
+const many = (count: number, fields: (i: number) => Partial<ParsedEmail>) =>
+  Array.from({ length: count }, (_, i) => email(fields(i)));
+
+describe('reply caps', () => {
+  it('stop a thread', () => {
+    expect(answered(many(10, (i) => ({ messageId: `<${i}@x>`, references: ['<root@x>'] })))).toBe(3);
+  });
+
+  it('stop a responder that strips its references but keeps our Re:', () => {
+    expect(answered(many(10, (i) => ({ messageId: `<${i}@x>`, subject: 'Re: Greetings' })))).toBe(3);
+  });
+
+  it('stop a responder that strips everything and varies its subject', () => {
+    expect(answered(many(50, (i) => ({ messageId: `<${i}@x>`, subject: `news ${i}` })))).toBe(20);
+  });
+
+  it('do not take fresh mails with one subject for a thread', () => {
+    expect(answered(many(15, (i) => ({ messageId: `<${i}@x>` })))).toBe(15);
+  });
+
+  it('let go after a day', () => {
+    const caps = createReplyCaps({ store, clock }, options);
+    const mail = email({ references: ['<root@x>'] });
+    for (let i = 0; i < 3; i++) caps.count(mail, ann);
+    expect(caps.exceeded(mail, ann)).toBe('thread-cap');
+    expect(caps.exceeded(mail, 'ben@sender.example')).toBe('thread-cap');
+    nowMs += 86_400_001;
+    expect(caps.exceeded(mail, ann)).toBeNull();
+  });
+
+  it('are counted again after a restart, from the journal', async () => {
+    const before = createReplyCaps({ store, clock }, options);
+    const mail = email({ references: ['<root@x>'] });
+    const keys = [1, 2, 3].map(() => before.count(mail, ann));
+    await store
+      .stream('runs/reverser')
+      .append(keys.map((caps) => jsonRecord({ kind: 'outcome', version: 1, facts: { caps } })));
+    const after = createReplyCaps({ store, clock }, options);
+    expect(after.exceeded(mail, ann)).toBeNull();
+    await after.restore('reverser', new AbortController().signal);
+    expect(after.exceeded(mail, ann)).toBe('thread-cap');
+  });
+});
