@@ -1,0 +1,41 @@
+/** HTML to text: what a reader of plain text needs of it, within limits. */
+import { expect, test } from 'vitest';
+import { htmlToText } from '../../src/mail/text.ts';
+
+test.each([
+  ['<p>One</p><p>Two<br>Three</p>', 'One\n\nTwo\nThree'],
+  ['<a href="https://e.example/x">here</a>', 'here <https://e.example/x>'],
+  ['<a href="https://e.example/">https://e.example/</a>', 'https://e.example/'],
+  ['<a href="#top">up</a>', 'up'],
+  ['<ul><li>a</li><li>b</li></ul><ol><li>c</li></ol>', ' * a\n * b\n\n 1. c'.trim()],
+  [
+    '<img src="cid:1" alt="Logo"><img src="https://t.example/pixel"><img src="data:image/png;base64,AA">',
+    'Logo',
+  ],
+  ['<h1>Title</h1>text', 'Title\n\ntext'],
+  ['<style>p{}</style><script>x()</script><p>seen</p>', 'seen'],
+  ['&lt;b&gt; &amp; &eacute;', '<b> & é'],
+  ['<table><tr><td>a</td><td>b</td></tr></table>', 'ab'],
+  ['', ''],
+  ['   <p> </p> ', ''],
+])('%s', (html, text) => {
+  expect(htmlToText(html)).toBe(text);
+});
+
+test('a long line is not wrapped', () => {
+  const line = 'word '.repeat(100).trim();
+  expect(htmlToText(`<p>${line}</p>`)).toBe(line);
+});
+
+test.each(['<b>', '<table><tr><td>', '<ul><li>', '<blockquote>', '<a href=x>', '<', '&', '<!--', '<p '])(
+  'a megabyte of %s is read as far as the limits go',
+  (piece) => {
+    const html = `<p>first</p>${piece.repeat(1_000_000 / piece.length)}`;
+    expect(htmlToText(html).startsWith('first')).toBe(true);
+  },
+  30_000,
+);
+
+test('text inside 80 nested tables is found', () => {
+  expect(htmlToText(`${'<table><tr><td>'.repeat(80)}deep`)).toBe('deep');
+});
