@@ -2,19 +2,22 @@
  * What may leave in the HTML of a reply. A tool may echo what a stranger wrote to it, so nothing that a mail
  * client could run, load into a frame or submit survives: such tags come out escaped, as text that a person
  * can read, and active attributes are dropped. What mail needs for its looks (tables, images, links, inline
- * styles without URLs) stays.
+ * styles without URLs) stays; what a template puts into its head (meta, style sheets) is left out quietly.
  */
 import sanitizeHtml from 'sanitize-html';
+import { MillraceError } from '../platform/errors.ts';
 
 const limits = {
-  /** UTF-16 units of HTML that are taken; the rest is dropped. */
+  /** UTF-16 units. */
   chars: 5 * 1024 * 1024,
+  /** The HTML parser takes quadratic time in the depth of what is left open. */
+  tags: 50_000,
   depth: 200,
 } as const;
 
 /** Layout and text, and nothing that loads, runs, submits or describes how the page behaves. */
 const TAGS = (
-  'html head title body address article aside footer header main nav section h1 h2 h3 h4 h5 h6 blockquote div ' +
+  'html head body address article aside footer header main nav section h1 h2 h3 h4 h5 h6 blockquote div ' +
   'p pre hr br wbr center ul ol li dl dt dd figure figcaption table caption colgroup col thead tbody tfoot tr ' +
   'th td a abbr b bdi bdo big cite code del dfn em font i img ins kbd mark q s samp small span strike strong ' +
   'sub sup time tt u var'
@@ -23,8 +26,14 @@ const TAGS = (
 /** A style value that can load or run something, or hide that it does. */
 const ACTIVE_STYLE = /url\s*\(|expression|javascript|behaviou?r|-moz-binding|@import|[\\<]|\/\*/i;
 
+/** What no reader should see, not even escaped. */
+const LEFT_OUT = ['meta', 'link', 'base', 'style', 'title'];
+
 const options: sanitizeHtml.IOptions = {
-  allowedTags: TAGS,
+  allowedTags: [...TAGS, ...LEFT_OUT],
+  exclusiveFilter: ({ tag }) => LEFT_OUT.includes(tag),
+  // For `style`, which never gets past the line above.
+  allowVulnerableTags: true,
   disallowedTagsMode: 'escape',
   nestingLimit: limits.depth,
   allowedAttributes: {
@@ -66,9 +75,23 @@ const options: sanitizeHtml.IOptions = {
   },
 };
 
-/** The HTML without anything active. Sanitising twice changes nothing. */
+/**
+ * The HTML without anything active.
+ * @throws MillraceError `mail.html_too_large` (permanent): half a reply would be worse than none.
+ */
 export function sanitiseReplyHtml(html: string): string {
-  return sanitizeHtml(html.slice(0, limits.chars).toWellFormed(), options);
+  if (html.length > limits.chars || tagCount(html) > limits.tags) {
+    throw new MillraceError('permanent', 'mail.html_too_large', 'the HTML of the reply is too large', {
+      hint: `Return at most ${limits.chars} characters and ${limits.tags} tags.`,
+    });
+  }
+  return sanitizeHtml(html.toWellFormed().replaceAll('\0', ''), options);
+}
+
+function tagCount(html: string): number {
+  let tags = 0;
+  for (let at = html.indexOf('<'); at >= 0 && tags <= limits.tags; at = html.indexOf('<', at + 1)) tags += 1;
+  return tags;
 }
 
 /** Text as it may stand in HTML, in an element or in a quoted attribute. */
