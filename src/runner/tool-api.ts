@@ -113,3 +113,6 @@ export interface ToolSettings {
 
 /** `export const settings: Settings = { translator: { hosts: ['libretranslate.com'] } }` */
 export type Settings = Readonly<Record<string, ToolSettings>>;
+
+/** HTML in which every value is escaped: ``html`<p>${email.subject}</p>` ``; `raw` lets a string through as it is. */
+export { html, raw } from 'hono/html';

@@ -1,0 +1,173 @@
+/**
+ * Makes one script of a folder of tools, once for a revision, and looks at what it exports.
+ *
+ * Nothing of the folder runs here: esbuild reads it, without its tsconfig and without plugins of its own, and
+ * a sandbox child evaluates the script. Each file that goes into the bundle lies, links followed, inside the
+ * folder (or the repository around it) or is the part of our own packages that tools are offered.
+ */
+import { createHash } from 'node:crypto';
+import { realpathSync, statSync } from 'node:fs';
+import { dirname, join, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import type { BuildFailure, Message, Plugin } from 'esbuild';
+import { errorMessage, MillraceError } from '../platform/errors.ts';
+import type { SandboxPool } from './sandbox/sandbox.ts';
+import { checkedSettings } from './tool-settings.ts';
+import type { CheckedSettings } from './tool-settings.ts';
+
+export interface ToolBundle {
+  /** Derived from the code alone: the same tools have the same revision everywhere. */
+  revision: string;
+  code: string;
+  /** JSON; its sources are paths relative to the folder. */
+  sourceMap: string;
+  /** Names of the exported functions. `settings` and `tests` are never tools. */
+  exports: readonly string[];
+  settings: CheckedSettings;
+}
+
+const MAX_BUNDLE_BYTES = 5 * 1024 * 1024;
+const MAX_SHOWN_ERRORS = 20;
+const REVISION_CHARS = 12;
+const ENTRY_NAMES = ['index.ts', 'index.tsx'];
+/** Exports that say something about the tools rather than being one. */
+const RESERVED_EXPORTS = ['settings', 'tests'];
+
+/**
+ * The script leaves its exports, or what evaluating it threw, where the prelude looks for them; so an error
+ * becomes text inside of the isolate. It ends with a primitive: a function as its value would leak.
+ */
+const BANNER = `'use strict';var __millraceTools,__millraceError;try{`;
+const FOOTER = `}catch(thrown){__millraceError={thrown}};0`;
+
+const toolApi = fileURLToPath(new URL('tool-api.ts', import.meta.url));
+/** Its main file is dist/index.js. */
+const hono = dirname(dirname(fileURLToPath(import.meta.resolve('hono'))));
+/** What a tool may import of hono without having it: JSX and the `html` template. */
+const OFFERED_OF_HONO = /^hono\/(?:jsx|html)(?:\/|$)/;
+
+/**
+ * @param options.directory a folder with an `index.ts` or `index.tsx`, or that file itself
+ * @param options.root the repository around it, whose packages may be imported (default: the folder)
+ * @throws MillraceError (invalid) `tools.build_failed`, `tools.settings_invalid`; what `pool.inspect` throws
+ */
+export async function bundleTools(options: {
+  directory: string;
+  pool: Pick<SandboxPool, 'inspect'>;
+  root?: string;
+  signal?: AbortSignal;
+}): Promise<ToolBundle> {
+  const entry = entryOf(options.directory);
+  const built = await buildScript(entry, options.root ?? dirname(entry));
+  const revision = createHash('sha256').update(built.code).digest('hex').slice(0, REVISION_CHARS);
+  const inspection = await options.pool.inspect({ revision, ...built }, options.signal);
+  if (inspection.status === 'failed') {
+    throw buildFailed(`evaluating the tools: ${inspection.message}`);
+  }
+  const reserved = inspection.functions.filter((name) => RESERVED_EXPORTS.includes(name));
+  if (reserved.length > 0) throw buildFailed(`${reserved.join(', ')}: not a name for a tool`);
+  const exports = inspection.functions;
+  return { revision, ...built, exports, settings: checkedSettings(inspection.settings, exports) };
+}
+
+function entryOf(directory: string): string {
+  const candidates = [...ENTRY_NAMES.map((name) => join(directory, name)), directory];
+  const entry = candidates.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
+  if (entry === undefined) throw buildFailed(`there is no index.ts or index.tsx in ${directory}`);
+  return realpathSync(entry);
+}
+
+async function buildScript(entry: string, root: string): Promise<{ code: string; sourceMap: string }> {
+  const folder = dirname(entry);
+  try {
+    const { outputFiles } = await build({
+      entryPoints: [entry],
+      absWorkingDir: folder,
+      outfile: join(folder, 'tools.js'),
+      bundle: true,
+      write: false,
+      format: 'iife',
+      globalName: '__millraceTools',
+      banner: { js: BANNER },
+      footer: { js: FOOTER },
+      platform: 'neutral',
+      mainFields: ['module', 'main'],
+      target: 'es2024',
+      jsx: 'automatic',
+      jsxImportSource: 'hono/jsx',
+      sourcemap: 'external',
+      sourcesContent: false,
+      legalComments: 'none',
+      nodePaths: [],
+      tsconfigRaw: {},
+      logLevel: 'silent',
+      plugins: [guard(realpathSync(root))],
+    });
+    const text = (suffix: string): string =>
+      outputFiles.find(({ path }) => path.endsWith(suffix))?.text ?? '';
+    const code = text('.js');
+    if (code.length > MAX_BUNDLE_BYTES) {
+      throw buildFailed(`the bundle has ${code.length} bytes; at most ${MAX_BUNDLE_BYTES} are taken`);
+    }
+    return { code, sourceMap: text('.map') };
+  } catch (error) {
+    if (error instanceof MillraceError) throw error;
+    throw buildFailed(isBuildFailure(error) ? shownErrors(error.errors) : errorMessage(error), error);
+  }
+}
+
+/** Holds every file that esbuild resolves or loads to the folders that it may read. */
+function guard(root: string): Plugin {
+  const honoRoot = realpathSync(hono);
+  const isAllowed = (path: string): boolean => {
+    const real = realpathSync(path);
+    return real === toolApi || real.startsWith(root + sep) || real.startsWith(honoRoot + sep);
+  };
+  const refusal = (path: string): { errors: { text: string }[] } => ({
+    errors: [{ text: `${JSON.stringify(path)} lies outside of the tools` }],
+  });
+  return {
+    name: 'guard',
+    setup(setup) {
+      setup.onResolve(
+        { filter: /.*/ },
+        async ({ path, pluginData, kind, importer, resolveDir, with: attributes }) => {
+          if (pluginData === guard) return undefined;
+          if (path === 'millrace') return { path: toolApi };
+          const isOffered = OFFERED_OF_HONO.test(path);
+          const from = isOffered ? dirname(toolApi) : resolveDir;
+          const options = { kind, importer, resolveDir: from, with: attributes, pluginData: guard };
+          const resolved = await setup.resolve(path, options);
+          if (resolved.errors.length > 0) return { errors: resolved.errors, warnings: resolved.warnings };
+          if (resolved.external) return refusal(path);
+          if (resolved.namespace === 'file' && !isAllowed(resolved.path)) return refusal(path);
+          return { path: resolved.path, namespace: resolved.namespace, sideEffects: resolved.sideEffects };
+        },
+      );
+      setup.onLoad({ filter: /.*/, namespace: 'file' }, ({ path }) =>
+        isAllowed(path) ? undefined : refusal(path),
+      );
+    },
+  };
+}
+
+function shownErrors(errors: readonly Message[]): string {
+  return errors
+    .slice(0, MAX_SHOWN_ERRORS)
+    .map(({ location, text }) =>
+      location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text,
+    )
+    .join('\n');
+}
+
+function isBuildFailure(error: unknown): error is BuildFailure {
+  return error instanceof Error && Array.isArray((error as Partial<BuildFailure>).errors);
+}
+
+function buildFailed(message: string, cause?: unknown): MillraceError {
+  return new MillraceError('invalid', 'tools.build_failed', message, {
+    hint: 'Correct the tools; the revision that was live stays live.',
+    cause,
+  });
+}

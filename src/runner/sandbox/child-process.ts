@@ -1,0 +1,292 @@
+/**
+ * One sandbox child process, from its start to its end by SIGKILL. It takes one run at a time.
+ *
+ * The limits that hold whatever the tool does are here, outside of its process: the wall clock, the resident
+ * memory, the length of a frame. Whatever is wrong with a child, the answer is to kill it; `closed` tells.
+ */
+import { spawn } from 'node:child_process';
+import type { ChildProcessWithoutNullStreams } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import type { Clock } from '../../platform/clock.ts';
+import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { createFrameReader, frameOf } from './frames.ts';
+import { fromChildSchema } from './messages.ts';
+import type { FromChild, GuestTask, ToChild } from './messages.ts';
+import { CHILD_LOADER, childReadPaths } from './programs.ts';
+import type { Protections } from './protections.ts';
+import type { Capability, FailureReason, RunLimits, RunRequest } from './sandbox.ts';
+
+/** The isolate's own timeout comes first; what it does not stop is killed this much later. */
+const GRACE_MS = 500;
+const RSS_CHECK_EVERY_MS = 50;
+/** Resident memory of a child before any tool, with a reserve for what the heap limit does not count. */
+const RSS_BASE_MB = 160;
+/** A heap near its limit may need this much of it again while it is collected or copied. */
+const RSS_PER_LIMIT = 2;
+const MAX_STDERR_BYTES = 8_192;
+const PAGE_BYTES = 4_096;
+/** After these the isolate, or the memory of the process, may be lost. */
+const FATAL_REASONS: readonly FailureReason[] = ['timeout', 'memory', 'log-flood', 'call-flood', 'crashed'];
+
+export interface ChildJob {
+  bundle: RunRequest['bundle'];
+  task: GuestTask;
+  limits: RunLimits;
+  capabilities: Readonly<Record<string, Capability>>;
+}
+
+export type Outcome =
+  | { kind: 'returned'; json: string; logs: string[] }
+  | { kind: 'failed'; reason: FailureReason; message: string; stack: string; logs: string[] }
+  /** Somebody else killed the process: the tool need not be at fault. */
+  | { kind: 'killed-from-outside'; logs: string[] };
+
+interface CurrentRun {
+  number: number;
+  job: ChildJob;
+  logs: string[];
+  calls: Map<number, AbortController>;
+  /** Why we killed the process, if we did. */
+  killedFor: { reason: FailureReason; message: string } | null;
+  done: PromiseWithResolvers<Outcome>;
+  stopWatching: () => void;
+}
+
+export interface ChildOptions {
+  program: string;
+  protections: Protections;
+  usesJit: boolean;
+}
+
+export function createSandboxChild(deps: { clock: Clock; log: Log }, options: ChildOptions): SandboxChild {
+  return new SandboxChild(deps, options);
+}
+
+export class SandboxChild {
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #process: ChildProcessWithoutNullStreams;
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #closed = Promise.withResolvers<void>();
+  #stderr = '';
+  #current: CurrentRun | null = null;
+  /** Of the bundle that it holds. */
+  revision: string | null = null;
+  runs = 0;
+  /** False as soon as it was told to die. */
+  isAlive = true;
+
+  constructor(deps: { clock: Clock; log: Log }, options: ChildOptions) {
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#process = spawnChild(options);
+    this.#ready.promise.catch(() => {}); // The pool asks when it wants to know.
+    this.#listen();
+    this.#process.stdin.write(frameOf(options.program));
+  }
+
+  /** Resolves when it takes runs; rejects when it ends before. */
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  get closed(): Promise<void> {
+    return this.#closed.promise;
+  }
+
+  kill(): void {
+    this.isAlive = false;
+    this.#process.kill('SIGKILL');
+  }
+
+  /** One at a time. */
+  run(job: ChildJob): Promise<Outcome> {
+    this.runs += 1;
+    const run: CurrentRun = {
+      number: this.runs,
+      job,
+      logs: [],
+      calls: new Map(),
+      killedFor: null,
+      done: Promise.withResolvers(),
+      stopWatching: () => {},
+    };
+    this.#current = run;
+    run.stopWatching = this.#watch(run);
+    const { revision, code } = job.bundle;
+    if (this.revision !== revision) {
+      this.revision = revision;
+      this.#send({ type: 'load', revision, code });
+    }
+    this.#send({ type: 'run', run: run.number, task: job.task, limits: job.limits });
+    return run.done.promise;
+  }
+
+  /** Resident memory, in MiB; 0 where it cannot be read. */
+  residentMb(): number {
+    try {
+      const pages = Number(readFileSync(`/proc/${this.#process.pid}/statm`, 'utf8').split(' ')[1]);
+      return (pages * PAGE_BYTES) / 1024 / 1024;
+    } catch {
+      return 0; // It has ended, or this is no Linux.
+    }
+  }
+
+  #listen(): void {
+    const { stdin, stdout, stderr } = this.#process;
+    const read = createFrameReader((payload) => this.#receive(payload));
+    stdout.on('data', (chunk: Buffer) => {
+      if (!read(chunk)) this.#breakProtocol();
+    });
+    stderr.on('data', (chunk: Buffer) => {
+      if (this.#stderr.length < MAX_STDERR_BYTES) this.#stderr += chunk.toString('latin1');
+    });
+    stdin.on('error', () => {}); // It has died: `close` says so.
+    this.#process.on('error', (error) => this.#ready.reject(error));
+    this.#process.on('close', (_code, signal) => {
+      this.isAlive = false;
+      const message = `a sandbox process ended (${signal ?? 'exit'}) ${this.#stderr.slice(0, 500)}`.trimEnd();
+      this.#ready.reject(new MillraceError('transient', 'sandbox.start_failed', message));
+      const run = this.#current;
+      if (run) this.#settle(run, outcomeOfDeath(run, { signal, stderr: this.#stderr }));
+      this.#closed.resolve();
+    });
+  }
+
+  #send(message: ToChild): void {
+    this.#process.stdin.write(frameOf(JSON.stringify(message)));
+  }
+
+  #receive(payload: string): void {
+    const parsed = fromChildSchema.safeParse(parsedJson(payload));
+    if (!parsed.success) return this.#breakProtocol();
+    const message = parsed.data;
+    if (message.type === 'ready') return this.#ready.resolve();
+    const run = this.#current;
+    if (!run || run.number !== message.run || run.killedFor) return;
+    switch (message.type) {
+      case 'log':
+        run.logs.push(message.line);
+        break;
+      case 'call':
+        void this.#answerCall(run, message);
+        break;
+      case 'abort':
+        run.calls.get(message.call)?.abort(new Error('the tool gave up'));
+        run.calls.delete(message.call);
+        break;
+      case 'returned':
+        this.#settle(run, { kind: 'returned', json: message.json, logs: run.logs });
+        break;
+      case 'failed': {
+        const { reason, message: text, stack } = message;
+        if (FATAL_REASONS.includes(reason)) this.kill();
+        this.#settle(run, { kind: 'failed', reason, message: text, stack, logs: run.logs });
+        break;
+      }
+    }
+  }
+
+  async #answerCall(run: CurrentRun, { call, name, argument }: FromChild & { type: 'call' }): Promise<void> {
+    const { capabilities } = run.job;
+    const capability = Object.hasOwn(capabilities, name) ? capabilities[name] : undefined;
+    const controller = new AbortController();
+    run.calls.set(call, controller);
+    const reply = (answer: { ok: boolean; value: unknown; bytes: string | null }): void => {
+      if (this.#current !== run || !run.calls.delete(call)) return;
+      this.#send({ type: 'answer', run: run.number, call, ...answer });
+    };
+    try {
+      if (!capability) throw new MillraceError('invalid', 'sandbox.no_capability', `${name} is not granted`);
+      const { value, bytes } = await capability(argument, controller.signal);
+      reply({ ok: true, value, bytes: bytes ? Buffer.from(bytes).toString('base64') : null });
+    } catch (error) {
+      const isOurs = error instanceof MillraceError;
+      if (!isOurs && !controller.signal.aborted) {
+        this.#log.error({ error, capability: name }, 'runner.capability_failed');
+      }
+      reply({ ok: false, value: isOurs ? error.message : `${name} failed`, bytes: null });
+    }
+  }
+
+  #settle(run: CurrentRun, outcome: Outcome): void {
+    if (this.#current !== run) return;
+    this.#current = null;
+    run.stopWatching();
+    for (const controller of run.calls.values()) controller.abort(new Error('the run is over'));
+    run.done.resolve(outcome);
+  }
+
+  #killRun(run: CurrentRun, reason: FailureReason, message: string): void {
+    run.killedFor ??= { reason, message };
+    this.kill();
+  }
+
+  #breakProtocol(): void {
+    if (!this.#current) return this.kill();
+    this.#killRun(this.#current, 'crashed', 'the sandbox process sent what is no message of ours');
+  }
+
+  /** The limits that hold whatever the tool does. */
+  #watch(run: CurrentRun): () => void {
+    const { timeoutMs, memoryLimitMb } = run.job.limits;
+    const maxMb = RSS_BASE_MB + RSS_PER_LIMIT * memoryLimitMb;
+    const cancelDeadline = this.#clock.after(timeoutMs + GRACE_MS, () =>
+      this.#killRun(run, 'timeout', `the tool took longer than ${timeoutMs} ms and could not be stopped`),
+    );
+    let cancelCheck = (): void => {};
+    const check = (): void => {
+      if (this.residentMb() <= maxMb) cancelCheck = this.#clock.after(RSS_CHECK_EVERY_MS, check);
+      else this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
+    };
+    check();
+    return () => {
+      cancelDeadline();
+      cancelCheck();
+    };
+  }
+}
+
+function spawnChild(options: ChildOptions): ChildProcessWithoutNullStreams {
+  const command = [
+    ...options.protections.command,
+    process.execPath,
+    // isolated-vm cannot live with Node's start-up snapshot.
+    '--no-node-snapshot',
+    ...(options.usesJit ? [] : ['--jitless']),
+    '--permission',
+    '--allow-addons',
+    ...childReadPaths().map((path) => `--allow-fs-read=${path}`),
+    '-e',
+    CHILD_LOADER,
+  ];
+  return spawn(command[0]!, command.slice(1), { env: {}, cwd: '/', stdio: ['pipe', 'pipe', 'pipe'] });
+}
+
+function outcomeOfDeath(
+  { logs, killedFor }: CurrentRun,
+  death: { signal: NodeJS.Signals | null; stderr: string },
+): Outcome {
+  if (killedFor) return { kind: 'failed', ...killedFor, stack: '', logs };
+  if (death.signal === 'SIGKILL') return { kind: 'killed-from-outside', logs };
+  // V8 aborts the process when it cannot go on; it says why on standard error.
+  const isMemory = /out of memory|allocation/i.test(death.stderr);
+  const reason = isMemory ? 'memory' : 'crashed';
+  const how = isMemory ? 'out of memory' : `ended by ${death.signal ?? 'exit'}`;
+  return {
+    kind: 'failed',
+    reason,
+    message: `the tool brought its sandbox process down: ${how}`,
+    stack: '',
+    logs,
+  };
+}
+
+function parsedJson(payload: string): unknown {
+  try {
+    return JSON.parse(payload);
+  } catch (error) {
+    return errorMessage(error);
+  }
+}

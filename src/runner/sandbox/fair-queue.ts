@@ -1,0 +1,79 @@
+/**
+ * A queue in which keys take turns: however much waits under one key, the next of another is one turn away.
+ * A key that has as many out as it may is passed over until `release` is called for it.
+ */
+export interface FairQueue<T> {
+  readonly size: number;
+  /** How many `take` would give out now. */
+  readonly takeable: number;
+  push(key: string, item: T): void;
+  /** To the front of its key, such as for what has to be tried again. */
+  pushFront(key: string, item: T): void;
+  /** The next item whose key has fewer than the permitted number out; it counts as out until released. */
+  take(): T | undefined;
+  release(key: string): void;
+  remove(key: string, item: T): boolean;
+  /** Empties the queue. */
+  drain(): T[];
+}
+
+export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue<T> {
+  /** Keys in the order of their turns: the first has waited longest. */
+  const waiting = new Map<string, T[]>();
+  const out = new Map<string, number>();
+  let size = 0;
+
+  function itemsOf(key: string): T[] {
+    size += 1;
+    const items = waiting.get(key) ?? [];
+    waiting.set(key, items);
+    return items;
+  }
+
+  return {
+    get size() {
+      return size;
+    },
+    get takeable() {
+      let count = 0;
+      for (const [key, items] of waiting)
+        count += Math.min(items.length, options.maxOutPerKey - (out.get(key) ?? 0));
+      return count;
+    },
+    push: (key, item) => void itemsOf(key).push(item),
+    pushFront: (key, item) => void itemsOf(key).unshift(item),
+    take() {
+      for (const [key, items] of waiting) {
+        const taken = out.get(key) ?? 0;
+        if (taken >= options.maxOutPerKey) continue;
+        const item = items.shift()!;
+        size -= 1;
+        out.set(key, taken + 1);
+        waiting.delete(key);
+        if (items.length > 0) waiting.set(key, items);
+        return item;
+      }
+      return undefined;
+    },
+    release(key) {
+      const left = (out.get(key) ?? 1) - 1;
+      if (left > 0) out.set(key, left);
+      else out.delete(key);
+    },
+    remove(key, item) {
+      const items = waiting.get(key) ?? [];
+      const index = items.indexOf(item);
+      if (index < 0) return false;
+      items.splice(index, 1);
+      size -= 1;
+      if (items.length === 0) waiting.delete(key);
+      return true;
+    },
+    drain() {
+      const all = [...waiting.values()].flat();
+      waiting.clear();
+      size = 0;
+      return all;
+    },
+  };
+}

@@ -1,0 +1,50 @@
+/** Makes the tool's `Email` of what the host sent: headers in any case, `date` a Date, bytes on demand. */
+import type { Attachment, Email, EmailHeaders } from '../../tool-api.ts';
+import type { SandboxEmail } from '../sandbox.ts';
+import { decodeUtf8 } from './encoding.ts';
+import { callCapability } from './host.ts';
+
+export function emailFrom(plain: SandboxEmail): Email {
+  const { headers, attachments, date, ...rest } = plain;
+  return {
+    ...rest,
+    headers: headersFrom(headers),
+    attachments: attachments.map(attachmentFrom),
+    date: dateFrom(date),
+  };
+}
+
+function dateFrom(iso: string | null): Date | null {
+  const date = new Date(iso ?? Number.NaN);
+  return Number.isNaN(date.getTime()) ? null : date;
+}
+
+function headersFrom(fields: readonly [string, string][]): EmailHeaders {
+  const getAll = (name: string): string[] => {
+    const wanted = String(name).toLowerCase();
+    return fields.filter(([field]) => field.toLowerCase() === wanted).map(([, value]) => value);
+  };
+  return {
+    get: (name) => getAll(name)[0] ?? null,
+    getAll,
+    has: (name) => getAll(name).length > 0,
+    [Symbol.iterator]: () => fields.values(),
+  };
+}
+
+/** Bytes come in pieces, so that a big attachment is never in memory twice. */
+function attachmentFrom(plain: SandboxEmail['attachments'][number]): Attachment {
+  const { index, ...rest } = plain;
+  const bytes = async (): Promise<Uint8Array> => {
+    let whole = new Uint8Array(0);
+    for (let offset = 0; ;) {
+      const { value, bytes: piece } = await callCapability('attachment', { index, offset }).answer;
+      const { size } = value as { size: number };
+      if (offset === 0) whole = new Uint8Array(size);
+      if (piece) whole.set(new Uint8Array(piece), offset);
+      offset += piece?.byteLength ?? 0;
+      if (offset >= size || !piece?.byteLength) return whole;
+    }
+  };
+  return { ...rest, bytes, text: async () => decodeUtf8(await bytes(), false) };
+}

@@ -1,0 +1,70 @@
+/**
+ * The first code in a fresh isolate: brings the Web's globals, then waits for the host to deliver.
+ *
+ * The host keeps the only reference to `deliver` and calls it with a timeout each time: to begin, to settle
+ * a call, when a timer is due. So whatever a tool does after an `await`, it does inside such a call.
+ */
+import type { Delivery, GuestTask } from '../messages.ts';
+import type { Context, Tool } from '../../tool-api.ts';
+import { describeError, describeValue } from './describe.ts';
+import { emailFrom } from './email.ts';
+import { fetch } from './fetch.ts';
+import { fireTimer, installGlobals } from './globals.ts';
+import { fromJson, settleCall, tellHost, toJson } from './host.ts';
+import { InvalidResult, plainReplies } from './result.ts';
+
+/** Where the bundle leaves its exports, or what it threw: see the banner in `bundle.ts`. */
+interface Bundle {
+  __millraceTools?: Record<string, unknown>;
+  __millraceError?: { thrown: unknown };
+}
+
+installGlobals();
+
+export function deliver(head: string, bytes: ArrayBuffer | undefined): void {
+  const delivery = fromJson(head) as Delivery;
+  if (delivery.kind === 'settle') settleCall(delivery, bytes);
+  else if (delivery.kind === 'timer') fireTimer(delivery.id);
+  else void begin(delivery.task);
+}
+
+async function begin(task: GuestTask): Promise<void> {
+  const { __millraceTools: tools = {}, __millraceError: failure } = globalThis as Bundle;
+  try {
+    if (failure) throw failure.thrown;
+    const outcome = task.kind === 'inspect' ? inspect(tools) : await plainReplies(await call(tools, task));
+    tellHost('returned', toJson(outcome));
+  } catch (error) {
+    const reason = error instanceof InvalidResult ? 'invalid-result' : 'threw';
+    const { message, stack } = describeError(error);
+    const text = error instanceof InvalidResult ? error.message : message;
+    tellHost('failed', { reason, message: text, stack: reason === 'threw' ? stack : '' });
+  }
+}
+
+function call(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): unknown {
+  const tool = Object.hasOwn(tools, task.exportName) ? tools[task.exportName] : undefined;
+  if (typeof tool !== 'function') throw new Error(`there is no exported function ${task.exportName}`);
+  return (tool as Tool)(emailFrom(task.email), contextFor(task));
+}
+
+function contextFor(task: GuestTask & { kind: 'call' }): Context {
+  return {
+    fetch,
+    now: () => new Date(task.nowMs),
+    log: (...values) => void tellHost('log', values.map(describeValue).join(' ')),
+    secret: (name) => {
+      const value = Object.hasOwn(task.secrets, name) ? task.secrets[name] : undefined;
+      if (value === undefined) {
+        throw new Error(`the secret ${name} is not granted: name it in settings.${task.exportName}.secrets`);
+      }
+      if (value === null) throw new Error(`the secret ${name} is granted but not set`);
+      return value;
+    },
+  };
+}
+
+function inspect(tools: Record<string, unknown>): { functions: string[]; settings: unknown } {
+  const functions = Object.keys(tools).filter((name) => typeof tools[name] === 'function');
+  return { functions, settings: tools['settings'] ?? null };
+}

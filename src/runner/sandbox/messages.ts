@@ -1,0 +1,92 @@
+/**
+ * The few messages between the pool and its child processes. The child is believed only as far as these
+ * schemas go: a tool that breaks out of its isolate speaks through them.
+ */
+import { z } from 'zod';
+import type { FailureReason, RunLimits, SandboxEmail } from './sandbox.ts';
+
+/** What the guest does in a run: call a tool, or show what the bundle exports. */
+export type GuestTask =
+  | {
+      kind: 'call';
+      exportName: string;
+      email: SandboxEmail;
+      nowMs: number;
+      secrets: Readonly<Record<string, string | null>>;
+    }
+  | { kind: 'inspect' };
+
+/** The answer to a call; where it failed, `value` is the message. */
+export interface Settlement {
+  kind: 'settle';
+  call: number;
+  ok: boolean;
+  value: unknown;
+}
+
+/** What the child hands to the guest, one at a time. */
+export type Delivery = { kind: 'begin'; task: GuestTask } | Settlement | { kind: 'timer'; id: number };
+
+export type ToChild =
+  /** Replaces the bundle that the child holds. */
+  | { type: 'load'; revision: string; code: string }
+  | { type: 'run'; run: number; task: GuestTask; limits: RunLimits }
+  /** `bytes` is base64. */
+  | { type: 'answer'; run: number; call: number; ok: boolean; value: unknown; bytes: string | null };
+
+const failureReasons = [
+  'threw',
+  'timeout',
+  'memory',
+  'crashed',
+  'invalid-result',
+  'result-too-large',
+  'log-flood',
+  'call-flood',
+] as const satisfies readonly FailureReason[];
+
+const runSchema = z.number().int().nonnegative();
+
+export const fromChildSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('ready') }),
+  z.object({ type: z.literal('log'), run: runSchema, line: z.string() }),
+  z.object({
+    type: z.literal('call'),
+    run: runSchema,
+    call: z.number().int().nonnegative(),
+    name: z.string(),
+    argument: z.unknown(),
+  }),
+  z.object({ type: z.literal('abort'), run: runSchema, call: z.number().int().nonnegative() }),
+  /** `json` is what the guest made: `plainRepliesSchema` or `inspectionSchema` checks it. */
+  z.object({ type: z.literal('returned'), run: runSchema, json: z.string() }),
+  z.object({
+    type: z.literal('failed'),
+    run: runSchema,
+    reason: z.enum(failureReasons),
+    message: z.string(),
+    stack: z.string(),
+  }),
+]);
+export type FromChild = z.infer<typeof fromChildSchema>;
+
+export const plainRepliesSchema = z.nullable(
+  z.array(
+    z.strictObject({
+      text: z.string().optional(),
+      html: z.string().optional(),
+      subject: z.string().optional(),
+      attachments: z
+        .array(
+          z.strictObject({
+            filename: z.string(),
+            contentBase64: z.base64(),
+            contentType: z.string().optional(),
+          }),
+        )
+        .optional(),
+    }),
+  ),
+);
+
+export const inspectionSchema = z.strictObject({ functions: z.array(z.string()), settings: z.unknown() });

@@ -1,0 +1,305 @@
+/**
+ * The pool of sandbox children: who runs next, on which child, and what a run's end means.
+ *
+ * Invariants: a child has one run at a time, so a child that is killed costs that run alone; keys take turns
+ * and none holds more than its part of the pool; a run that the tool broke is answered, a run that somebody
+ * else broke is tried again. The pool keeps a few children warm, grows while work waits, and shrinks again.
+ */
+import { availableParallelism } from 'node:os';
+import { z } from 'zod';
+import type { Clock } from '../../platform/clock.ts';
+import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { createSandboxChild } from './child-process.ts';
+import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
+import { createFairQueue } from './fair-queue.ts';
+import type { FairQueue } from './fair-queue.ts';
+import { inspectionSchema, plainRepliesSchema } from './messages.ts';
+import { buildChildProgram } from './programs.ts';
+import { probeProtections } from './protections.ts';
+import type { FailureReason, Inspection, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
+import { sourcePlace } from './stack-trace.ts';
+
+export interface PoolOptions {
+  /** Kept ready. Default: one a core, at most 4. */
+  minChildren?: number;
+  /** At most so many, while work waits: a run that waits for a host holds a child. Default: 8. */
+  maxChildren?: number;
+  /** Of these, one fairness key may hold so many. Default: half. */
+  maxRunsPerKey?: number;
+  /** Compiled code is several times faster at number crunching; interpreted code is a smaller target. */
+  usesJit?: boolean;
+}
+
+const DEFAULT_MIN_CHILDREN = 4;
+const DEFAULT_MAX_CHILDREN = 8;
+const MAX_WAITING_RUNS = 10_000;
+const MAX_RUNS_PER_CHILD = 250;
+const RECYCLE_ABOVE_MB = 200;
+const IDLE_MS = 30_000;
+const MAX_FAILED_STARTS = 3;
+/** A run whose process was killed from outside this often is given up: perhaps it draws the kernel's wrath. */
+const MAX_OUTSIDE_KILLS = 3;
+const INSPECTION_KEY = '';
+const INSPECTION_LIMITS = {
+  timeoutMs: 5_000,
+  memoryLimitMb: 64,
+  maxResultBytes: 256 * 1024,
+  maxLogBytes: 64 * 1024,
+};
+
+type Setup = Parameters<typeof createSandboxChild>[1];
+
+interface Job extends ChildJob {
+  fairnessKey: string;
+  outsideKills: number;
+  startedMs: number;
+  done: PromiseWithResolvers<Outcome>;
+  isAborted: boolean;
+  member: Member | null;
+}
+
+interface Member {
+  child: SandboxChild;
+  state: 'starting' | 'idle' | 'busy';
+  job: Job | null;
+  stopRetiring: () => void;
+}
+
+export function createSandboxPool(deps: { clock: Clock; log: Log }, options: PoolOptions = {}): SandboxPool {
+  const { maxChildren = DEFAULT_MAX_CHILDREN, usesJit = false } = options;
+  const minChildren =
+    options.minChildren ?? Math.min(availableParallelism(), DEFAULT_MIN_CHILDREN, maxChildren);
+  const maxRunsPerKey = options.maxRunsPerKey ?? Math.max(1, Math.floor(maxChildren / 2));
+  return new Pool(deps, { minChildren, maxChildren, maxRunsPerKey, usesJit });
+}
+
+class Pool implements SandboxPool {
+  readonly #clock: Clock;
+  readonly #log: Log;
+  readonly #options: Required<PoolOptions>;
+  readonly #queue: FairQueue<Job>;
+  readonly #members = new Set<Member>();
+  readonly #firstReady = Promise.withResolvers<void>();
+  #setup: Setup | null = null;
+  #preparing: Promise<void> | null = null;
+  #failedStarts = 0;
+  #isClosed = false;
+
+  constructor(deps: { clock: Clock; log: Log }, options: Required<PoolOptions>) {
+    this.#clock = deps.clock;
+    this.#log = deps.log;
+    this.#options = options;
+    this.#queue = createFairQueue({ maxOutPerKey: options.maxRunsPerKey });
+    this.#firstReady.promise.catch(() => {}); // `start` passes it on.
+  }
+
+  async start(): Promise<void> {
+    if (this.#isClosed) throw closedError();
+    this.#refill();
+    await this.#firstReady.promise;
+  }
+
+  async run(request: RunRequest): Promise<RunResult> {
+    const { bundle, exportName, email, limits, capabilities, secrets, fairnessKey } = request;
+    const task = { kind: 'call', exportName, email, nowMs: this.#clock.nowMs(), secrets } as const;
+    const { outcome, durationMs } = await this.#finished(
+      { bundle, task, limits, capabilities, fairnessKey },
+      request.signal,
+    );
+    const { logs } = outcome;
+    if (outcome.kind !== 'returned')
+      return { status: 'failed', ...failureOf(outcome, bundle), logs, durationMs };
+    const replies = plainRepliesSchema.safeParse(JSON.parse(outcome.json));
+    if (replies.success) return { status: 'returned', replies: replies.data, logs, durationMs };
+    const message = `the sandbox answered what is no reply: ${z.prettifyError(replies.error)}`;
+    return { status: 'failed', reason: 'invalid-result', message, logs, durationMs };
+  }
+
+  async inspect(bundle: RunRequest['bundle'], signal?: AbortSignal): Promise<Inspection> {
+    const job = {
+      bundle,
+      task: { kind: 'inspect' },
+      limits: INSPECTION_LIMITS,
+      capabilities: {},
+      fairnessKey: INSPECTION_KEY,
+    } as const;
+    const { outcome } = await this.#finished(job, signal);
+    if (outcome.kind !== 'returned') return { status: 'failed', ...failureOf(outcome, bundle) };
+    return { status: 'inspected', ...inspectionSchema.parse(JSON.parse(outcome.json)) };
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    this.#firstReady.reject(closedError());
+    for (const job of this.#queue.drain()) job.done.reject(closedError());
+    const members = [...this.#members];
+    for (const member of members) {
+      member.job?.done.reject(closedError());
+      member.child.kill();
+    }
+    await Promise.all(members.map((member) => member.child.closed));
+  }
+
+  /** Queues the job and waits for its end, or for the signal. */
+  async #finished(
+    work: ChildJob & { fairnessKey: string },
+    signal?: AbortSignal,
+  ): Promise<{ outcome: Outcome; durationMs: number }> {
+    if (this.#isClosed) throw closedError();
+    signal?.throwIfAborted();
+    if (this.#queue.size >= MAX_WAITING_RUNS) {
+      throw new MillraceError('transient', 'sandbox.queue_full', 'too many runs wait for a sandbox');
+    }
+    const job: Job = {
+      ...work,
+      outsideKills: 0,
+      startedMs: 0,
+      done: Promise.withResolvers(),
+      isAborted: false,
+      member: null,
+    };
+    const onAbort = (): void => {
+      job.isAborted = true;
+      this.#queue.remove(job.fairnessKey, job);
+      job.member?.child.kill();
+      job.done.reject(signal?.reason);
+    };
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#queue.push(job.fairnessKey, job);
+    this.#dispatch();
+    try {
+      const outcome = await job.done.promise;
+      return { outcome, durationMs: Math.round(this.#clock.monotonicMs() - job.startedMs) };
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  /** Gives waiting jobs to idle children, and starts more children where jobs are left. */
+  #dispatch(): void {
+    const idle = [...this.#members].filter((member) => member.state === 'idle');
+    while (idle.length > 0) {
+      const job = this.#queue.take();
+      if (!job) return;
+      // One that holds the bundle already has an isolate prepared for it.
+      const fit = idle.findIndex((member) => member.child.revision === job.bundle.revision);
+      const [member] = idle.splice(Math.max(fit, 0), 1);
+      void this.#runOn(member!, job);
+    }
+    this.#refill();
+  }
+
+  async #runOn(member: Member, job: Job): Promise<void> {
+    member.state = 'busy';
+    member.job = job;
+    member.stopRetiring();
+    job.member = member;
+    job.startedMs = this.#clock.monotonicMs();
+    const outcome = await member.child.run(job);
+    member.job = null;
+    job.member = null;
+    this.#queue.release(job.fairnessKey);
+    if (outcome.kind === 'killed-from-outside') job.outsideKills += 1;
+    const isTriedAgain = outcome.kind === 'killed-from-outside' && job.outsideKills < MAX_OUTSIDE_KILLS;
+    if (isTriedAgain && !job.isAborted && !this.#isClosed) this.#queue.pushFront(job.fairnessKey, job);
+    else job.done.resolve(outcome);
+    const { child } = member;
+    if (child.runs >= MAX_RUNS_PER_CHILD || child.residentMb() > RECYCLE_ABOVE_MB) child.kill();
+    if (child.isAlive) this.#becomeIdle(member);
+    else this.#remove(member);
+  }
+
+  #becomeIdle(member: Member): void {
+    member.state = 'idle';
+    member.stopRetiring = this.#clock.after(IDLE_MS, () => {
+      if (this.#members.size > this.#options.minChildren) member.child.kill();
+    });
+    this.#dispatch();
+  }
+
+  /** Brings the pool to its least size, and beyond it while jobs wait that no starting child will take. */
+  #refill(): void {
+    if (this.#isClosed) return;
+    if (!this.#setup) return this.#prepare();
+    const { minChildren, maxChildren } = this.#options;
+    const starting = [...this.#members].filter((member) => member.state === 'starting').length;
+    const missing = Math.max(minChildren - this.#members.size, this.#queue.takeable - starting);
+    const count = Math.min(missing, maxChildren - this.#members.size);
+    for (let started = 0; started < count; started++) this.#startChild(this.#setup);
+  }
+
+  /** Once for the pool: makes the programs and asks the machine what protection it lends. */
+  #prepare(): void {
+    this.#preparing ??= Promise.all([buildChildProgram(), probeProtections()]).then(
+      ([program, protections]) => {
+        const { inForce, missing } = protections;
+        const { usesJit, maxChildren } = this.#options;
+        this.#log.info({ inForce, missing, jit: usesJit, maxChildren }, 'runner.sandbox');
+        this.#setup = { program, protections, usesJit };
+        this.#refill();
+      },
+      (error: unknown) => {
+        this.#preparing = null;
+        this.#giveUp(error);
+      },
+    );
+  }
+
+  #startChild(setup: Setup): void {
+    const child = createSandboxChild({ clock: this.#clock, log: this.#log }, setup);
+    const member: Member = { child, state: 'starting', job: null, stopRetiring: () => {} };
+    this.#members.add(member);
+    child.ready.then(
+      () => {
+        this.#failedStarts = 0;
+        this.#firstReady.resolve();
+        this.#becomeIdle(member);
+      },
+      (error: unknown) => {
+        this.#failedStarts += 1;
+        this.#members.delete(member);
+        if (this.#failedStarts < MAX_FAILED_STARTS) this.#refill();
+        else this.#giveUp(error);
+      },
+    );
+    void child.closed.then(() => {
+      if (member.state === 'idle') this.#remove(member);
+    });
+  }
+
+  /** No child will start: whoever waits shall know, and the next run tries afresh. */
+  #giveUp(cause: unknown): void {
+    this.#failedStarts = 0;
+    const error = new MillraceError(
+      'transient',
+      'sandbox.unavailable',
+      `no sandbox process starts: ${errorMessage(cause)}`,
+      { cause, hint: 'Run `millrace doctor`; see the standard error of the sandbox in the message.' },
+    );
+    for (const job of this.#queue.drain()) job.done.reject(error);
+    this.#firstReady.reject(error);
+  }
+
+  #remove(member: Member): void {
+    member.stopRetiring();
+    this.#members.delete(member);
+    this.#refill();
+  }
+}
+
+function failureOf(
+  outcome: Exclude<Outcome, { kind: 'returned' }>,
+  bundle: RunRequest['bundle'],
+): { reason: FailureReason; message: string } {
+  if (outcome.kind === 'killed-from-outside') {
+    const message = `its sandbox process was killed from outside ${MAX_OUTSIDE_KILLS} times`;
+    return { reason: 'crashed', message };
+  }
+  const place = sourcePlace(outcome.stack, bundle);
+  return { reason: outcome.reason, message: place ? `${outcome.message} (${place})` : outcome.message };
+}
+
+function closedError(): MillraceError {
+  return new MillraceError('transient', 'sandbox.closed', 'the sandbox pool is closed');
+}

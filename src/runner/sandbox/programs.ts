@@ -1,0 +1,58 @@
+/**
+ * Makes the two programs of the sandbox from our own TypeScript: the guest's prelude, and around it the
+ * child process's program. Both travel over the child's pipe, so that the child needs no file of ours.
+ */
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+const isolatedVm = createRequire(import.meta.url).resolve('isolated-vm');
+
+/** The child's whole program, as CommonJS. */
+export async function buildChildProgram(): Promise<string> {
+  const prelude = await bundled('guest/prelude.ts', { format: 'iife', globalName: '__prelude' });
+  return bundled('sandbox-child.ts', {
+    format: 'cjs',
+    define: { GUEST_PRELUDE: JSON.stringify(prelude) },
+    // Not bundled, and by its full path: what the child evaluates has no folder of its own to look from.
+    plugins: [
+      {
+        name: 'isolated-vm',
+        setup: ({ onResolve }) =>
+          onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, external: true })),
+      },
+    ],
+  });
+}
+
+async function bundled(file: string, options: Parameters<typeof build>[0]): Promise<string> {
+  const result = await build({
+    ...options,
+    entryPoints: [fileURLToPath(new URL(file, import.meta.url))],
+    bundle: true,
+    write: false,
+    platform: options.format === 'cjs' ? 'node' : 'neutral',
+    target: 'es2024',
+    // Class names show in a tool's logs; comments need not travel.
+    keepNames: false,
+    legalComments: 'none',
+    tsconfigRaw: {},
+    logLevel: 'silent',
+  });
+  return result.outputFiles![0]!.text;
+}
+
+/** Reads the program's frame from standard input and runs it: what stands on the child's command line. */
+export const CHILD_LOADER = [
+  `const {readSync}=require('fs')`,
+  `const read=(n)=>{const b=Buffer.alloc(n);for(let o=0;o<n;){const r=readSync(0,b,o,n-o);if(!r)process.exit(1);o+=r}return b}`,
+  `new Function('require',read(read(4).readUInt32BE()).toString())(require)`,
+].join(';');
+
+/** Folders and files that loading isolated-vm reads. */
+export function childReadPaths(): string[] {
+  const require = createRequire(isolatedVm);
+  const folderOf = (name: string): string =>
+    require.resolve(`${name}/package.json`).replace(/package\.json$/, '');
+  return [folderOf('isolated-vm'), folderOf('node-gyp-build'), '/etc/alpine-release'];
+}

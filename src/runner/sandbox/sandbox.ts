@@ -1,0 +1,98 @@
+/**
+ * The contract of the sandbox: what a run is given and what comes back.
+ *
+ * A pool runs one exported function of a bundle on one email, in a child process that holds nothing: empty
+ * environment, no file system, no network. Whatever the tool does, `run` answers with a `RunResult`; it
+ * rejects only for what is not the tool's doing (the caller's signal, a closed pool, no child will start).
+ * Only JSON and plain bytes cross the border, and either side may be replaced without the other.
+ */
+import type { ParsedEmail } from '../../mail/email.ts';
+import type { ToolBundle } from '../bundle.ts';
+
+/** The email as the guest gets it, before it becomes an `Email` of the tool's own realm. */
+export type SandboxEmail = ParsedEmail & { id: string; inbox: string; tag: string | null };
+
+/** What a capability answers: a JSON value and, beside it, bytes. */
+export interface CapabilityAnswer {
+  value: unknown;
+  bytes?: Uint8Array;
+}
+
+/**
+ * A host function that the guest may call by name. The argument is JSON from hostile code; the signal is
+ * aborted when the run ends. The message of a `MillraceError` reaches the tool, other errors do not.
+ */
+export type Capability = (argument: unknown, signal: AbortSignal) => Promise<CapabilityAnswer>;
+
+export interface RunLimits {
+  /** Wall clock of the whole run. */
+  timeoutMs: number;
+  memoryLimitMb: number;
+  /** Of the JSON of the replies, with attachments in base64. */
+  maxResultBytes: number;
+  maxLogBytes: number;
+}
+
+export interface RunRequest {
+  bundle: Pick<ToolBundle, 'revision' | 'code' | 'sourceMap'>;
+  exportName: string;
+  email: SandboxEmail;
+  limits: RunLimits;
+  capabilities: Readonly<Record<string, Capability>>;
+  /** Values that `context.secret` returns: the granted ones only, null where one is granted but not set. */
+  secrets: Readonly<Record<string, string | null>>;
+  /** Runs with the same key (an inbox) share their part of the pool; keys take turns. */
+  fairnessKey: string;
+  signal: AbortSignal;
+}
+
+/** A reply as plain data: what `composeReply` takes. */
+export interface PlainReply {
+  text?: string | undefined;
+  html?: string | undefined;
+  subject?: string | undefined;
+  attachments?: { filename: string; contentBase64: string; contentType?: string | undefined }[] | undefined;
+}
+
+export type FailureReason =
+  /** It threw or rejected, when called or while its module was evaluated. */
+  | 'threw'
+  | 'timeout'
+  | 'memory'
+  /** The child process died of it. */
+  | 'crashed'
+  | 'invalid-result'
+  | 'result-too-large'
+  | 'log-flood'
+  /** Too many host calls, or too many at once. */
+  | 'call-flood';
+
+export type RunResult =
+  | { status: 'returned'; replies: PlainReply[] | null; logs: string[]; durationMs: number }
+  | {
+      status: 'failed';
+      reason: FailureReason;
+      /** For a person; with file, line and column of the tool's source where they are known. */
+      message: string;
+      logs: string[];
+      durationMs: number;
+    };
+
+/** What evaluating a bundle shows of it. */
+export type Inspection =
+  | { status: 'inspected'; functions: string[]; settings: unknown }
+  | { status: 'failed'; reason: FailureReason; message: string };
+
+export interface SandboxPool {
+  /** Warms the pool; resolves when a first child is ready. `run` does it by itself. */
+  start(): Promise<void>;
+  /**
+   * @throws the signal's reason; MillraceError `sandbox.queue_full`, `sandbox.closed`, `sandbox.unavailable`
+   *   (transient).
+   */
+  run(request: RunRequest): Promise<RunResult>;
+  /** Evaluates a bundle and reads what it exports. Throws as `run` does. */
+  inspect(bundle: RunRequest['bundle'], signal?: AbortSignal): Promise<Inspection>;
+  /** Kills the children; what still runs or waits is rejected as `sandbox.closed`. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,20 @@
+/** Says where in the tool's source a failure was: the first frame of its stack, by the bundle's source map. */
+import { SourceMap } from 'node:module';
+import type { SourceMapPayload } from 'node:module';
+
+const MAX_FRAMES = 50;
+
+/** `index.ts:3:9`, or null where the stack does not show a place in the bundle that the map knows. */
+export function sourcePlace(stack: string, bundle: { revision: string; sourceMap: string }): string | null {
+  const frames = stack.split('\n').slice(0, MAX_FRAMES);
+  const script = `tools@${bundle.revision}:`;
+  for (const frame of frames) {
+    const start = frame.lastIndexOf(script);
+    const [, line, column] = /^(\d+):(\d+)/.exec(start < 0 ? '' : frame.slice(start + script.length)) ?? [];
+    if (line === undefined || column === undefined) continue;
+    const map = new SourceMap(JSON.parse(bundle.sourceMap) as SourceMapPayload);
+    const origin = map.findOrigin(Number(line), Number(column));
+    if ('fileName' in origin) return `${origin.fileName}:${origin.lineNumber}:${origin.columnNumber}`;
+  }
+  return null;
+}

@@ -1,0 +1,9 @@
+/**
+ * The example tools. Every exported function is an inbox of its name: mail to `reverser@` your domain comes
+ * back reversed. Change one, save, and write to it again.
+ */
+import type { Settings } from 'millrace';
+
+export { reverser } from './reverser.ts';
+
+export const settings: Settings = {};
