@@ -12,7 +12,7 @@ export interface Deadline extends Disposable {
 }
 
 /** `using deadline = createDeadline(clock, 10_000, signal)`: until the end of the block. */
-export function createDeadline(clock: Clock, timeoutMs: number, parent: AbortSignal): Deadline {
+export function createDeadline(clock: Clock, timeoutMs: number, parent?: AbortSignal): Deadline {
   const expiry = new AbortController();
   const arm = (): (() => void) =>
     clock.after(timeoutMs, () =>
@@ -20,7 +20,7 @@ export function createDeadline(clock: Clock, timeoutMs: number, parent: AbortSig
     );
   let cancel = arm();
   return {
-    signal: AbortSignal.any([parent, expiry.signal]),
+    signal: parent ? AbortSignal.any([parent, expiry.signal]) : expiry.signal,
     restart() {
       cancel();
       cancel = arm();

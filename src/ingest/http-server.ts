@@ -1,0 +1,118 @@
+/**
+ * The HTTP server: an app behind a socket, with a limit on everything that a stranger controls. It stands
+ * behind Caddy, but does not count on it.
+ *
+ * Node itself answers 408 to a request that does not arrive in time, 431 to headers above the limit and 400
+ * to what is not HTTP. Beyond the limit of connections, new ones are closed at once.
+ */
+import { createAdaptorServer } from '@hono/node-server';
+import { createServer } from 'node:http';
+import type { Server } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { systemClock } from '../platform/clock.ts';
+import { MillraceError } from '../platform/errors.ts';
+import type { Log } from '../platform/log.ts';
+
+export interface HttpServer {
+  readonly url: string;
+  readonly port: number;
+  /** Takes no more requests, lets those under way end for `drainMs`, then cuts them off. Idempotent. */
+  close(drainMs: number): Promise<void>;
+}
+
+export interface HttpServerOptions {
+  fetch: (request: Request) => Response | Promise<Response>;
+  host: string;
+  /** 0 picks a free one. */
+  port: number;
+  log: Log;
+  /** For a request to arrive whole, headers and body (default 30 s). */
+  requestTimeoutMs?: number;
+}
+
+const MAX_HEADER_BYTES = 16 * 1024;
+const HEADERS_TIMEOUT_MS = 10_000;
+const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
+/** How often Node looks for requests that are over their time. */
+const TIMEOUT_CHECK_MS = 1000;
+/** Above Caddy's two minutes, so that it is never us who close a connection that it is about to use. */
+const KEEP_ALIVE_TIMEOUT_MS = 150_000;
+const MAX_CONNECTIONS = 1000;
+
+/** @throws MillraceError `ingest.cannot_listen` (invalid) */
+export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
+  const requestTimeoutMs = options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS;
+  const server = createAdaptorServer({
+    fetch: options.fetch,
+    createServer,
+    serverOptions: {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: Math.min(HEADERS_TIMEOUT_MS, requestTimeoutMs),
+      requestTimeout: requestTimeoutMs,
+      connectionsCheckingInterval: Math.min(TIMEOUT_CHECK_MS, requestTimeoutMs),
+      keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    },
+  }) as Server;
+  server.maxConnections = MAX_CONNECTIONS;
+  const unused = trackUnused(server);
+  await listen(server, options);
+  server.on('error', (error) => options.log.error({ error }, 'http-server-failed'));
+  const { port } = server.address() as AddressInfo;
+  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
+  let closed: Promise<void> | undefined;
+  return {
+    url: `http://${host}:${port}`,
+    port,
+    close(drainMs) {
+      // Sockets run on the system's time, whatever the rest runs on.
+      closed ??= drain(
+        server,
+        unused,
+        systemClock.after(drainMs, () => server.closeAllConnections()),
+      );
+      return closed;
+    },
+  };
+}
+
+function listen(server: Server, { host, port }: HttpServerOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onError = (cause: Error): void => {
+      const message = `cannot listen on ${host}:${port}`;
+      const hint = 'Another process may have the port, or HOST is no address of this machine.';
+      reject(new MillraceError('invalid', 'ingest.cannot_listen', message, { cause, hint }));
+    };
+    server.once('error', onError);
+    server.listen(port, host, () => {
+      server.off('error', onError);
+      resolve();
+    });
+  });
+}
+
+/**
+ * The connections that serve no request now. Node's own `closeIdleConnections` leaves those open that have not
+ * sent one yet, such as a browser's spare ones, and a drain would wait for them to the last.
+ */
+function trackUnused(server: Server): Set<Socket> {
+  const unused = new Set<Socket>();
+  server.on('connection', (socket) => {
+    unused.add(socket);
+    socket.once('close', () => unused.delete(socket));
+  });
+  server.on('request', ({ socket }, response) => {
+    unused.delete(socket);
+    response.once('close', () => {
+      if (!server.listening) socket.destroySoon();
+      else if (!socket.destroyed) unused.add(socket);
+    });
+  });
+  return unused;
+}
+
+async function drain(server: Server, unused: ReadonlySet<Socket>, cancelCut: () => void): Promise<void> {
+  const ended = new Promise<void>((resolve) => server.close(() => resolve()));
+  for (const socket of unused) socket.destroy();
+  await ended;
+  cancelCut();
+}

@@ -1,0 +1,88 @@
+/**
+ * The body of a webhook: read up to a limit, and checked just so far that it is safe to store and to parse
+ * again. What the fields mean is the business of `receive.ts`.
+ *
+ * An event is UTF-8 JSON: an object with a string `type` and an object `data`, nested at most 64 deep, without
+ * keys that would reach into a prototype when somebody copies them.
+ */
+
+/** Refused at the edge, with the status that says so. */
+export class Refusal extends Error {
+  readonly status: 400 | 401 | 413 | 415 | 503;
+
+  constructor(status: Refusal['status'], message: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.status = status;
+  }
+}
+
+const MAX_DEPTH = 64;
+/** It becomes the value of a record header. */
+const EVENT_TYPE = /^[\x21-\x7e]{1,100}$/;
+
+/**
+ * The bytes of the body, unchanged.
+ * @throws Refusal 413 as soon as more than `maxBytes` are announced or have come; 400 if it breaks off
+ */
+export async function readBody(request: Request, maxBytes: number): Promise<Buffer> {
+  const tooLarge = new Refusal(413, `the body is larger than ${maxBytes} bytes`);
+  if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge;
+  if (!request.body) return Buffer.alloc(0);
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of request.body as unknown as AsyncIterable<Uint8Array>) {
+      size += chunk.byteLength;
+      if (size > maxBytes) throw tooLarge;
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error === tooLarge) throw error;
+    throw new Refusal(400, 'the body broke off', error);
+  }
+  return Buffer.concat(chunks, size);
+}
+
+/**
+ * The type of the event that the bytes are.
+ * @throws Refusal 400 if they are none
+ */
+export function eventType(body: Uint8Array): string {
+  const event = parse(body);
+  if (!isObject(event) || !isObject(event['data']))
+    throw new Refusal(400, 'the body must be an object with an object `data`');
+  const type = event['type'];
+  if (typeof type !== 'string' || !EVENT_TYPE.test(type))
+    throw new Refusal(400, 'the event must have a `type`');
+  checkNesting(event);
+  return type;
+}
+
+function parse(body: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body));
+  } catch {
+    // Without its cause: a syntax error quotes the body.
+    throw new Refusal(400, 'the body is not JSON in UTF-8');
+  }
+}
+
+/** Without recursion: the depth is the sender's to choose. */
+function checkNesting(event: object): void {
+  const pending: { value: object; depth: number }[] = [{ value: event, depth: 1 }];
+  for (let next = pending.pop(); next; next = pending.pop()) {
+    if (next.depth > MAX_DEPTH) throw new Refusal(400, `the body is nested more than ${MAX_DEPTH} deep`);
+    for (const [key, value] of Object.entries(next.value) as [string, unknown][]) {
+      if (
+        key === '__proto__' ||
+        (key === 'constructor' && isObject(value) && Object.hasOwn(value, 'prototype'))
+      )
+        throw new Refusal(400, 'the body has a key that is not allowed');
+      if (typeof value === 'object' && value !== null) pending.push({ value, depth: next.depth + 1 });
+    }
+  }
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,166 @@
+/** The server against clients that are slow, large, rude or many, over real sockets. */
+import { Hono } from 'hono';
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import type { Socket } from 'node:net';
+import { afterEach, expect, test } from 'vitest';
+import { startHttpServer } from '../../src/ingest/http-server.ts';
+import type { HttpServer } from '../../src/ingest/http-server.ts';
+import { createWebhookRoute } from '../../src/ingest/webhook.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import type { Stream } from '../../src/streams/stream-store.ts';
+
+const log = createLog('silent');
+const deps = { clock: systemClock, log };
+const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
+
+let server: HttpServer | undefined;
+const sockets: Socket[] = [];
+
+afterEach(async () => {
+  for (const socket of sockets.splice(0)) socket.destroy();
+  await server?.close(0);
+});
+
+async function serve(app: Hono, requestTimeoutMs?: number): Promise<HttpServer> {
+  const options = { fetch: app.fetch, host: '127.0.0.1', port: 0, log };
+  server = await startHttpServer(requestTimeoutMs === undefined ? options : { ...options, requestTimeoutMs });
+  return server;
+}
+
+/** Nothing may reach this stream. */
+const forbidden = {
+  name: 'events',
+  append: () => Promise.reject(new Error('something was appended')),
+} as unknown as Stream;
+
+const webhook = () => createWebhookRoute({ ...deps, events: forbidden }, { secrets: [SECRET] });
+
+/** A connection of its own, all it was answered, and its end. */
+async function dial(port: number) {
+  const socket = connect(port, '127.0.0.1');
+  sockets.push(socket);
+  // A write to a connection that the server has closed fails; what counts is what was answered.
+  socket.on('error', () => {});
+  let received = '';
+  socket.setEncoding('latin1').on('data', (chunk: string) => (received += chunk));
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+  await once(socket, 'connect');
+  return { socket, closed, received: () => received };
+}
+
+const head = (length: number | 'chunked') =>
+  [
+    'POST /webhooks/resend HTTP/1.1',
+    'host: localhost',
+    'content-type: application/json',
+    'svix-id: msg_1',
+    `svix-timestamp: ${Math.floor(Date.now() / 1000)}`,
+    'svix-signature: v1,abc',
+    length === 'chunked' ? 'transfer-encoding: chunked' : `content-length: ${length}`,
+    '\r\n',
+  ].join('\r\n');
+
+test('a body that trickles in is cut off with 408, and others are served meanwhile', async () => {
+  const { url, port } = await serve(webhook(), 300);
+  const slow = await dial(port);
+  slow.socket.write(`${head(1000)}{`);
+  expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
+  await slow.closed;
+  expect(slow.received()).toMatch(/^HTTP\/1\.1 408 /);
+});
+
+test('headers that trickle in are cut off with 408', async () => {
+  const { port } = await serve(webhook(), 300);
+  const slow = await dial(port);
+  slow.socket.write('POST /webhooks/resend HTTP/1.1\r\nhost: localhost\r\nx-a: ');
+  await slow.closed;
+  expect(slow.received()).toMatch(/^HTTP\/1\.1 408 /);
+});
+
+test('thirty megabytes are 413 before they were read, announced or in chunks', async () => {
+  const { url, port } = await serve(webhook());
+  const announced = await dial(port);
+  announced.socket.write(head(30_000_000));
+  await announced.closed;
+  expect(announced.received()).toMatch(/^HTTP\/1\.1 413 /);
+
+  const chunked = await dial(port);
+  const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`;
+  chunked.socket.write(head('chunked'));
+  let sent = 0;
+  const flood = (): void => {
+    while (!chunked.socket.destroyed && sent < 30_000_000) {
+      sent += 0x10000;
+      if (!chunked.socket.write(chunk)) break;
+    }
+  };
+  chunked.socket.on('drain', flood);
+  flood();
+  await chunked.closed;
+  expect(chunked.received()).toMatch(/^HTTP\/1\.1 413 |^$/);
+  expect(sent).toBeLessThan(30_000_000);
+  expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
+});
+
+test('a sender that leaves in the middle of the body harms nobody', async () => {
+  const { url, port } = await serve(webhook());
+  const leaving = await dial(port);
+  leaving.socket.write(`${head(1000)}{"type":`);
+  leaving.socket.resetAndDestroy();
+  await leaving.closed;
+  expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
+});
+
+test('headers above the limit are 431; what is not HTTP is 400', async () => {
+  const { port } = await serve(webhook());
+  const large = await dial(port);
+  large.socket.write(`GET / HTTP/1.1\r\nhost: localhost\r\nx-a: ${'x'.repeat(20_000)}\r\n\r\n`);
+  await large.closed;
+  expect(large.received()).toMatch(/^HTTP\/1\.1 431 /);
+  const rude = await dial(port);
+  rude.socket.write('EHLO mail.example\r\n\r\n');
+  await rude.closed;
+  expect(rude.received()).toMatch(/^HTTP\/1\.1 400 /);
+});
+
+test('closing lets a request under way end, and takes no other', async () => {
+  const entered = Promise.withResolvers<void>();
+  const release = Promise.withResolvers<void>();
+  const app = new Hono().get('/slow', async (c) => {
+    entered.resolve();
+    await release.promise;
+    return c.text('done');
+  });
+  const { url, port, close } = await serve(app);
+  const idle = await dial(port);
+  const underWay = fetch(`${url}/slow`);
+  await entered.promise;
+  const closed = close(60_000);
+  await idle.closed;
+  await expect(fetch(`${url}/slow`)).rejects.toThrow('fetch failed');
+  release.resolve();
+  expect(await (await underWay).text()).toBe('done');
+  await closed;
+  await close(0);
+});
+
+test('closing cuts off what does not end in time', async () => {
+  const entered = Promise.withResolvers<void>();
+  const app = new Hono().get('/stuck', () => {
+    entered.resolve();
+    return new Promise<Response>(() => {});
+  });
+  const { url, close } = await serve(app);
+  const stuck = fetch(`${url}/stuck`).catch((error: unknown) => error);
+  await entered.promise;
+  await close(50);
+  expect(await stuck).toBeInstanceOf(TypeError);
+});
+
+test('a port that is taken is told as such', async () => {
+  const { port } = await serve(new Hono());
+  const second = startHttpServer({ fetch: new Hono().fetch, host: '127.0.0.1', port, log });
+  await expect(second).rejects.toMatchObject({ kind: 'invalid', code: 'ingest.cannot_listen' });
+});
