@@ -44,9 +44,9 @@ export function createApi(parts: ApiParts): Hono<Env> {
     ),
   );
   api.get('/emails/receiving', (c) =>
-    answer(parts, c, 'receive-list', async () => {
-      const limit = c.req.query('limit');
-      return receiving.list(c.req.query('after'), limit === undefined ? undefined : Number(limit));
+    answer(parts, c, 'receive-list', async (fault) => {
+      await pauseFor(fault);
+      return receiving.list(c.req.query('after'), pageSize(c));
     }),
   );
   api.get('/emails/receiving/:id', (c) =>
@@ -55,11 +55,16 @@ export function createApi(parts: ApiParts): Hono<Env> {
       return receiving.describe(c.req.param('id'), parts.baseUrl(), fault?.kind === 'expired-link');
     }),
   );
-  api.get('/emails', (c) => answer(parts, c, 'list', async () => listSent(parts.state, c)));
+  api.get('/emails', (c) =>
+    answer(parts, c, 'list', async (fault) => {
+      await pauseFor(fault);
+      return sending.list(c.req.query('after'), pageSize(c));
+    }),
+  );
   api.get('/emails/:id', (c) =>
-    answer(parts, c, 'get', async () => {
-      const { id, at, payload } = sending.find(c.req.param('id'));
-      return { object: 'email', id, created_at: at, last_event: 'delivered', ...payload };
+    answer(parts, c, 'get', async (fault) => {
+      await pauseFor(fault);
+      return sending.describe(c.req.param('id'));
     }),
   );
   api.get('/_raw/:id', (c) => download(parts, c));
@@ -172,15 +177,9 @@ function checkKey(state: StandInState, c: Context<Env>, route: Route): void {
     throw new ApiError(401, 'restricted_api_key', 'This API key is restricted to only send emails');
 }
 
-function listSent(state: StandInState, c: Context<Env>): unknown {
-  const newestFirst = state.accepted.toReversed();
-  const after = c.req.query('after');
-  const start = after === undefined ? 0 : newestFirst.findIndex((mail) => mail.id === after) + 1;
-  const size = Math.min(Number(c.req.query('limit') ?? 20), 100);
-  const data = newestFirst
-    .slice(start, start + size)
-    .map(({ id, at, payload }) => ({ id, created_at: at, last_event: 'delivered', ...payload }));
-  return { object: 'list', has_more: start + size < newestFirst.length, data };
+function pageSize(c: Context<Env>): number | undefined {
+  const limit = c.req.query('limit');
+  return limit === undefined ? undefined : Number(limit);
 }
 
 function record(state: StandInState, c: Context<Env>, route: Route | 'other', body: string): void {

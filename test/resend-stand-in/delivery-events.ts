@@ -1,5 +1,6 @@
 /** The events that tell what became of an accepted mail, in the shapes that Resend posts. */
 import type { AcceptedMail, DeliveryEvent } from './contract.ts';
+import { messageIdOf } from './sending.ts';
 
 const DEFAULT_DETAILS: Partial<Record<DeliveryEvent, Record<string, unknown>>> = {
   bounced: {
@@ -21,7 +22,7 @@ export function deliveryEvent(
     data: {
       email_id: mail.id,
       created_at: mail.at,
-      message_id: `<${mail.id}@eu-west-1.amazonses.com>`,
+      message_id: messageIdOf(mail),
       from: payload.from,
       to: [payload.to].flat(),
       subject: payload.subject ?? '',

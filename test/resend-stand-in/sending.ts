@@ -14,6 +14,8 @@ const DAY_MS = 86_400_000;
 const KEY_MAX_LENGTH = 256;
 const MAX_RECIPIENTS = 50;
 const MAX_BATCH = 100;
+const MAX_PAGE = 100;
+const DEFAULT_PAGE = 20;
 const MAX_EMAIL_BYTES = 40 * 1024 * 1024;
 const TAG = /^[A-Za-z0-9_-]{1,256}$/;
 const ADDRESS = /^(?:[^<>\r\n]*<[^<>\s@]+@[^<>\s@]+\.[^<>\s@]+>|[^<>\s@]+@[^<>\s@]+\.[^<>\s@]+)$/;
@@ -75,10 +77,24 @@ export class Sending {
   }
 
   /** `GET /emails/:id`. */
-  find(id: string): AcceptedMail {
+  describe(id: string): Record<string, unknown> {
     const mail = this.#state.accepted.find((accepted) => accepted.id === id);
     if (!mail) throw new ApiError(404, 'not_found', 'Email not found');
-    return mail;
+    const { html, text, tags } = mail.payload;
+    return { object: 'email', ...summary(mail), html: html ?? null, text: text ?? null, tags: tags ?? [] };
+  }
+
+  /** `GET /emails`: newest first, without bodies and tags. */
+  list(after: string | undefined, limit: number = DEFAULT_PAGE): Record<string, unknown> {
+    const newestFirst = this.#state.accepted.toReversed();
+    const start = after === undefined ? 0 : newestFirst.findIndex((mail) => mail.id === after) + 1;
+    if (after !== undefined && start === 0) throw new ApiError(422, 'validation_error', 'Unknown `after`.');
+    const end = start + Math.min(Math.max(limit, 1), MAX_PAGE);
+    return {
+      object: 'list',
+      has_more: end < newestFirst.length,
+      data: newestFirst.slice(start, end).map(summary),
+    };
   }
 
   async #once(request: SendRequest, work: () => unknown): Promise<unknown> {
@@ -122,6 +138,29 @@ export class Sending {
     if (sent + wanted > dailyQuota)
       throw new ApiError(429, 'daily_quota_exceeded', 'You have reached your daily email sending quota.');
   }
+}
+
+/** Message-ID is the provider's own: what the request asked for is replaced on the way out. */
+export function messageIdOf(mail: AcceptedMail): string {
+  return `<${mail.id}@eu-west-1.amazonses.com>`;
+}
+
+function summary(mail: AcceptedMail): Record<string, unknown> {
+  const { payload } = mail;
+  const list = (value: string | string[] | undefined): string[] | null => (value ? [value].flat() : null);
+  return {
+    id: mail.id,
+    created_at: mail.at,
+    message_id: messageIdOf(mail),
+    from: payload.from,
+    to: [payload.to].flat(),
+    cc: list(payload.cc),
+    bcc: list(payload.bcc),
+    reply_to: list(payload.reply_to),
+    subject: payload.subject,
+    last_event: 'delivered',
+    scheduled_at: payload.scheduled_at ?? null,
+  };
 }
 
 function repeatedAnswer(known: KnownKey, bodyHash: string): unknown {
