@@ -5,7 +5,7 @@
 import * as fc from 'fast-check';
 import { expect, test, vi } from 'vitest';
 import type { Stream } from '../../src/streams/stream-store.ts';
-import { readAll, readBodies, readSeqNums, text } from './store-reading.ts';
+import { readAll, readSeqNums, text } from './store-reading.ts';
 import type { StoreUnderTest } from './stream-store.contract.ts';
 
 /** Trimming may happen a little later: for S2 about a second. */
