@@ -140,9 +140,9 @@ function isInboxName(name: string): boolean {
   return isSafe && Buffer.byteLength(name) <= MAX_INBOX_OCTETS && name !== RESERVED_INBOX;
 }
 
-/** NFC once more after lowering: `İ` becomes a letter and a mark. */
+/** NFC comes last, because lowering can take a letter apart: `İ` becomes a letter and a mark. */
 function foldCase(text: string): string {
-  return text.normalize('NFC').toLowerCase().normalize('NFC');
+  return text.toLowerCase().normalize('NFC');
 }
 
 function showable(address: string): string {

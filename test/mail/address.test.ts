@@ -168,6 +168,8 @@ describe('toolInboxNames', () => {
     ['__proto__', []],
     ['$', []],
     ['a/b', []],
+    ['a..b', []],
+    ['a.', []],
     ['a+b', []],
     ['', []],
     ['unrouted', []],
@@ -192,6 +194,13 @@ describe('routeRecipients', () => {
         cc: ['A@agent.example', 'a+x@agent.example'],
       }),
     ).toEqual(['a', 'b']);
+  });
+
+  test('of several addresses of one inbox the first counts', () => {
+    const to = ['a+x@agent.example', 'a@agent.example', 'a+y@münchen.example'];
+    expect(routeRecipients({ to }, DOMAINS)).toEqual([
+      { inbox: 'a', tag: 'x', address: 'a+x@agent.example' },
+    ]);
   });
 
   test('the envelope decides, whatever the header names', () => {

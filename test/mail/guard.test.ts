@@ -93,7 +93,7 @@ describe('noReplyReason', () => {
     [['From: "reverser@agent.example" <ann@sender.example>']],
     [['From: bouncer@sender.example']],
     [['From: reply@sender.example']],
-    [['From: casino-replymann@sender.example']],
+    [['From: noreplymann@sender.example']],
     [['From: postmasters@sender.example']],
     [['Reply-To: reverser@agent.example']],
     [['To: no-reply@agent.example']],
@@ -112,9 +112,9 @@ describe('noReplyReason', () => {
   });
 
   test('a field that is made to be slow to match is matched at once', async () => {
-    const slow = 'bounce-'.repeat(9_000);
-    const fields = [`From: ${slow}`, `Reply-To: ${slow}@x.example`, `Return-Path: ${'('.repeat(60_000)}`];
-    expect(reasonOf(await emailOf(fields))).not.toBeNull();
+    const slow = '-bounce+'.repeat(7_000);
+    const fields = [`From: Ann <${slow}>`, `Reply-To: Ann <${slow}>`, `Return-Path: ${'('.repeat(60_000)}`];
+    expect(reasonOf(await emailOf(fields))).toBe('no-sender');
   });
 });
 

@@ -39,6 +39,12 @@ describe('replyRecipient', () => {
     expect(replyRecipient(await emailOf(fields), DOMAINS)).toBe(expected);
   });
 
+  test('several authors in the header outweigh what a record says', async () => {
+    const email = await emailOf();
+    const headers: typeof email.headers = [['FROM', 'ann@sender.example, bob@x.example']];
+    expect(replyRecipient({ ...email, headers }, DOMAINS)).toBeNull();
+  });
+
   test('whatever an email holds, it is one plain address that is not ours, or nobody', () => {
     const property = fc.property(hostileEmail, (email) => isPermitted(replyRecipient(email, DOMAINS)));
     expect(() => fc.assert(property, { numRuns: 300 })).not.toThrow();
