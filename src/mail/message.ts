@@ -35,7 +35,7 @@ const limits = {
 
 /** Fields that decide whether and whom we answer: kept, up to the limits once more, where others are dropped. */
 const DECISIVE =
-  /^(?:from|sender|reply-to|return-path|auto-submitted|precedence|list-[a-z]+|x-auto-response-suppress|x-millrace.*|message-id|in-reply-to|references|subject|date|to|cc|content-type)$/;
+  /^(?:from|sender|reply-to|return-path|precedence|(?:x-)?auto.*|list-.*|(?:x-)?mailing-list|x-failed-recipients|x-millrace.*|message-id|in-reply-to|references|subject|date|to|cc|content-type)$/;
 
 /** @param raw the message as it came, with CRLF or LF. */
 export async function parseMessage(raw: Uint8Array): Promise<ParsedEmail> {
@@ -132,8 +132,7 @@ function cleanBody(body: string): string {
     .replaceAll('\0', '')
     .replace(/\r\n?/g, '\n')
     .replace(/^(?:[ \t]*\n)+/, '')
-    .trimEnd()
-    .toWellFormed();
+    .trimEnd();
 }
 
 function describeAttachment(part: Attachment, index: number): ParsedEmail['attachments'][number] {

@@ -37,7 +37,8 @@ const convert = compile({
 
 /** Plain text with LF line ends, without blank lines at either end; empty for HTML without text. */
 export function htmlToText(html: string): string {
-  return convert(html.slice(0, readableLength(html))).trim();
+  // The cut may fall between the halves of a character.
+  return convert(html.slice(0, readableLength(html)).toWellFormed()).trim();
 }
 
 /** How much of the HTML lies within the limits. */

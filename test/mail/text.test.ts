@@ -39,3 +39,8 @@ test.each(['<b>', '<table><tr><td>', '<ul><li>', '<blockquote>', '<a href=x>', '
 test('text inside 80 nested tables is found', () => {
   expect(htmlToText(`${'<table><tr><td>'.repeat(80)}deep`)).toBe('deep');
 });
+
+test('a cut through a character leaves well-formed text', () => {
+  const text = htmlToText(`${'a'.repeat(2 * 1024 * 1024 - 1)}\u{1f600}`);
+  expect(text.endsWith('a\ufffd')).toBe(true);
+});
