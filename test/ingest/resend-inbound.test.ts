@@ -92,7 +92,7 @@ describe('what the API call meets', () => {
     [{ kind: 'empty' }, 'transient', 'resend.unavailable'],
     [{ kind: 'reset' }, 'transient', 'resend.unavailable'],
     [{ kind: 'hang' }, 'transient', 'resend.unavailable'],
-    [{ kind: 'body', status: 500, body: 'null' }, 'transient', 'resend.content_missing'],
+    [{ kind: 'body', status: 500, body: 'null' }, 'transient', 'resend.unavailable'],
     [{ kind: 'body', status: 502, body: '<html>' }, 'transient', 'resend.unavailable'],
   ])('%j is %s %s', async (fault, kind, code) => {
     inbound = connect({ timeoutMs: 300 });
@@ -152,6 +152,13 @@ describe('what the download meets', () => {
       kind: 'transient',
       code: 'resend.download_failed',
     });
+  });
+
+  test('a slow one that keeps coming is waited for', async () => {
+    inbound = connect({ idleTimeoutMs: 1000 });
+    // Four pauses: longer than the limit on silence together, but none by itself.
+    await standIn.fault('download', { kind: 'trickle', pauseMs: 350 });
+    expect((await inbound.rawMessage(await receive(), never)).byteLength).toBe(RAW.length);
   });
 
   test('an email above the limit is refused for good, whether announced or not', async () => {

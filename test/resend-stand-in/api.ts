@@ -114,6 +114,7 @@ async function download(parts: ApiParts, c: Context<Env>): Promise<Response> {
       c.req.query('signature') ?? '',
     );
     if (fault?.kind === 'truncated' || fault?.kind === 'stall') return halfDownload(c, bytes, fault.kind);
+    if (fault?.kind === 'trickle') return trickle(c, bytes, fault.pauseMs);
     return new Response(Uint8Array.from(bytes), { headers: { 'content-type': 'message/rfc822' } });
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -128,6 +129,18 @@ function halfDownload(c: Context<Env>, bytes: Uint8Array, kind: 'truncated' | 's
   outgoing.write(bytes.subarray(0, bytes.byteLength >> 1), () => {
     if (kind === 'truncated') outgoing.destroy();
   });
+  return RESPONSE_ALREADY_SENT;
+}
+
+async function trickle(c: Context<Env>, bytes: Uint8Array, pauseMs: number): Promise<Response> {
+  const { outgoing } = c.env;
+  outgoing.writeHead(200, { 'content-type': 'message/rfc822', 'content-length': bytes.byteLength });
+  const partBytes = Math.ceil(bytes.byteLength / 4);
+  for (let sent = 0; sent < bytes.byteLength; sent += partBytes) {
+    await wait(pauseMs);
+    outgoing.write(bytes.subarray(sent, sent + partBytes));
+  }
+  outgoing.end();
   return RESPONSE_ALREADY_SENT;
 }
 

@@ -24,6 +24,8 @@ export type Fault =
   | { kind: 'hang' }
   /** Sends the first half of the body and then nothing more; downloads only. */
   | { kind: 'stall' }
+  /** Sends the body in four parts with a pause before each; downloads only. */
+  | { kind: 'trickle'; pauseMs: number }
   /** Resets the connection before doing anything. */
   | { kind: 'reset' }
   /** Does the work, then resets the connection. */
