@@ -8,7 +8,7 @@ import { attachmentBytes, parseMessage } from '../../src/mail/message.ts';
 import { corpusFiles, MISSING_CORPUS } from './corpus.ts';
 
 const LATER_TEXT =
-  'a text part without a disposition is text for us; Stalwart lists one that follows another kind, or none, as an attachment';
+  'the only text of a multipart message that is never closed is its text for us, an attachment for Stalwart';
 const EMPTY_PART = 'the parts hold nothing: we then show the body as it stands, Stalwart lists an empty part';
 const PREFIX_BOUNDARY =
   'one boundary begins with another, and is left open: we go on with the inner one, Stalwart with the outer one';
