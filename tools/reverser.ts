@@ -12,5 +12,5 @@ const graphemes = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
 
 export function reverser(email: Email): string {
   const characters = Array.from(graphemes.segment(email.text.trimEnd()), ({ segment }) => segment);
-  return characters.reverse().join('');
+  return characters.toReversed().join('');
 }

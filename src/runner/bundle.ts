@@ -124,9 +124,6 @@ function guard(root: string): Plugin {
     const real = realpathSync(path);
     return real === toolApi || real.startsWith(root + sep) || real.startsWith(honoRoot + sep);
   };
-  const refusal = (path: string): { errors: { text: string }[] } => ({
-    errors: [{ text: `${JSON.stringify(path)} lies outside of the tools` }],
-  });
   return {
     name: 'guard',
     setup(setup) {
@@ -150,6 +147,11 @@ function guard(root: string): Plugin {
       );
     },
   };
+}
+
+/** What a plugin of esbuild answers to refuse a file. */
+function refusal(path: string): { errors: { text: string }[] } {
+  return { errors: [{ text: `${JSON.stringify(path)} lies outside of the tools` }] };
 }
 
 function shownErrors(errors: readonly Message[]): string {

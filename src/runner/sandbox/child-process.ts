@@ -198,7 +198,7 @@ export class SandboxChild {
       this.#send({ type: 'answer', run: run.number, call, ...answer });
     };
     try {
-      if (!capability) throw new MillraceError('invalid', 'sandbox.no_capability', `${name} is not granted`);
+      if (!capability) throw new MillraceError('permanent', 'capability.refused', `${name} is not granted`);
       const { value, bytes } = await capability(argument, controller.signal);
       reply({ ok: true, value, bytes: bytes ? Buffer.from(bytes).toString('base64') : null });
     } catch (error) {
@@ -235,7 +235,7 @@ export class SandboxChild {
     const cancelDeadline = this.#clock.after(timeoutMs + GRACE_MS, () =>
       this.#killRun(run, 'timeout', `the tool took longer than ${timeoutMs} ms and could not be stopped`),
     );
-    let cancelCheck = (): void => {};
+    let cancelCheck: (() => void) | null = null;
     const check = (): void => {
       if (this.residentMb() <= maxMb) cancelCheck = this.#clock.after(RSS_CHECK_EVERY_MS, check);
       else this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
@@ -243,7 +243,7 @@ export class SandboxChild {
     check();
     return () => {
       cancelDeadline();
-      cancelCheck();
+      cancelCheck?.();
     };
   }
 }

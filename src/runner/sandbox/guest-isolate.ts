@@ -76,7 +76,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
     const script = await isolate.compileScript(options.bundle.code, {
       filename: `tools@${options.bundle.revision}`,
     });
-    return { deliver: reference as ivm.Reference, script, context };
+    return { deliver: reference, script, context };
   }
 
   /** Ends the run at once: the process is not used again. */

@@ -82,7 +82,7 @@ class Pool implements SandboxPool {
   readonly #members = new Set<Member>();
   readonly #firstReady = Promise.withResolvers<void>();
   #setup: Setup | null = null;
-  #preparing: Promise<void> | null = null;
+  #isPreparing = false;
   #failedStarts = 0;
   #isClosed = false;
 
@@ -221,7 +221,10 @@ class Pool implements SandboxPool {
   /** Brings the pool to its least size, and beyond it while jobs wait that no starting child will take. */
   #refill(): void {
     if (this.#isClosed) return;
-    if (!this.#setup) return this.#prepare();
+    if (!this.#setup) {
+      void this.#prepare();
+      return;
+    }
     const { minChildren, maxChildren } = this.#options;
     const starting = [...this.#members].filter((member) => member.state === 'starting').length;
     const missing = Math.max(minChildren - this.#members.size, this.#queue.takeable - starting);
@@ -229,54 +232,57 @@ class Pool implements SandboxPool {
     for (let started = 0; started < count; started++) this.#startChild(this.#setup);
   }
 
-  /** Once for the pool: makes the programs and asks the machine what protection it lends. */
-  #prepare(): void {
-    this.#preparing ??= Promise.all([buildChildProgram(), probeProtections()]).then(
-      ([program, protections]) => {
-        const { inForce, missing } = protections;
-        const { usesJit, maxChildren } = this.#options;
-        this.#log.info({ inForce, missing, jit: usesJit, maxChildren }, 'runner.sandbox');
-        this.#setup = { program, protections, usesJit };
-        this.#refill();
-      },
-      (error: unknown) => {
-        this.#preparing = null;
-        this.#giveUp(error);
-      },
-    );
+  /** Once for the pool: makes the program and asks the machine what protection it lends. */
+  async #prepare(): Promise<void> {
+    if (this.#isPreparing) return;
+    this.#isPreparing = true;
+    try {
+      const [program, protections] = await Promise.all([buildChildProgram(), probeProtections()]);
+      const { usesJit, maxChildren } = this.#options;
+      const { inForce, missing } = protections;
+      this.#log.info({ inForce, missing, jit: usesJit, maxChildren }, 'runner.sandbox');
+      this.#setup = { program, protections, usesJit };
+    } catch (error) {
+      this.#isPreparing = false;
+      this.#giveUp(error);
+      return;
+    }
+    this.#refill();
   }
 
   #startChild(setup: Setup): void {
     const child = createSandboxChild({ clock: this.#clock, log: this.#log }, setup);
     const member: Member = { child, state: 'starting', job: null, stopRetiring: () => {} };
     this.#members.add(member);
-    child.ready.then(
-      () => {
-        this.#failedStarts = 0;
-        this.#firstReady.resolve();
-        this.#becomeIdle(member);
-      },
-      (error: unknown) => {
-        this.#failedStarts += 1;
-        this.#members.delete(member);
-        if (this.#failedStarts < MAX_FAILED_STARTS) this.#refill();
-        else this.#giveUp(error);
-      },
-    );
-    void child.closed.then(() => {
-      if (member.state === 'idle') this.#remove(member);
-    });
+    void this.#follow(member);
+  }
+
+  /** A child that starts is idle first; one that ends while it is idle leaves (a busy one: see `runOn`). */
+  async #follow(member: Member): Promise<void> {
+    try {
+      await member.child.ready;
+    } catch (error) {
+      this.#members.delete(member);
+      this.#failedStarts += 1;
+      if (this.#failedStarts < MAX_FAILED_STARTS) this.#refill();
+      else this.#giveUp(error);
+      return;
+    }
+    this.#failedStarts = 0;
+    this.#firstReady.resolve();
+    this.#becomeIdle(member);
+    await member.child.closed;
+    if (member.state === 'idle') this.#remove(member);
   }
 
   /** No child will start: whoever waits shall know, and the next run tries afresh. */
   #giveUp(cause: unknown): void {
     this.#failedStarts = 0;
-    const error = new MillraceError(
-      'transient',
-      'sandbox.unavailable',
-      `no sandbox process starts: ${errorMessage(cause)}`,
-      { cause, hint: 'Run `millrace doctor`; see the standard error of the sandbox in the message.' },
-    );
+    const message = `no sandbox process starts: ${errorMessage(cause)}`;
+    const error = new MillraceError('transient', 'sandbox.unavailable', message, {
+      cause,
+      hint: 'The message ends with what the process itself said: isolated-vm may not fit this Node.',
+    });
     for (const job of this.#queue.drain()) job.done.reject(error);
     this.#firstReady.reject(error);
   }

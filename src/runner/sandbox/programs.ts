@@ -5,6 +5,7 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import type { BuildOptions } from 'esbuild';
 
 const isolatedVm = createRequire(import.meta.url).resolve('isolated-vm');
 
@@ -18,14 +19,14 @@ export async function buildChildProgram(): Promise<string> {
     plugins: [
       {
         name: 'isolated-vm',
-        setup: ({ onResolve }) =>
-          onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, external: true })),
+        setup: (setup) =>
+          setup.onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, external: true })),
       },
     ],
   });
 }
 
-async function bundled(file: string, options: Parameters<typeof build>[0]): Promise<string> {
+async function bundled(file: string, options: BuildOptions): Promise<string> {
   const result = await build({
     ...options,
     entryPoints: [fileURLToPath(new URL(file, import.meta.url))],
@@ -33,13 +34,11 @@ async function bundled(file: string, options: Parameters<typeof build>[0]): Prom
     write: false,
     platform: options.format === 'cjs' ? 'node' : 'neutral',
     target: 'es2024',
-    // Class names show in a tool's logs; comments need not travel.
-    keepNames: false,
     legalComments: 'none',
     tsconfigRaw: {},
     logLevel: 'silent',
   });
-  return result.outputFiles![0]!.text;
+  return result.outputFiles[0]!.text;
 }
 
 /** Reads the program's frame from standard input and runs it: what stands on the child's command line. */

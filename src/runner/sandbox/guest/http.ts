@@ -9,7 +9,7 @@ export class GuestHeaders {
   constructor(init?: unknown) {
     if (init === undefined || init === null) return;
     const isIterable = Symbol.iterator in Object(init);
-    const pairs = isIterable ? (init as Iterable<[unknown, unknown]>) : Object.entries(init as object);
+    const pairs = isIterable ? (init as Iterable<[unknown, unknown]>) : Object.entries(init);
     for (const [name, value] of pairs) this.append(String(name), String(value));
   }
 

@@ -1,0 +1,50 @@
+/**
+ * What a run may ask of the host: `fetch`, the bytes of an attachment, and the secrets that were granted.
+ * Made anew for each run, because the limits are a run's. The messages of refusals are shown to the tool.
+ */
+import { z } from 'zod';
+import { MillraceError } from '../platform/errors.ts';
+import type { Capability, RunRequest } from './sandbox/sandbox.ts';
+import type { ToolSettings } from './tool-api.ts';
+import { createToolFetch } from './tool-fetch.ts';
+import type { Lookup } from './tool-fetch.ts';
+
+/** Of an attachment at a time: the guest holds it once whole, not twice. */
+const PIECE_BYTES = 2 * 1024 * 1024;
+
+const pieceSchema = z.object({ index: z.int().nonnegative(), offset: z.int().nonnegative() });
+
+/** What a `RunRequest` takes of it. */
+export function createCapabilities(options: {
+  settings: Pick<ToolSettings, 'hosts' | 'secrets'>;
+  /** All values there are; only those that the settings name are passed on. */
+  secrets: Readonly<Record<string, string>>;
+  attachmentBytes: (index: number) => Promise<Uint8Array>;
+  /** How names are resolved; the system's way unless a test has another. */
+  lookup?: Lookup;
+}): Pick<RunRequest, 'capabilities' | 'secrets'> {
+  const { hosts = [], secrets: granted = [] } = options.settings;
+  const valueOf = (name: string): string | null =>
+    Object.hasOwn(options.secrets, name) ? options.secrets[name]! : null;
+  return {
+    capabilities: {
+      fetch: createToolFetch({ hosts, lookup: options.lookup }),
+      attachment: createAttachmentReader(options.attachmentBytes),
+    },
+    secrets: Object.fromEntries(granted.map((name) => [name, valueOf(name)])),
+  };
+}
+
+/** Hands out an attachment in pieces; the one asked for last is kept until another is. */
+function createAttachmentReader(attachmentBytes: (index: number) => Promise<Uint8Array>): Capability {
+  let last: { index: number; bytes: Promise<Uint8Array> } | null = null;
+  return async (argument) => {
+    const parsed = pieceSchema.safeParse(argument);
+    if (!parsed.success)
+      throw new MillraceError('permanent', 'capability.refused', 'there is no such attachment');
+    const { index, offset } = parsed.data;
+    if (last?.index !== index) last = { index, bytes: attachmentBytes(index) };
+    const bytes = await last.bytes;
+    return { value: { size: bytes.length }, bytes: bytes.subarray(offset, offset + PIECE_BYTES) };
+  };
+}

@@ -1,0 +1,123 @@
+/**
+ * Tools that misbehave. Each costs its own run and nothing else: the run fails with its reason, the next one
+ * is answered, and this process, which stands for the daemon, is still there.
+ */
+import { describe, expect, it } from 'vitest';
+import type { FailureReason, RunRequest, RunResult } from '../../src/runner/sandbox/sandbox.ts';
+import { limits, repliesOf, useSandbox } from './tool-fixture.ts';
+import type { Sandbox } from './tool-fixture.ts';
+
+const sandbox = useSandbox();
+const short = { limits: { ...limits, timeoutMs: 400, memoryLimitMb: 32 } };
+
+const endless: Record<string, string> = {
+  'a loop': 'for (;;);',
+  'a loop after an await': 'await null; for (;;);',
+  'a loop after a host call': `await context.fetch('https://example.com').catch(() => {}); for (;;);`,
+  'a loop in a timer': 'await new Promise(() => setTimeout(() => { for (;;); }, 1));',
+  'a loop of microtasks': 'for (;;) await null;',
+  'a promise that never settles': 'await new Promise(() => {});',
+  'a thenable that never settles': 'return { then() {} };',
+  'a catastrophic regular expression': `return String(/^(a+)+$/.test('a'.repeat(60) + 'b'));`,
+  'an error whose message loops': 'throw { __proto__: Error.prototype, get message() { for (;;); } };',
+  'a stack that loops': 'Error.prepareStackTrace = () => { for (;;); }; throw new Error("x");',
+  'a rejection that nobody handles and that loops':
+    'Promise.reject({ get stack() { for (;;); } }); for (;;);',
+  'a result whose getter loops': 'return { get text() { for (;;); } };',
+  'a reverse of a sparse giant': 'Array.prototype.reverse.call({ length: 2 ** 53 - 1 });',
+  'a search in a sparse giant': 'Array.prototype.includes.call({ length: 2 ** 53 - 1 }, 1);',
+  'allocations that are caught': 'for (;;) try { new ArrayBuffer(1e6) } catch {}',
+  'a log of a loop': 'context.log({ toJSON() { for (;;); } });',
+};
+
+const greedy: Record<string, string> = {
+  'an array of a thousand million': 'Array(1e9).fill(0);',
+  'a map that grows': 'const map = new Map(); for (let i = 0; ; i++) map.set(i, { i });',
+  'an array that grows': 'const all = []; for (;;) all.push(new Array(1000).fill(email));',
+  'strings that grow': `let text = 'x'; const all = []; for (;;) { text += text.slice(0, 1e5); all.push(text + all.length); JSON.stringify(all); }`,
+  buffers: 'const all = []; for (;;) all.push(new Uint8Array(1e7).fill(1));',
+  'a replacement that explodes': `return 'a'.repeat(1e6).replace(/a/g, '$&'.repeat(1000));`,
+  'weak references': 'const all = []; for (;;) all.push(new WeakRef({}));',
+  'objects of Intl': `const all = []; for (;;) all.push(new Intl.DateTimeFormat('de'), new Intl.NumberFormat('fr'));`,
+  'a normalisation of a huge string': `const t = 'ẛ̣'.repeat(5e6); for (;;) t.normalize('NFKD');`,
+  'a square of a huge number': 'let n = 7n ** 400_000n; for (;;) n = n * n;',
+};
+
+const flagrant: [name: string, body: string, reason: FailureReason][] = [
+  ['throws', 'throw new Error("no");', 'threw'],
+  ['rejects', 'return Promise.reject(new TypeError("no"));', 'threw'],
+  ['throws what is no error', 'throw { toString() { throw 1 } };', 'threw'],
+  ['recurses without end', 'const f = () => f() + 1; f();', 'threw'],
+  [
+    'throws in a timer',
+    'setTimeout(() => { throw new Error("late") }, 1); await new Promise(() => {});',
+    'threw',
+  ],
+  ['returns 10 MB', `return 'x'.repeat(1e7);`, 'result-too-large'],
+  ['returns a number', 'return 42;', 'invalid-result'],
+  ['returns a function', 'return () => {};', 'invalid-result'],
+  ['returns a symbol', 'return Symbol.iterator;', 'invalid-result'],
+  ['returns a cycle', 'const a = []; a.push(a); return a;', 'invalid-result'],
+  ['returns a Proxy that throws', 'return new Proxy({}, { ownKeys() { throw new Error("no") } });', 'invalid-result'],
+  ['returns a getter that throws', 'return { get text() { throw new Error("no") } };', 'invalid-result'],
+  ['floods its log', 'for (;;) context.log("flood");', 'log-flood'],
+  ['floods its log with nothing', 'for (;;) console.log("");', 'log-flood'],
+  ['calls its host in a storm', 'for (;;) context.fetch("https://example.com");', 'call-flood'],
+  [
+    'calls its host for ever',
+    'for (;;) await context.fetch("https://example.com").catch(() => {});',
+    'call-flood',
+  ],
+  ['starts timers in a storm', 'for (;;) setTimeout(() => {}, 1000);', 'call-flood'],
+];
+
+describe('without end', () => {
+  it.each(Object.entries(endless))('%s ends with its time', async (_name, body) => {
+    expect(await runThenAnother(body, short)).toMatchObject({ status: 'failed', reason: 'timeout' });
+  });
+});
+
+describe('out of memory', () => {
+  it.each(Object.entries(greedy))('%s ends', async (_name, body) => {
+    const result = await runThenAnother(body, { limits: { ...short.limits, timeoutMs: 1_500 } });
+    // Which limit is met first depends on how fast the machine is.
+    expect(result).toMatchObject({
+      status: 'failed',
+      reason: expect.stringMatching(/^(?:memory|timeout|crashed|threw)$/),
+    });
+  });
+});
+
+describe('a tool that', () => {
+  it.each(flagrant)('%s', async (_name, body, reason) => {
+    expect(await runThenAnother(body)).toMatchObject({ status: 'failed', reason });
+  });
+});
+
+it('a rejection that nobody handled is on the log, and is not the next run’s', async () => {
+  const result = await sandbox.runBody('Promise.reject(new Error("lost")); return "well";');
+  expect(repliesOf(result)).toEqual([{ text: 'well' }]);
+  expect(result.logs).toEqual(['unhandled rejection: lost']);
+  expect(await sandbox.runBody('return "next";')).toMatchObject({ replies: [{ text: 'next' }], logs: [] });
+});
+
+it('nothing of a run is left for the next', async () => {
+  const body = `
+    globalThis.count = (globalThis.count ?? 0) + 1;
+    Array.prototype.join = Array.prototype.map = JSON.stringify = () => 'poisoned';
+    return String(globalThis.count);`;
+  for (const run of [1, 2, 3]) {
+    expect(repliesOf(await sandbox.runBody(body)), `run ${run}`).toEqual([{ text: '1' }]);
+  }
+});
+
+/** Runs the body, and behind it a good tool, which must be answered whatever the first one did. */
+async function runThenAnother(body: string, request?: Partial<RunRequest>): Promise<RunResult> {
+  const result = await sandbox.runBody(body, request);
+  await expectAnswer(sandbox);
+  return result;
+}
+
+async function expectAnswer({ runBody }: Sandbox): Promise<void> {
+  expect(repliesOf(await runBody('return "still here";'))).toEqual([{ text: 'still here' }]);
+}

@@ -1,0 +1,95 @@
+/** Tools written in a test, bundled from a folder of their own, and run in a real sandbox. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterAll, beforeAll } from 'vitest';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { bundleTools } from '../../src/runner/bundle.ts';
+import type { ToolBundle } from '../../src/runner/bundle.ts';
+import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
+import type { PoolOptions } from '../../src/runner/sandbox/pool.ts';
+import type {
+  PlainReply,
+  RunRequest,
+  RunResult,
+  SandboxEmail,
+  SandboxPool,
+} from '../../src/runner/sandbox/sandbox.ts';
+
+export const email: SandboxEmail = {
+  id: 'email-1',
+  inbox: 'test',
+  tag: null,
+  from: { name: 'Ada', address: 'ada@example.net' },
+  replyTo: [],
+  to: [{ name: '', address: 'test@example.com' }],
+  cc: [],
+  subject: 'Hello',
+  text: 'Hello world\r\n',
+  newText: 'Hello world',
+  html: null,
+  headers: [],
+  attachments: [],
+  messageId: '<1@example.net>',
+  references: [],
+  date: null,
+};
+
+export const limits = { timeoutMs: 5_000, memoryLimitMb: 64, maxResultBytes: 1_000_000, maxLogBytes: 20_000 };
+
+/** A folder that holds these files, until the end of the test file. */
+export function folderWith(files: Record<string, string>): string {
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-tools-'));
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    writeFileSync(join(folder, name), text);
+  }
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+export interface Sandbox {
+  readonly pool: SandboxPool;
+  bundle(source: string | Record<string, string>): Promise<ToolBundle>;
+  run(bundle: ToolBundle, request: Partial<RunRequest> & { exportName: string }): Promise<RunResult>;
+  /** Runs the body of a tool, which sees `email` and `context`. */
+  runBody(body: string, request?: Partial<RunRequest>): Promise<RunResult>;
+}
+
+/** A pool for the tests of a file. */
+export function useSandbox(options: PoolOptions = { minChildren: 2, maxChildren: 2 }): Sandbox {
+  const pool = createSandboxPool({ clock: systemClock, log: createLog('silent') }, options);
+  beforeAll(() => pool.start());
+  afterAll(() => pool.close());
+
+  const sandbox: Sandbox = {
+    pool,
+    bundle: (source) => {
+      const files = typeof source === 'string' ? { 'index.ts': source } : source;
+      return bundleTools({ directory: folderWith(files), pool });
+    },
+    run: (bundle, request) =>
+      pool.run({
+        bundle,
+        email,
+        limits,
+        capabilities: {},
+        secrets: {},
+        fairnessKey: 'test',
+        signal: new AbortController().signal,
+        ...request,
+      }),
+    runBody: async (body, request) => {
+      const bundle = await sandbox.bundle(`export async function test(email, context) {\n${body}\n}`);
+      return sandbox.run(bundle, { exportName: 'test', ...request });
+    },
+  };
+  return sandbox;
+}
+
+/** What it returned; says what went wrong otherwise. */
+export function repliesOf(result: RunResult): PlainReply[] | null {
+  if (result.status !== 'returned') throw new Error(`${result.reason}: ${result.message}`);
+  return result.replies;
+}
