@@ -1,0 +1,226 @@
+/**
+ * What became of each local mail, told from its traces: pure functions, from what the streams say to what a
+ * person reads. A mail is settled when every inbox that it reached has answered, declined or parked it.
+ */
+import type { OutcomeRecord } from '../streams/journal.ts';
+import { streamNames } from '../streams/records.ts';
+import { logLines } from './mail-traces.ts';
+import type {
+  ArrivedMail,
+  DeliveredReply,
+  FrozenRequest,
+  InboxedMail,
+  MailTraces,
+  ShownAttachment,
+} from './mail-traces.ts';
+
+/** Where a mail stands, or its copy in one inbox. */
+export interface Standing {
+  /**
+   * `underway`; `retrying` and `scheduled`, set aside until `until`; and the settled ones: `answered`,
+   * `not-answered`, `parked`.
+   */
+  readonly state: 'underway' | 'retrying' | 'scheduled' | 'answered' | 'not-answered' | 'parked';
+  /** The stage that has it now, or that settled it. */
+  readonly stage: 'receive' | 'runner' | 'outbox';
+  /** Why, as a stable word; null for `underway` and `answered`. */
+  readonly reason: string | null;
+  readonly error: OutcomeRecord['error'];
+  readonly until: string | null;
+}
+
+/** A mail in one inbox. */
+export interface InboxCopy extends Standing {
+  readonly inbox: string;
+  readonly address: string;
+  /** In `inbox/<name>`. */
+  readonly seqNum: number;
+  readonly revision: string | null;
+  readonly toolMs: number | null;
+  readonly logs: readonly string[];
+  readonly outboxSeqNums: readonly number[];
+  readonly replies: readonly DeliveredReply[];
+}
+
+/** A mail that was sent in. */
+export interface LocalMailView extends Standing {
+  readonly emailId: string;
+  /** In `events`. */
+  readonly seqNum: number;
+  readonly sentAt: string;
+  readonly from: string;
+  readonly fromName: string;
+  readonly to: readonly string[];
+  readonly subject: string;
+  readonly messageId: string | null;
+  readonly references: readonly string[];
+  /** Null until receive has parsed it. */
+  readonly text: string | null;
+  readonly isTextCut: boolean;
+  readonly attachments: readonly ShownAttachment[];
+  readonly isSettled: boolean;
+  readonly inboxes: readonly InboxCopy[];
+}
+
+export interface Conversation {
+  /** The `emailId` of its first mail. */
+  readonly id: string;
+  readonly subject: string;
+  readonly latestAt: string;
+  /** Oldest first. */
+  readonly mails: readonly LocalMailView[];
+}
+
+const UNDERWAY = { reason: null, error: null, until: null } as const;
+
+/** All of them, the latest first. */
+export function conversationsOf(traces: MailTraces): Conversation[] {
+  const threads = new Map<string, LocalMailView[]>();
+  for (const { emailId } of traces.mails.values()) {
+    const [inboxed] = traces.inboxed.get(emailId)?.values() ?? [];
+    const thread = inboxed?.thread ?? emailId;
+    const mails = threads.get(thread) ?? [];
+    mails.push(mailView(traces, emailId)!);
+    threads.set(thread, mails);
+  }
+  return [...threads.values()].map(conversation).toSorted((a, b) => latest(b.mails) - latest(a.mails));
+}
+
+/** One mail, or undefined where it is unknown or too long ago. */
+export function mailView(traces: MailTraces, emailId: string): LocalMailView | undefined {
+  const mail = traces.mails.get(emailId);
+  if (!mail) return undefined;
+  const inboxed = copiesOf(traces, mail);
+  const [first] = inboxed;
+  const inboxes = inboxed.map((copy) => inboxCopy(traces, { emailId, copy }));
+  const standing = mailStanding(traces.received.get(mail.seqNum), inboxes);
+  return {
+    ...standing,
+    emailId,
+    seqNum: mail.seqNum,
+    sentAt: mail.at,
+    from: mail.from,
+    fromName: first?.fromName ?? '',
+    to: mail.to,
+    subject: mail.subject,
+    messageId: mail.messageId,
+    references: first?.references ?? [],
+    text: first?.text ?? null,
+    isTextCut: first?.isTextCut ?? false,
+    attachments: first?.attachments ?? [],
+    isSettled: isSettled(standing),
+    inboxes,
+  };
+}
+
+function conversation(mails: LocalMailView[]): Conversation {
+  const first = mails[0]!;
+  const times = mails.flatMap((mail) => [
+    mail.sentAt,
+    ...mail.inboxes.flatMap(({ replies }) => replies.map(({ at }) => at)),
+  ]);
+  return { id: first.emailId, subject: first.subject, latestAt: times.toSorted().at(-1)!, mails };
+}
+
+/** Newest by the order of its last mail on `events`, which no clock can disturb. */
+function latest(mails: readonly LocalMailView[]): number {
+  return mails.at(-1)!.seqNum;
+}
+
+/** The newest copy for each inbox and address: one that was put back takes the place of the one before. */
+function copiesOf(traces: MailTraces, mail: ArrivedMail): InboxedMail[] {
+  const copies = new Map<string, InboxedMail>();
+  for (const copy of traces.inboxed.get(mail.emailId)?.values() ?? [])
+    copies.set(`${copy.stream} ${copy.address}`, copy);
+  return [...copies.values()];
+}
+
+function inboxCopy(traces: MailTraces, { emailId, copy }: { emailId: string; copy: InboxedMail }): InboxCopy {
+  const inbox = copy.stream.slice(streamNames.inboxPrefix.length);
+  const run = traces.runs.get(`${copy.stream} ${copy.key}`);
+  const requests = [...(traces.requests.get(emailId)?.values() ?? [])].filter(
+    (request) => request.inbox === inbox && request.inboxSeqNum === copy.seqNum,
+  );
+  const replies = requests.flatMap(({ idempotencyKey }) => traces.replies.get(idempotencyKey) ?? []);
+  const { revision, toolMs } = run?.facts ?? {};
+  return {
+    ...copyStanding(traces, { stream: copy.stream, run, requests }),
+    inbox,
+    address: copy.address,
+    seqNum: copy.seqNum,
+    revision: typeof revision === 'string' ? revision : null,
+    toolMs: typeof toolMs === 'number' ? toolMs : null,
+    logs: run ? logLines(run) : [],
+    outboxSeqNums: requests.map(({ seqNum }) => seqNum),
+    replies,
+  };
+}
+
+function copyStanding(
+  traces: MailTraces,
+  seen: { stream: string; run: OutcomeRecord | undefined; requests: readonly FrozenRequest[] },
+): Standing {
+  const { run, requests } = seen;
+  if (seen.stream === streamNames.unrouted)
+    return { ...UNDERWAY, state: 'not-answered', stage: 'receive', reason: 'no-tool' };
+  if (!run) return { ...UNDERWAY, state: 'underway', stage: 'runner' };
+  if (run.outcome !== 'done') return outcomeStanding(run, 'runner');
+  const open = requests.filter(({ idempotencyKey }) => !traces.replies.has(idempotencyKey));
+  const standings = open.map((request) => requestStanding(traces, request));
+  return (
+    standings.find(({ state }) => state === 'parked') ??
+    standings.find(({ state }) => state !== 'answered') ?? {
+      ...UNDERWAY,
+      state: requests.length > 0 ? 'answered' : 'not-answered',
+      stage: 'outbox',
+      reason: requests.length > 0 ? null : 'no-reply-from-tool',
+    }
+  );
+}
+
+function requestStanding(traces: MailTraces, { idempotencyKey, notBefore }: FrozenRequest): Standing {
+  const sent = traces.sent.get(idempotencyKey);
+  if (!sent) return { ...UNDERWAY, state: 'underway', stage: 'outbox' };
+  const standing = outcomeStanding(sent, 'outbox');
+  return standing.state === 'retrying' && sent.reason === 'outbox.scheduled'
+    ? { ...standing, state: 'scheduled', until: notBefore }
+    : standing;
+}
+
+/** How a stage's outcome reads where nothing comes after it. */
+function outcomeStanding(outcome: OutcomeRecord, stage: Standing['stage']): Standing {
+  const states = {
+    done: 'answered',
+    skipped: 'not-answered',
+    duplicate: 'not-answered',
+    'dead-letter': 'parked',
+    deferred: 'retrying',
+  } as const;
+  const untilMs = outcome.aside?.untilMs ?? 0;
+  return {
+    state: states[outcome.outcome],
+    stage,
+    reason: outcome.reason,
+    error: outcome.error,
+    until: untilMs > 0 ? new Date(untilMs).toISOString() : null,
+  };
+}
+
+const SETTLED: readonly Standing['state'][] = ['answered', 'not-answered', 'parked'];
+
+function isSettled({ state }: Standing): boolean {
+  return SETTLED.includes(state);
+}
+
+/** Of a mail to several inboxes: what still moves comes first, then what a person has to look at. */
+function mailStanding(received: OutcomeRecord | undefined, inboxes: readonly InboxCopy[]): Standing {
+  if (!received) return { ...UNDERWAY, state: 'underway', stage: 'receive' };
+  if (received.outcome !== 'done') return outcomeStanding(received, 'receive');
+  const order: readonly Standing['state'][] = ['parked', 'answered', 'not-answered'];
+  const decisive =
+    inboxes.find((copy) => !isSettled(copy)) ??
+    order.flatMap((state) => inboxes.filter((copy) => copy.state === state))[0];
+  if (!decisive) return { ...UNDERWAY, state: 'underway', stage: 'runner' };
+  const { state, stage, reason, error, until } = decisive;
+  return { state, stage, reason, error, until };
+}

@@ -1,0 +1,49 @@
+/**
+ * `daemon.json` in the data directory: where the running daemon listens and the token of its admin API, for
+ * the command line on the same machine. Only its owner may read it. A daemon that was killed leaves it behind;
+ * whoever reads it finds out by asking the address.
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { MillraceError, errorMessage } from '../platform/errors.ts';
+
+const daemonFileSchema = z.object({
+  /** Without a slash at its end. */
+  url: z.url(),
+  token: z.string().min(1),
+  pid: z.number().int().positive(),
+});
+export type DaemonFile = z.infer<typeof daemonFileSchema>;
+
+const FILE_NAME = 'daemon.json';
+
+/** Replaces the file as a whole, so that no reader sees half of it. */
+export function writeDaemonFile(dataDir: string, daemon: DaemonFile): void {
+  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  const temporary = join(dataDir, `${FILE_NAME}.${daemon.pid}`);
+  // A left-over of the same name would keep its own permissions.
+  rmSync(temporary, { force: true });
+  writeFileSync(temporary, `${JSON.stringify(daemon, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
+  renameSync(temporary, join(dataDir, FILE_NAME));
+}
+
+/** @throws MillraceError `admin.daemon_not_running` (invalid) where there is no such file, or none that can be read */
+export function readDaemonFile(dataDir: string): DaemonFile {
+  const path = join(dataDir, FILE_NAME);
+  try {
+    return daemonFileSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
+  } catch (cause) {
+    const isMissing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
+    const message = isMissing ? `there is no ${path}` : `${path} cannot be read: ${errorMessage(cause)}`;
+    throw new MillraceError(
+      'invalid',
+      'admin.daemon_not_running',
+      `the daemon does not seem to run: ${message}`,
+      {
+        hint: 'Start it with `npm start`, or set DATA_DIR to the data directory of the one that runs.',
+        cause,
+      },
+    );
+  }
+}

@@ -1,0 +1,254 @@
+/**
+ * A conversation as a person reads it: each mail, where it is on its way, and what came back.
+ */
+import { element, sizeText, timeElement } from './element.js';
+import { flowStrip, reasonText, stateWords } from './flow.js';
+
+/** @typedef {import('./flow.js').Mail} Mail */
+/** @typedef {import('./flow.js').InboxCopy} InboxCopy */
+/** @typedef {import('../conversation.ts').Conversation} Conversation */
+/** @typedef {InboxCopy['replies'][number]} Reply */
+
+/** @param {Conversation} conversation @param {boolean} isCurrent */
+export function listItem(conversation, isCurrent) {
+  const last = /** @type {Mail} */ (conversation.mails.at(-1));
+  const reply = last.inboxes.flatMap(({ replies }) => replies).at(-1);
+  const preview = reply?.text ?? last.text ?? '';
+  return element(
+    'li',
+    {},
+    element(
+      'a',
+      { href: `#${conversation.id}`, 'aria-current': isCurrent ? 'true' : null, class: 'list-item' },
+      element(
+        'span',
+        { class: 'list-line' },
+        element('b', {}, last.inboxes.map(({ inbox }) => inbox).join(', ') || localPart(last.to[0] ?? '')),
+        timeElement(conversation.latestAt),
+      ),
+      element('span', { class: 'list-subject' }, conversation.subject || 'No subject'),
+      element(
+        'span',
+        { class: 'list-line' },
+        element('span', { class: 'list-preview' }, preview.slice(0, 120)),
+        element('span', { class: 'pill', 'data-state': last.state }, stateWords[last.state]),
+      ),
+    ),
+  );
+}
+
+/** One mail of a conversation with what came of it. @param {Mail} mail */
+export function mailElement(mail) {
+  return element(
+    'section',
+    { class: 'mail', 'data-state': mail.state, 'data-email-id': mail.emailId },
+    sentCard(mail),
+    ...(mail.inboxes.length > 0
+      ? mail.inboxes.flatMap((copy) => copyElements(mail, copy))
+      : pendingElements(mail)),
+  );
+}
+
+/** @param {Mail} mail */
+function sentCard(mail) {
+  return element(
+    'div',
+    { class: 'card letter' },
+    letterHead({ from: mail.from, name: mail.fromName, to: mail.to.join(', '), at: mail.sentAt }),
+    mail.text === null
+      ? element('p', { class: 'muted' }, 'Being fetched and parsed.')
+      : element(
+          'div',
+          { class: 'letter-text' },
+          mail.text || element('span', { class: 'muted' }, 'This email has no text.'),
+        ),
+    mail.isTextCut && cutNote(`mail/${mail.emailId}`),
+    mail.attachments.length > 0 &&
+      element(
+        'ul',
+        { class: 'files' },
+        ...mail.attachments.map((file) => element('li', { class: 'file' }, fileLabel(file))),
+      ),
+  );
+}
+
+/** @param {Mail} mail */
+function pendingElements(mail) {
+  return [flowStrip(mail, null), outcomeNote(mail, 'receive')];
+}
+
+/** @param {Mail} mail @param {InboxCopy} copy */
+function copyElements(mail, copy) {
+  return [
+    flowStrip(mail, copy),
+    ...copy.replies.map((reply) => replyCard(reply, copy)),
+    outcomeNote(copy, copy.inbox),
+    copy.logs.length > 0 && logDetails(copy),
+  ].filter((child) => child !== false);
+}
+
+/** @param {Reply} reply @param {InboxCopy} copy */
+function replyCard(reply, copy) {
+  const card = element(
+    'div',
+    { class: 'card letter reply' },
+    letterHead({ from: reply.from, name: copy.inbox, to: reply.to, at: reply.at }),
+    element('p', { class: 'letter-subject' }, reply.subject),
+  );
+  const text = element('div', { class: 'letter-text' }, reply.text);
+  card.append(reply.hasHtml ? htmlOrText(reply, text) : text);
+  if (reply.isTextCut) card.append(cutNote(`mailbox #${reply.id}`));
+  if (reply.attachments.length > 0) {
+    const links = reply.attachments.map((file) =>
+      element(
+        'li',
+        {},
+        element(
+          'a',
+          {
+            class: 'file',
+            href: `api/mailbox/replies/${reply.id}/attachments/${file.index}`,
+            download: file.filename,
+          },
+          fileLabel(file),
+        ),
+      ),
+    );
+    card.append(element('ul', { class: 'files', 'aria-label': 'Attached files' }, ...links));
+  }
+  card.append(headerDetails(reply));
+  return card;
+}
+
+/** @param {{ from: string, name: string, to: string, at: string }} head */
+function letterHead({ from, name, to, at }) {
+  return element(
+    'header',
+    { class: 'letter-head' },
+    element(
+      'span',
+      { class: 'letter-from' },
+      name ? element('b', {}, name) : null,
+      element('span', { class: 'address' }, from),
+    ),
+    element('span', { class: 'letter-to' }, 'to ', element('span', { class: 'address' }, to)),
+    timeElement(at),
+  );
+}
+
+/** A reply in HTML is shown in a frame that may do nothing at all; its text stays one click away. */
+/** @param {Reply} reply @param {HTMLElement} text */
+function htmlOrText(reply, text) {
+  const frame = /** @type {HTMLIFrameElement} */ (
+    element('iframe', {
+      class: 'letter-html',
+      sandbox: '',
+      title: 'The reply as HTML',
+      loading: 'lazy',
+      referrerpolicy: 'no-referrer',
+    })
+  );
+  void loadHtml(reply, frame);
+  const details = element('details', { class: 'details' }, element('summary', {}, 'Plain text'), text);
+  return element('div', {}, frame, details);
+}
+
+const FRAME_HEAD =
+  '<!doctype html><meta charset="utf-8">' +
+  `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">` +
+  '<meta name="color-scheme" content="light"><style>body{font:15px/1.55 system-ui,sans-serif;margin:12px;background:#fff;color:#1c2524}</style>';
+
+/** @param {Reply} reply @param {HTMLIFrameElement} frame */
+async function loadHtml(reply, frame) {
+  const response = await fetch(`api/mailbox/replies/${reply.id}`);
+  const { html } = response.ok ? await response.json() : { html: '<p>The HTML could not be loaded.</p>' };
+  frame.srcdoc = FRAME_HEAD + html;
+}
+
+/** What a settled or waiting copy has to say besides its replies. */
+/** @param {import('../conversation.ts').Standing} standing @param {string} where */
+function outcomeNote(standing, where) {
+  if (standing.state === 'parked') {
+    const { error } = standing;
+    return element(
+      'div',
+      { class: 'card note parked', role: 'note' },
+      element(
+        'p',
+        { class: 'note-title' },
+        standing.stage === 'runner' ? `Parked: ${where} failed` : `Parked at ${standing.stage}`,
+      ),
+      element('pre', { class: 'error-text' }, error?.message ?? standing.reason ?? ''),
+      element(
+        'p',
+        { class: 'muted' },
+        element('code', {}, error?.code ?? standing.reason ?? ''),
+        error?.hint ? ` ${error.hint}` : '',
+      ),
+      element('p', {}, 'No other email was held up. Mend the function, then send this one again.'),
+    );
+  }
+  if (standing.state === 'not-answered') {
+    return element(
+      'div',
+      { class: 'card note', role: 'note' },
+      element('p', { class: 'note-title' }, 'Deliberately not answered'),
+      element('p', {}, reasonText(standing.reason)),
+      element('p', { class: 'muted' }, element('code', {}, standing.reason ?? '')),
+    );
+  }
+  if (standing.state === 'retrying' || standing.state === 'scheduled') {
+    const until = standing.until ? new Date(standing.until).toLocaleTimeString() : 'soon';
+    const text =
+      standing.state === 'scheduled'
+        ? `The reply leaves at ${until}.`
+        : `${standing.reason}: next attempt at ${until}.`;
+    return element('div', { class: 'card note waiting', role: 'note' }, element('p', {}, text));
+  }
+  return element('span', { hidden: true });
+}
+
+/** @param {InboxCopy} copy */
+function logDetails(copy) {
+  return element(
+    'details',
+    { class: 'details', open: copy.state === 'parked' },
+    element('summary', {}, `What ${copy.inbox} logged`),
+    element('pre', { class: 'log' }, copy.logs.join('\n')),
+  );
+}
+
+/** @param {Reply} reply */
+function headerDetails(reply) {
+  const rows = Object.entries(reply.headers).flatMap(([name, value]) => [
+    element('dt', {}, name),
+    element('dd', {}, value),
+  ]);
+  return element(
+    'details',
+    { class: 'details' },
+    element('summary', {}, 'Headers'),
+    element('dl', { class: 'headers' }, ...rows),
+  );
+}
+
+/** @param {string} place */
+function cutNote(place) {
+  return element(
+    'p',
+    { class: 'muted' },
+    'The text is longer. All of it stands on ',
+    element('code', {}, place),
+    '.',
+  );
+}
+
+/** @param {{ filename: string, size: number }} file */
+function fileLabel({ filename, size }) {
+  return `${filename} (${sizeText(size)})`;
+}
+
+/** @param {string} address */
+function localPart(address) {
+  return address.slice(0, address.lastIndexOf('@')) || address;
+}

@@ -1,0 +1,275 @@
+/** The local mailbox over HTTP: what a mail's way looks like from outside, state by state. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Conversation, LocalMailView } from '../../src/admin/conversation.ts';
+import { createMailboxView } from '../../src/admin/mailbox-view.ts';
+import { MillraceError } from '../../src/platform/errors.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { DOMAIN, reverser, startMailbox } from './mailbox-world.ts';
+import type { MailboxWorld } from './mailbox-world.ts';
+
+let gate: PromiseWithResolvers<void>;
+let world: MailboxWorld;
+
+beforeEach(async () => {
+  gate = Promise.withResolvers();
+  world = await startMailbox({
+    reverser,
+    silent: () => ({ kind: 'skipped', reason: 'no-reply-from-tool', facts: { logs: ['nothing to say'] } }),
+    broken: () => {
+      throw new MillraceError('permanent', 'tool.threw', 'TypeError: x is not a function', {
+        hint: 'Mend it.',
+      });
+    },
+    flaky: () => {
+      throw new MillraceError('transient', 'runner.busy', 'later');
+    },
+    waiting: async () => {
+      await gate.promise;
+      return { kind: 'skipped', reason: 'no-reply-from-tool' };
+    },
+    pages: () => ({
+      text: 'See the page',
+      html: '<h1 style="color:red">Page</h1>',
+      attachments: [
+        {
+          filename: 'räport "1".html',
+          contentBase64: Buffer.from('<script>1</script>').toString('base64'),
+          contentType: 'text/html',
+        },
+      ],
+    }),
+    twice: () => [{ text: 'one' }, { text: 'two' }],
+    huge: () => ({ text: 'y'.repeat(900_000) }),
+  });
+});
+
+afterEach(async () => {
+  gate.resolve();
+  await world[Symbol.asyncDispose]();
+});
+
+async function conversations(): Promise<Conversation[]> {
+  const response = await world.api('/api/mailbox');
+  return ((await response.json()) as { conversations: Conversation[] }).conversations;
+}
+
+const message = { from: 'ann@sender.example', to: `reverser@${DOMAIN}`, subject: 'Hi', text: 'Hello' };
+const post = (body: unknown, contentType = 'application/json'): Promise<Response> =>
+  fetch(`${world.url}/api/mailbox`, {
+    method: 'POST',
+    headers: { Authorization: 'Bearer the-admin-token', 'Content-Type': contentType },
+    body: typeof body === 'string' ? body : JSON.stringify(body),
+  });
+
+describe('the way of a mail', () => {
+  it('is told from the form to the reply', async () => {
+    const response = await post(message);
+    expect(response.status).toBe(201);
+    const { emailId } = (await response.json()) as { emailId: string };
+    const mail = await world.settled(emailId);
+    expect(mail).toMatchObject({
+      state: 'answered',
+      from: 'ann@sender.example',
+      text: 'Hello',
+      inboxes: [
+        {
+          inbox: 'reverser',
+          state: 'answered',
+          revision: 'r1',
+          logs: ['started'],
+          replies: [
+            { text: 'olleH', subject: 'Re: Hi', to: 'ann@sender.example', from: `reverser@${DOMAIN}` },
+          ],
+        },
+      ],
+    });
+    expect(mail.inboxes[0]?.replies[0]?.headers).toMatchObject({ 'In-Reply-To': mail.messageId });
+  });
+
+  it.each([
+    ['silent', { state: 'not-answered', stage: 'runner', reason: 'no-reply-from-tool' }],
+    [
+      'broken',
+      {
+        state: 'parked',
+        stage: 'runner',
+        reason: 'tool.threw',
+        error: { code: 'tool.threw', message: 'TypeError: x is not a function', hint: 'Mend it.' },
+      },
+    ],
+    ['flaky', { state: 'parked', stage: 'runner', reason: 'runner.busy' }],
+    ['nobody', { state: 'not-answered', stage: 'receive', reason: 'no-tool' }],
+  ])('ends for %s as it should', async (inbox, expected) => {
+    const emailId = await world.send(inbox);
+    expect(world.view.mail(emailId)).toMatchObject({ ...expected, inboxes: [expected] });
+  });
+
+  it('stands at the tool while that runs', async () => {
+    const { emailId } = (await (await post({ ...message, to: `waiting@${DOMAIN}` })).json()) as {
+      emailId: string;
+    };
+    const { signal } = new AbortController();
+    for (let version = 0; world.view.mail(emailId)?.stage !== 'runner'; version = world.view.version())
+      await world.view.changed(version, signal);
+    expect(world.view.mail(emailId)).toMatchObject({ state: 'underway', isSettled: false });
+    gate.resolve();
+    expect(await world.settled(emailId)).toMatchObject({ state: 'not-answered' });
+  });
+
+  it('has all replies of a run, in order', async () => {
+    const mail = world.view.mail(await world.send('twice'));
+    expect(mail?.inboxes[0]?.replies.map(({ text }) => text)).toEqual(['one', 'two']);
+  });
+
+  it('shows the start of a reply that has a stream of its own', async () => {
+    const mail = world.view.mail(await world.send('huge'));
+    expect(mail?.inboxes[0]?.replies[0]).toMatchObject({
+      isTextCut: true,
+      text: expect.stringMatching(/^y{20000}$/) as string,
+    });
+  });
+
+  it('counts as settled only when every inbox is', async () => {
+    const emailId = await world.send('reverser', { to: [`reverser@${DOMAIN}`, `broken@${DOMAIN}`] });
+    const mail = world.view.mail(emailId);
+    expect(mail?.state).toBe('parked');
+    expect(mail?.inboxes.map(({ inbox, state }) => [inbox, state]).toSorted()).toEqual([
+      ['broken', 'parked'],
+      ['reverser', 'answered'],
+    ]);
+  });
+});
+
+describe('conversations', () => {
+  it('hold what answers in them, and come with the latest first', async () => {
+    const first = await world.send('reverser', { subject: 'First' });
+    const second = await world.send('reverser', { subject: 'Second' });
+    expect((await conversations()).map(({ id }) => id)).toEqual([second, first]);
+    const { messageId, inboxes } = world.view.mail(first)!;
+    const reply = inboxes[0]!.replies[0]!;
+    const next = await world.send('reverser', {
+      subject: 'Re: First',
+      inReplyTo: reply.messageId,
+      references: [messageId, reply.messageId],
+    });
+    const all = await conversations();
+    expect(all.map(({ id }) => id)).toEqual([first, second]);
+    expect(all[0]?.mails.map(({ emailId }) => emailId)).toEqual([first, next]);
+  });
+
+  it('are there again after a restart of the view', async () => {
+    const emailId = await world.send('reverser');
+    const stop = new AbortController();
+    const view = createMailboxView({ store: world.store, log: createLog('silent') });
+    const running = view.run(stop.signal);
+    await view.changed(0, stop.signal);
+    expect(view.mail(emailId)).toEqual(world.view.mail(emailId));
+    stop.abort();
+    await running;
+  });
+
+  it('survive a record that cannot be read', async () => {
+    await world.store.stream('mailbox').append([{ body: '{"kind":"mailbox"' }]);
+    await world.store.stream('events').append([{ headers: [['svix-id', 'local_x']], body: 'no JSON' }]);
+    const emailId = await world.send('silent');
+    expect(world.view.mail(emailId)).toMatchObject({ state: 'not-answered' });
+  });
+});
+
+describe('the API', () => {
+  it('tells which inboxes are served', async () => {
+    const body = (await (await world.api('/api/mailbox')).json()) as { inboxes: string[]; domains: string[] };
+    expect(body.inboxes).toContain('reverser');
+    expect(body.domains).toEqual([DOMAIN]);
+  });
+
+  it('takes a raw message, for whom it is told', async () => {
+    const body =
+      'From: ann@sender.example\r\nTo: list@else.example\r\nMessage-ID: <m@x.example>\r\n\r\nHello';
+    const to = encodeURIComponent(`reverser@${DOMAIN}`);
+    const response = await world.api(`/api/mailbox/eml?to=${to}`, { method: 'POST', body });
+    const { emailId } = (await response.json()) as { emailId: string };
+    expect(response.status).toBe(201);
+    expect(await world.settled(emailId)).toMatchObject({ state: 'answered' });
+  });
+
+  it.each([
+    ['no JSON', '{', 'application/json', 422, 'admin.not_json'],
+    ['another type', '{}', 'text/plain', 415, 'admin.not_json'],
+    ['fields that are wrong', { ...message, from: 'x' }, 'application/json', 422, 'local_mail.malformed'],
+    [
+      'mail for others',
+      { ...message, to: 'a@b.example' },
+      'application/json',
+      422,
+      'local_mail.no_recipient',
+    ],
+  ])('refuses %s and says why', async (_, body, contentType, status, code) => {
+    const response = await post(body, contentType);
+    expect(response.status).toBe(status);
+    expect(await response.json()).toMatchObject({ error: { code, message: expect.any(String) as string } });
+  });
+
+  it('waits for a mail to be settled, and no longer than it is told', async () => {
+    const { emailId } = (await (await post(message)).json()) as { emailId: string };
+    const settled = (await (
+      await world.api(`/api/mailbox/mails/${emailId}?waitSeconds=20`)
+    ).json()) as LocalMailView;
+    expect(settled.state).toBe('answered');
+    await expect(world.api('/api/mailbox/mails/unknown?waitSeconds=0.01')).rejects.toThrow('404');
+  });
+
+  it('tells listeners when something changed, and lets them go at the end', async () => {
+    const response = await world.api('/api/mailbox/events');
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    expect((await reader.read()).value).toMatch(/^event: change\ndata: \d+\n/);
+    await post(message);
+    expect((await reader.read()).value).toMatch(/^event: change\n/);
+    await world[Symbol.asyncDispose]();
+    const rest = async (): Promise<boolean> => {
+      for (;;) if ((await reader.read()).done) return true;
+    };
+    await expect(rest()).resolves.toBe(true);
+  });
+
+  it('gives attachments away for saving only', async () => {
+    const mail = world.view.mail(await world.send('pages'));
+    const [reply] = mail!.inboxes[0]!.replies;
+    expect(reply).toMatchObject({ hasHtml: true, attachments: [{ filename: 'räport "1".html', size: 18 }] });
+    const response = await world.api(`/api/mailbox/replies/${reply!.id}/attachments/0`);
+    expect(await response.text()).toBe('<script>1</script>');
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      'content-type': 'application/octet-stream',
+      'content-disposition': `attachment; filename="r_port _1_.html"; filename*=UTF-8''r%C3%A4port%20%221%22.html`,
+      'x-content-type-options': 'nosniff',
+    });
+    const { html } = (await (await world.api(`/api/mailbox/replies/${reply!.id}`)).json()) as {
+      html: string;
+    };
+    expect(html).toContain('Page');
+  });
+
+  it.each([
+    '/api/mailbox/replies/99',
+    '/api/mailbox/replies/99/attachments/0',
+    '/mailbox/tsconfig.json',
+    '/mailbox/..%2fsend.ts',
+  ])('has no %s', async (path) => {
+    await expect(world.api(path)).rejects.toThrow('404');
+  });
+
+  it('serves a page that runs only its own scripts and loads nothing from elsewhere', async () => {
+    const response = await world.api('/');
+    const policy = response.headers.get('content-security-policy') ?? '';
+    expect(policy).toContain("default-src 'none'");
+    expect(policy).toContain("script-src 'self';");
+    const page = await response.text();
+    const urls = [...page.matchAll(/(?:src|href)="([^"#]+)"/g)].map(([, url]) => url ?? '');
+    expect(urls.length).toBeGreaterThan(3);
+    for (const url of urls) {
+      expect(url).not.toMatch(/^(?:https?:)?\/\//);
+      expect((await world.api(`/${url}`)).status).toBe(200);
+    }
+    expect(page).not.toMatch(/<script(?![^>]*src)|\son\w+=/i);
+  });
+});
