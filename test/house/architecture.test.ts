@@ -24,6 +24,7 @@ const sharedFactories: Record<string, string> = {
 const manyExports: Record<string, string> = {
   'src/streams/records.ts': 'the schemas of all records stand side by side',
   'src/streams/stream-store.ts': 'the contract stands in one file, with the types that it speaks of',
+  'src/runner/sandbox/sandbox.ts': 'the contract between the runner and its sandboxes stands in one file',
   'src/runner/tool-api.ts': 'the types that a tool author imports come from one place',
 };
 

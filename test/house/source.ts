@@ -94,8 +94,9 @@ function calleeOf(node: SyntaxNode, text: string): string {
   return `${node.type === 'NewExpression' ? 'new ' : ''}${text.slice(callee.start, callee.end)}`;
 }
 
-/** A string as it is, a template with `*` for what it fills in, null for anything else. */
+/** A string as it is, a template with `*` for what it fills in, a default as itself, null for anything else. */
 function stringOf(node: SyntaxNode): string | null {
+  if (node.type === 'LogicalExpression') return stringOf(node['right'] as SyntaxNode);
   if (node.type === 'Literal') return typeof node['value'] === 'string' ? node['value'] : null;
   if (node.type !== 'TemplateLiteral') return null;
   return (node['quasis'] as { value: { cooked: string } }[]).map(({ value }) => value.cooked).join('*');
