@@ -5,5 +5,9 @@
 import type { Settings } from 'millrace';
 
 export { reverser } from './reverser.ts';
+export { statistics } from './statistics.tsx';
+export { translator } from './translator.ts';
 
-export const settings: Settings = {};
+export const settings: Settings = {
+  translator: { hosts: ['libretranslate.com'], secrets: ['LIBRETRANSLATE_API_KEY'], timeoutMs: 30_000 },
+};

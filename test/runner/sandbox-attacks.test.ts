@@ -58,7 +58,11 @@ const flagrant: [name: string, body: string, reason: FailureReason][] = [
   ['returns a function', 'return () => {};', 'invalid-result'],
   ['returns a symbol', 'return Symbol.iterator;', 'invalid-result'],
   ['returns a cycle', 'const a = []; a.push(a); return a;', 'invalid-result'],
-  ['returns a Proxy that throws', 'return new Proxy({}, { ownKeys() { throw new Error("no") } });', 'invalid-result'],
+  [
+    'returns a Proxy that throws',
+    'return new Proxy({}, { ownKeys() { throw new Error("no") } });',
+    'invalid-result',
+  ],
   ['returns a getter that throws', 'return { get text() { throw new Error("no") } };', 'invalid-result'],
   ['floods its log', 'for (;;) context.log("flood");', 'log-flood'],
   ['floods its log with nothing', 'for (;;) console.log("");', 'log-flood'],

@@ -1,5 +1,5 @@
 /** Tools written in a test, bundled from a folder of their own, and run in a real sandbox. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll } from 'vitest';
@@ -92,4 +92,18 @@ export function useSandbox(options: PoolOptions = { minChildren: 2, maxChildren:
 export function repliesOf(result: RunResult): PlainReply[] | null {
   if (result.status !== 'returned') throw new Error(`${result.reason}: ${result.message}`);
   return result.replies;
+}
+
+/** The sandbox processes of this test file: its worker's own children. */
+export function sandboxPids(): number[] {
+  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ');
+  return children.map(Number).filter((pid) => commandOf(pid).includes('--permission'));
+}
+
+function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+  } catch {
+    return '';
+  }
 }

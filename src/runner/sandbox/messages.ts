@@ -3,6 +3,7 @@
  * schemas go: a tool that breaks out of its isolate speaks through them.
  */
 import { z } from 'zod';
+import { errorMessage } from '../../platform/errors.ts';
 import type { FailureReason, RunLimits, SandboxEmail } from './sandbox.ts';
 
 /** What the guest does in a run: call a tool, or show what the bundle exports. */
@@ -44,6 +45,16 @@ const failureReasons = [
   'log-flood',
   'call-flood',
 ] as const satisfies readonly FailureReason[];
+
+/** What the guest made, if it is JSON of that shape. */
+export function parseGuestJson<T>(schema: z.ZodType<T>, json: string): { data: T } | { fault: string } {
+  try {
+    const parsed = schema.safeParse(JSON.parse(json));
+    return parsed.success ? { data: parsed.data } : { fault: z.prettifyError(parsed.error) };
+  } catch (error) {
+    return { fault: errorMessage(error) };
+  }
+}
 
 const runSchema = z.number().int().nonnegative();
 
@@ -89,4 +100,7 @@ export const plainRepliesSchema = z.nullable(
   ),
 );
 
-export const inspectionSchema = z.strictObject({ functions: z.array(z.string()), settings: z.unknown() });
+export const inspectionSchema = z.strictObject({
+  functions: z.array(z.string()),
+  settings: z.unknown().optional(),
+});

@@ -6,7 +6,6 @@
  * else broke is tried again. The pool keeps a few children warm, grows while work waits, and shrinks again.
  */
 import { availableParallelism } from 'node:os';
-import { z } from 'zod';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
@@ -14,7 +13,7 @@ import { createSandboxChild } from './child-process.ts';
 import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
 import { createFairQueue } from './fair-queue.ts';
 import type { FairQueue } from './fair-queue.ts';
-import { inspectionSchema, plainRepliesSchema } from './messages.ts';
+import { inspectionSchema, parseGuestJson, plainRepliesSchema } from './messages.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
 import type { FailureReason, Inspection, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
@@ -110,9 +109,9 @@ class Pool implements SandboxPool {
     const { logs } = outcome;
     if (outcome.kind !== 'returned')
       return { status: 'failed', ...failureOf(outcome, bundle), logs, durationMs };
-    const replies = plainRepliesSchema.safeParse(JSON.parse(outcome.json));
-    if (replies.success) return { status: 'returned', replies: replies.data, logs, durationMs };
-    const message = `the sandbox answered what is no reply: ${z.prettifyError(replies.error)}`;
+    const parsed = parseGuestJson(plainRepliesSchema, outcome.json);
+    if ('data' in parsed) return { status: 'returned', replies: parsed.data, logs, durationMs };
+    const message = `the sandbox answered what is no reply: ${parsed.fault}`;
     return { status: 'failed', reason: 'invalid-result', message, logs, durationMs };
   }
 
@@ -126,7 +125,9 @@ class Pool implements SandboxPool {
     } as const;
     const { outcome } = await this.#finished(job, signal);
     if (outcome.kind !== 'returned') return { status: 'failed', ...failureOf(outcome, bundle) };
-    return { status: 'inspected', ...inspectionSchema.parse(JSON.parse(outcome.json)) };
+    const parsed = parseGuestJson(inspectionSchema, outcome.json);
+    if ('fault' in parsed) return { status: 'failed', reason: 'invalid-result', message: parsed.fault };
+    return { status: 'inspected', settings: null, ...parsed.data };
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,187 @@
+/** What becomes of a folder of tools: the script, its names and settings, and what is refused. */
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { bundleTools } from '../../src/runner/bundle.ts';
+import { folderWith, repliesOf, useSandbox } from './tool-fixture.ts';
+
+const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
+const build = (files: Record<string, string>, root?: string) =>
+  bundleTools({ directory: folderWith(files), pool: sandbox.pool, ...(root !== undefined && { root }) });
+
+const SECRET = 'a-secret-of-the-host';
+const outside = mkdtempSync(join(tmpdir(), 'millrace-outside-'));
+writeFileSync(join(outside, 'secret.txt'), SECRET);
+writeFileSync(join(outside, 'secret.ts'), `export const secret = '${SECRET}';`);
+writeFileSync(join(outside, 'secret.json'), `"${SECRET}"`);
+afterAll(() => rmSync(outside, { recursive: true }));
+
+it('shows functions as tools, other exports not, and the same code as the same revision', async () => {
+  const source = `
+    export const one = () => 'one';
+    export async function two() { return 'two'; }
+    export { one as 'daily-report' };
+    export default () => 'rest';
+    export const number = 42;
+    export const tests = [];
+    export const settings = { one: { timeoutMs: 500 } };`;
+  const bundle = await build({ 'index.ts': source });
+  expect([...bundle.exports].toSorted()).toEqual(['daily-report', 'default', 'one', 'two']);
+  expect(bundle.settings).toEqual({ one: { timeoutMs: 500 } });
+  expect(bundle.revision).toMatch(/^[0-9a-f]{12}$/);
+  expect((await build({ 'index.ts': source })).revision).toBe(bundle.revision);
+  expect((await build({ 'index.ts': source.replace('42', '43') })).revision).not.toBe(bundle.revision);
+});
+
+it('takes several files, TSX, JSON, and packages of the folder whatever their form', async () => {
+  const bundle = await build({
+    'index.tsx': `
+      import { render } from './lib/render.tsx';
+      import data from './data.json';
+      import legacy from 'legacy';
+      import { modern } from 'modern';
+      export const test = () => ({ html: render([data.name, legacy.name, modern]) });`,
+    'lib/render.tsx': `export const render = (names: string[]) => <ul>{names.map((name) => <li>{name}</li>)}</ul>;`,
+    'data.json': '{"name":"json"}',
+    'node_modules/legacy/package.json': '{"name":"legacy","main":"main.js"}',
+    'node_modules/legacy/main.js': `module.exports = { name: 'legacy' };`,
+    'node_modules/modern/package.json': '{"name":"modern","type":"module","exports":"./modern.js"}',
+    'node_modules/modern/modern.js': `export const modern = 'modern';`,
+  });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([
+    { html: '<ul><li>json</li><li>legacy</li><li>modern</li></ul>' },
+  ]);
+});
+
+it('takes a file in place of a folder, and packages of the repository around the folder', async () => {
+  const root = folderWith({
+    'tools/mail.ts': `import { greet } from 'greet'; import { punctuation } from '../lib.ts';
+      export const test = () => greet + punctuation;`,
+    'lib.ts': `export const punctuation = '!';`,
+    'node_modules/greet/package.json': '{"name":"greet","type":"module","exports":"./greet.js"}',
+    'node_modules/greet/greet.js': `export const greet = 'hello';`,
+  });
+  const directory = join(root, 'tools/mail.ts');
+  await expect(bundleTools({ directory, pool: sandbox.pool })).rejects.toThrow('lies outside of the tools');
+  const bundle = await bundleTools({ directory, pool: sandbox.pool, root });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: 'hello!' }]);
+});
+
+it('ignores a tsconfig and its paths', async () => {
+  const bundle = await build({
+    'index.tsx': `export const test = () => ({ html: <b>{'<'}</b> });`,
+    'tsconfig.json': '{"compilerOptions":{"jsx":"react","jsxFactory":"evil"}}',
+  });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ html: '<b>&lt;</b>' }]);
+});
+
+describe('nothing outside of the folder gets into a bundle', () => {
+  const imports: Record<string, string> = {
+    'a relative path': `import s from '../../../../..${outside}/secret.ts'; export const test = () => s;`,
+    'an absolute path': `import { secret } from '${outside}/secret.ts'; export const test = () => secret;`,
+    'a text by attribute': `import s from '${outside}/secret.txt' with { type: 'text' }; export const test = () => s;`,
+    'JSON by attribute': `import s from '${outside}/secret.json' with { type: 'json' }; export const test = () => s;`,
+    'a URL of a file': `import s from 'file://${outside}/secret.ts'; export const test = () => s;`,
+    'a required file': `export const test = () => require('${outside}/secret.json');`,
+    'a dynamic import': `export const test = () => import('${outside}/secret.ts');`,
+    'a link to a file': `import { secret } from './link.ts'; export const test = () => secret;`,
+    'a link to a folder': `import { secret } from './folder/secret.ts'; export const test = () => secret;`,
+    'a package that is a link': `import { secret } from 'linked'; export const test = () => secret;`,
+    'a package that points out': `import { secret } from 'pointing'; export const test = () => secret;`,
+    'our own packages': `import { pino } from 'pino'; export const test = () => pino;`,
+    'our own sources': `import { systemClock } from '${process.cwd()}/src/platform/clock.ts'; export const test = () => systemClock;`,
+    'a module of Node': `import fs from 'node:fs'; export const test = () => fs.readFileSync('/etc/passwd');`,
+    'a glob': `export const test = (email) => import(\`../../../../..${outside}/\${email.text}.json\`);`,
+  };
+  it.each(Object.entries(imports))('%s', async (_name, source) => {
+    const folder = folderWith({
+      'index.ts': source,
+      'node_modules/linked/package.json': '{"name":"linked","main":"secret.ts"}',
+      'node_modules/pointing/package.json': `{"name":"pointing","main":"../../../..${outside}/secret.ts"}`,
+    });
+    rmSync(join(folder, 'node_modules/linked'), { recursive: true });
+    symlinkSync(outside, join(folder, 'node_modules/linked'));
+    symlinkSync(join(outside, 'secret.ts'), join(folder, 'link.ts'));
+    symlinkSync(outside, join(folder, 'folder'));
+    await expect(bundleTools({ directory: folder, pool: sandbox.pool })).rejects.toMatchObject({
+      kind: 'invalid',
+      code: 'tools.build_failed',
+      message: expect.not.stringContaining(SECRET),
+    });
+  });
+});
+
+describe('is refused, with what is wrong and where', () => {
+  const faults: [name: string, files: Record<string, string>, message: RegExp][] = [
+    ['a syntax error', { 'index.ts': 'export const a = () => 1;\nexport const b = (;' }, /^index\.ts:2:19: /],
+    [
+      'a missing file',
+      { 'index.ts': `import './lib.ts';` },
+      /^index\.ts:1:8: Could not resolve "\.\/lib\.ts"/,
+    ],
+    ['a module of Node', { 'index.ts': `import 'node:fs';` }, /^index\.ts:1:8: .*node:fs/],
+    ['no index', { 'readme.md': '' }, /^there is no index\.ts or index\.tsx in /],
+    ['an error at the top level', { 'index.ts': 'export {};\nnull!.x;' }, /TypeError: .*\(index\.ts:2:7\)$/],
+    ['a loop at the top level', { 'index.ts': 'for (;;);' }, /longer than 5000 ms/],
+    ['a tool named settings', { 'index.ts': 'export const settings = () => 1;' }, /^settings: not a name/],
+    [
+      'a bundle that is too big',
+      { 'index.ts': `export const a = '${'x'.repeat(5_300_000)}';` },
+      /at most 5242880/,
+    ],
+  ];
+  it.each(faults)('%s', async (_name, files, message) => {
+    const fault = { kind: 'invalid', code: 'tools.build_failed', message: expect.stringMatching(message) };
+    await expect(build(files)).rejects.toMatchObject(fault);
+  });
+
+  it('top-level await, which a script has not', async () => {
+    await expect(build({ 'index.ts': 'await null; export {};' })).rejects.toThrow(
+      /^index\.ts:1:1: Top-level await/,
+    );
+  });
+});
+
+describe('settings', () => {
+  const faults: [settings: string, message: string][] = [
+    ['{ test: { timeout: 5 } }', 'settings.test: Unrecognized key: "timeout"'],
+    ['{ test: { timeoutMs: "5" } }', 'settings.test.timeoutMs: '],
+    ['{ test: { timeoutMs: 300_001 } }', 'settings.test.timeoutMs: '],
+    ['{ test: { memoryLimitMb: 4096 } }', 'settings.test.memoryLimitMb: '],
+    ['{ test: { hosts: "example.com" } }', 'settings.test.hosts: '],
+    ['{ test: { hosts: ["example.com/path"] } }', 'settings.test.hosts.0: expected a host'],
+    ['{ test: { hosts: ["*.example.com"] } }', 'settings.test.hosts.0: expected a host'],
+    ['{ test: { hosts: ["ftp://example.com"] } }', 'settings.test.hosts.0: expected a host'],
+    ['{ test: { hosts: ["a@example.com"] } }', 'settings.test.hosts.0: expected a host'],
+    ['{ test: { secrets: ["lower"] } }', 'settings.test.secrets.0: expected a name'],
+    ['{ tset: {} }', 'settings.tset: there is no exported function of this name'],
+    ['"none"', 'settings: '],
+    ['[]', 'settings: '],
+    ['{ get test() { throw new Error("no") } }', 'evaluating the tools: '],
+  ];
+  it.each(faults)('%s names the key at fault', async (settings, message) => {
+    const source = `export const test = () => 'x'; export const settings = ${settings};`;
+    await expect(build({ 'index.ts': source })).rejects.toMatchObject({
+      kind: 'invalid',
+      message: expect.stringContaining(message),
+    });
+  });
+
+  it('names every fault at once', async () => {
+    const source = `export const test = () => 'x';
+      export const settings = { test: { timeoutMs: 0, hosts: ['?'] }, other: {} };`;
+    await expect(build({ 'index.ts': source })).rejects.toThrow(/hosts\.0.*timeoutMs.*settings\.other/s);
+  });
+});
+
+it('a folder that is itself a link is taken as what it leads to', async () => {
+  const folder = folderWith({
+    'real/index.ts': `import './other.ts'; export const test = () => 'x';`,
+    'real/other.ts': '',
+  });
+  mkdirSync(join(folder, 'a'));
+  symlinkSync(join(folder, 'real'), join(folder, 'a/link'));
+  const bundle = await bundleTools({ directory: join(folder, 'a/link'), pool: sandbox.pool });
+  expect(bundle.exports).toEqual(['test']);
+});

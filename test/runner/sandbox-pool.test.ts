@@ -1,0 +1,145 @@
+/** Who runs when: fairness, isolation of runs from one another, and the ends of a pool. */
+import { describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
+import type { Capability } from '../../src/runner/sandbox/sandbox.ts';
+import { email, limits, repliesOf, sandboxPids, useSandbox } from './tool-fixture.ts';
+
+const sandbox = useSandbox({ minChildren: 2, maxChildren: 2 });
+
+/** A capability that answers when the test says so, and says when it was asked. */
+function gate(): { capability: Capability; asked: Promise<void>; open: () => void; signals: AbortSignal[] } {
+  const asked = Promise.withResolvers<void>();
+  const opened = Promise.withResolvers<void>();
+  const signals: AbortSignal[] = [];
+  return {
+    asked: asked.promise,
+    open: opened.resolve,
+    signals,
+    capability: async (_argument, signal) => {
+      signals.push(signal);
+      asked.resolve();
+      await opened.promise;
+      return { value: { status: 200, headers: [] } };
+    },
+  };
+}
+
+const waits = `await context.fetch('https://example.com'); return 'waited';`;
+
+it('a tool that spins delays nobody: another inbox is answered beside it', async () => {
+  const spinning = sandbox.runBody('for (;;);', {
+    fairnessKey: 'spinning',
+    limits: { ...limits, timeoutMs: 1_500 },
+  });
+  let isSpinning = true;
+  void spinning.then(() => (isSpinning = false));
+  const others = await Promise.all(
+    Array.from({ length: 5 }, () => sandbox.runBody('return "quick";', { fairnessKey: 'quick' })),
+  );
+  expect(others.map(repliesOf)).toEqual(Array(5).fill([{ text: 'quick' }]));
+  expect(isSpinning).toBe(true);
+  expect(await spinning).toMatchObject({ reason: 'timeout' });
+});
+
+it('one inbox cannot take every child, however much waits in it', async () => {
+  const held = gate();
+  const bundle = await sandbox.bundle(`export const slow = async (email, context) => { ${waits} };
+    export const quick = () => 'quick';`);
+  const slow = Array.from({ length: 10 }, () =>
+    sandbox.run(bundle, {
+      exportName: 'slow',
+      fairnessKey: 'slow',
+      capabilities: { fetch: held.capability },
+    }),
+  );
+  await held.asked;
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'quick', fairnessKey: 'quick' }))).toEqual([
+    { text: 'quick' },
+  ]);
+  expect(held.signals).toHaveLength(1);
+  held.open();
+  expect((await Promise.all(slow)).map(repliesOf)).toEqual(Array(10).fill([{ text: 'waited' }]));
+});
+
+it('a child that is killed from outside costs its run nothing but time', async () => {
+  const held = gate();
+  const run = sandbox.runBody(waits, { capabilities: { fetch: held.capability } });
+  await held.asked;
+  const before = sandboxPids();
+  for (const pid of before) process.kill(pid, 'SIGKILL');
+  held.open();
+  expect(repliesOf(await run)).toEqual([{ text: 'waited' }]);
+  expect(held.signals).toHaveLength(2);
+  expect(sandboxPids().some((pid) => before.includes(pid))).toBe(false);
+});
+
+it('a run whose process is killed again and again is given up', async () => {
+  const kill: Capability = async () => {
+    for (const pid of sandboxPids()) process.kill(pid, 'SIGKILL');
+    return { value: { status: 200, headers: [] } };
+  };
+  const result = await sandbox.runBody(`${waits} for (;;);`, { capabilities: { fetch: kill } });
+  expect(result).toMatchObject({
+    status: 'failed',
+    reason: 'crashed',
+    message: expect.stringContaining('outside'),
+  });
+});
+
+it('a signal to the group of processes leaves the draining to the parent', async () => {
+  const held = gate();
+  const run = sandbox.runBody(waits, { capabilities: { fetch: held.capability } });
+  await held.asked;
+  for (const pid of sandboxPids()) {
+    process.kill(pid, 'SIGTERM');
+    process.kill(pid, 'SIGINT');
+  }
+  held.open();
+  expect(repliesOf(await run)).toEqual([{ text: 'waited' }]);
+});
+
+describe('a caller that gives up', () => {
+  it('gets the reason of its signal, while running', async () => {
+    const held = gate();
+    const controller = new AbortController();
+    const { capability } = held;
+    const run = sandbox.runBody(waits, { signal: controller.signal, capabilities: { fetch: capability } });
+    await held.asked;
+    controller.abort(new Error('draining'));
+    await expect(run).rejects.toThrow('draining');
+    expect(repliesOf(await sandbox.runBody('return "next";'))).toEqual([{ text: 'next' }]);
+    expect(held.signals[0]?.aborted).toBe(true);
+  });
+
+  it('gets it before anything ran', async () => {
+    const signal = AbortSignal.abort(new Error('stopped'));
+    await expect(sandbox.runBody('return "x";', { signal })).rejects.toThrow('stopped');
+  });
+});
+
+it('a pool that is closed takes nothing, twice, and leaves no process', async () => {
+  const pool = createSandboxPool(
+    { clock: systemClock, log: createLog('silent') },
+    { minChildren: 1, maxChildren: 1 },
+  );
+  const bundle = await sandbox.bundle(`export const test = async () => { for (;;); };`);
+  const before = sandboxPids();
+  await pool.start();
+  const request = { bundle, exportName: 'test', fairnessKey: 'x', secrets: {}, limits, capabilities: {} };
+  const runs = [1, 2].map(() => pool.run({ ...request, email, signal: new AbortController().signal }));
+  const settled = Promise.allSettled(runs);
+  const own = sandboxPids().filter((pid) => !before.includes(pid));
+  expect(own).toHaveLength(1);
+  await pool.close();
+  await pool.close();
+  for (const result of await settled) {
+    expect(result).toMatchObject({
+      status: 'rejected',
+      reason: { code: 'sandbox.closed', kind: 'transient' },
+    });
+  }
+  expect(sandboxPids()).not.toContain(own[0]);
+  await expect(pool.start()).rejects.toMatchObject({ code: 'sandbox.closed' });
+});
