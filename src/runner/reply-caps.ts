@@ -8,6 +8,7 @@
  *
  * The counts are a view of the stream `runs/<name>`: `restore` reads them back at start.
  */
+import { normaliseAddress } from '../mail/address.ts';
 import { baseSubject } from '../mail/thread.ts';
 import type { ParsedEmail } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -68,11 +69,6 @@ export function createReplyCaps(
     if (counted.size > MAX_COUNTED) counted.delete(counted.keys().next().value!);
   }
 
-  const keysOf = (email: ParsedEmail, recipient: string): CapKeys => ({
-    sender: `sender ${recipient}`,
-    thread: `thread ${threadOf(email, recipient)}`,
-  });
-
   return {
     exceeded(email, recipient) {
       const keys = keysOf(email, recipient);
@@ -110,4 +106,9 @@ function threadOf(email: ParsedEmail, recipient: string): string {
   const base = baseSubject(email.subject);
   const isReply = base.length !== email.subject.trim().length;
   return isReply || email.messageId === null ? `${recipient} ${base}` : email.messageId;
+}
+
+function keysOf(email: ParsedEmail, recipient: string): CapKeys {
+  const sender = normaliseAddress(recipient) ?? recipient;
+  return { sender: `sender ${sender}`, thread: `thread ${threadOf(email, sender)}` };
 }

@@ -72,6 +72,12 @@ describe('reply caps', () => {
     expect(answered(many(50, (i) => ({ messageId: `<${i}@x>`, subject: `news ${i}` })))).toBe(20);
   });
 
+  it('take addresses that differ in case for one sender', () => {
+    const caps = createReplyCaps({ store, clock }, options);
+    for (let i = 0; i < 20; i++) caps.count(email({ messageId: `<${i}@x>` }), 'Ann@sender.example');
+    expect(caps.exceeded(email({}), 'aNN@sender.example')).toBe('sender-cap');
+  });
+
   it('do not take fresh mails with one subject for a thread', () => {
     expect(answered(many(15, (i) => ({ messageId: `<${i}@x>` })))).toBe(15);
   });

@@ -1,0 +1,248 @@
+/**
+ * The composition root: the only place that constructs across folders. Configuration in, services out.
+ */
+import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { Hono } from 'hono';
+import { adminAuth } from './admin/admin-auth.ts';
+import { writeDaemonFile } from './admin/daemon-file.ts';
+import { createLocalMail } from './admin/local-mail.ts';
+import { createMailboxRoutes } from './admin/mailbox-routes.ts';
+import { createMailboxView } from './admin/mailbox-view.ts';
+import type { MailboxView } from './admin/mailbox-view.ts';
+import { startHttpServer } from './ingest/http-server.ts';
+import { createReceive } from './ingest/receive.ts';
+import type { InboundProvider } from './ingest/receive.ts';
+import { createResendInbound } from './ingest/resend-inbound.ts';
+import { createWebhookRoute } from './ingest/webhook.ts';
+import { createFindSent } from './outbox/find-sent.ts';
+import { createMailboxOutbound } from './outbox/mailbox-outbound.ts';
+import { createOutbox, leavesDoubt, outboxLane } from './outbox/outbox.ts';
+import type { OutboundProvider } from './outbox/outbox.ts';
+import { createResendOutbound } from './outbox/resend-outbound.ts';
+import type { Clock } from './platform/clock.ts';
+import type { Config, Role, Secrets } from './platform/config.ts';
+import { MillraceError } from './platform/errors.ts';
+import { createServices } from './platform/lifecycle.ts';
+import type { Service, Services } from './platform/lifecycle.ts';
+import type { Log } from './platform/log.ts';
+import { createRateGate } from './platform/rate-gate.ts';
+import type { RateGate } from './platform/rate-gate.ts';
+import { bundleTools } from './runner/bundle.ts';
+import { createReplyCaps, defaultReplyCaps } from './runner/reply-caps.ts';
+import { createRunner } from './runner/runner.ts';
+import { createSandboxPool } from './runner/sandbox/pool.ts';
+import { createToolSet } from './runner/tool-set.ts';
+import { createLiveTools } from './streams/live-tools.ts';
+import type { LiveTools } from './streams/live-tools.ts';
+import { openLocalStore } from './streams/local-store.ts';
+import { retentionFor, streamNames } from './streams/records.ts';
+import { openS2Store } from './streams/s2-store.ts';
+import { createStage } from './streams/stage.ts';
+import type { StageOptions } from './streams/stage.ts';
+import type { StreamStore } from './streams/stream-store.ts';
+
+export interface AppDeps {
+  config: Config;
+  secrets: Secrets;
+  clock: Clock;
+  log: Log;
+  /** What this process does; default: everything. */
+  roles: readonly Role[];
+}
+
+export interface App extends AsyncDisposable {
+  /** Where a person looks: the local mailbox's page with its token; null where this process has none. */
+  readonly link: string | null;
+  /** Where it listens, or null for a role without HTTP. */
+  readonly url: string | null;
+  /** Works until the signal is aborted. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+const DRAIN_MS = 8_000;
+
+/** Opens the store, listens, and is ready to run. */
+export async function createApp(deps: AppDeps): Promise<App> {
+  const { config, secrets, clock, log, roles } = deps;
+  const stack = new AsyncDisposableStack();
+  mkdirSync(config.dataDir, { recursive: true });
+  const store = await openStore(deps);
+  stack.defer(() => store.close());
+  const gate = createRateGate(clock);
+  const liveTools = createLiveTools({ store, log });
+  const services: Service[] = [];
+  if (roles.includes('ingest')) services.push(...receiveServices(deps, { store, gate, liveTools }));
+  if (roles.includes('runner')) services.push(...runnerServices(deps, { store, stack }));
+  if (roles.includes('outbox')) services.push(outboxService(deps, { store, gate }));
+  const view = config.resend === null && roles.includes('ingest') ? createMailboxView({ store, log }) : null;
+  if (view) services.push({ name: 'mailbox', run: (signal) => view.run(signal) });
+  const running = createServices({ clock, log }, services);
+  let url: string | null = null;
+  const token = secrets.adminToken?.reveal() ?? clock.uuid();
+  if (roles.includes('ingest')) {
+    const app = routes(deps, { store, liveTools, running, token, view });
+    const server = await startHttpServer({ fetch: app.fetch, host: config.host, port: config.port, log });
+    stack.defer(() => server.close(DRAIN_MS));
+    url = server.url;
+    writeDaemonFile(config.dataDir, { url, token, pid: process.pid });
+  }
+  return {
+    url,
+    link: url !== null && config.resend === null ? `${url}/?token=${encodeURIComponent(token)}` : null,
+    run: (signal) => running.run(signal),
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  };
+}
+
+async function openStore({ config, secrets, clock, log }: AppDeps): Promise<StreamStore> {
+  const retention = retentionFor(config.retentionDays);
+  if (config.streams.kind === 'local')
+    return openLocalStore({ clock, log }, { directory: config.dataDir, retentionFor: retention });
+  const { basin, accountEndpoint, basinEndpoint } = config.streams;
+  return openS2Store(
+    { clock, log },
+    {
+      basin,
+      accessToken: secrets.s2AccessToken!.reveal(),
+      ...(accountEndpoint === null ? {} : { accountEndpoint }),
+      ...(basinEndpoint === null ? {} : { basinEndpoint }),
+      retentionFor: retention,
+    },
+  );
+}
+
+/** A stage is made anew at each start of its service: what it knows is on its journal. */
+function stageService(deps: { store: StreamStore; clock: Clock; log: Log }, options: StageOptions): Service {
+  return { name: options.name, run: (signal) => createStage(deps, options).run(signal) };
+}
+
+function receiveServices(
+  { config, secrets, clock, log }: AppDeps,
+  parts: { store: StreamStore; gate: RateGate; liveTools: LiveTools },
+): Service[] {
+  const { store, gate, liveTools } = parts;
+  const inbound: InboundProvider = config.resend
+    ? createResendInbound(
+        { clock, gate },
+        {
+          apiKey: secrets.resendApiKey!.reveal(),
+          ...(config.resend.baseUrl === null ? {} : { baseUrl: config.resend.baseUrl }),
+        },
+      )
+    : noInbound;
+  return [
+    { name: 'live-tools', run: (signal) => liveTools.run(signal) },
+    stageService(
+      { store, clock, log },
+      {
+        name: 'receive',
+        source: streamNames.events,
+        journal: streamNames.received,
+        concurrency: 16,
+        handle: createReceive({ store, inbound, tools: liveTools }, { domains: config.domains }),
+        backoff: { baseMs: 500, maxMs: 60_000 },
+        maxAttempts: 5_000,
+      },
+    ),
+  ];
+}
+
+/** The local mailbox puts the content there before the event: nobody need be asked for it. */
+const noInbound: InboundProvider = {
+  rawMessage: (emailId) =>
+    Promise.reject(
+      new MillraceError('permanent', 'receive.no_content', `the local mailbox has no mail ${emailId}`),
+    ),
+};
+
+function runnerServices(
+  { config, secrets, clock, log }: AppDeps,
+  { store, stack }: { store: StreamStore; stack: AsyncDisposableStack },
+): Service[] {
+  const pool = createSandboxPool({ clock, log }, {});
+  stack.defer(() => pool.close());
+  const tools = createToolSet(
+    { store, clock, log, build: (directory) => bundleTools({ directory, pool }) },
+    { directory: config.tools.path },
+  );
+  const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
+  const caps = createReplyCaps({ store, clock }, defaultReplyCaps);
+  const runner = createRunner(
+    { store, pool, tools, caps, clock, log, toolSecrets },
+    { domains: config.domains, concurrency: 4 * availableParallelism() },
+  );
+  return [
+    { name: 'tools', run: (signal) => tools.run(signal) },
+    { name: 'runner', run: (signal) => runner.run(signal) },
+  ];
+}
+
+function outboundProvider(
+  { config, secrets, clock, log }: AppDeps,
+  { store, gate }: { store: StreamStore; gate: RateGate },
+): OutboundProvider {
+  if (!config.resend) return createMailboxOutbound({ store, clock, log });
+  const baseUrl = config.resend.baseUrl === null ? {} : { baseUrl: config.resend.baseUrl };
+  const sending = createResendOutbound(
+    { clock, gate },
+    { apiKey: secrets.resendSendingKey!.reveal(), ...baseUrl },
+  );
+  // Looking up what was sent needs a key that may read.
+  const readingKey = secrets.resendApiKey ?? secrets.resendSendingKey!;
+  return {
+    ...sending,
+    findSent: createFindSent({ clock, gate }, { apiKey: readingKey.reveal(), ...baseUrl }),
+  };
+}
+
+function outboxService(deps: AppDeps, { store, gate }: { store: StreamStore; gate: RateGate }): Service {
+  const { clock, log } = deps;
+  const outbound = outboundProvider(deps, { store, gate });
+  return stageService(
+    { store, clock, log },
+    {
+      name: 'outbox',
+      source: streamNames.outbox,
+      journal: streamNames.sent,
+      concurrency: 16,
+      laneOf: outboxLane,
+      handle: createOutbox({ store, outbound, clock }),
+      recordsAttempts: true,
+      leavesDoubt,
+      backoff: { baseMs: 1_000, maxMs: 300_000 },
+      maxAttempts: 2_000,
+    },
+  );
+}
+
+interface RouteParts {
+  store: StreamStore;
+  liveTools: LiveTools;
+  running: Services;
+  /** Of the local mailbox, where there is one. */
+  view: MailboxView | null;
+  token: string;
+}
+
+function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Hono {
+  const { store, liveTools, running, view, token } = parts;
+  const app = new Hono();
+  app.get('/healthz', (context) => {
+    const services = running.health();
+    const isHealthy = services.every(({ isRunning }) => isRunning);
+    return context.json({ status: isHealthy ? 'ok' : 'degraded', services }, isHealthy ? 200 : 503);
+  });
+  if (config.resend) {
+    const events = store.stream(streamNames.events);
+    const webhookSecrets = secrets.resendWebhookSecrets.map((secret) => secret.reveal());
+    app.route('/', createWebhookRoute({ events, clock, log }, { secrets: webhookSecrets }));
+  }
+  if (view) {
+    const localMail = createLocalMail({ store, clock, log }, { domains: config.domains });
+    const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
+    app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));
+    app.route('/', createMailboxRoutes({ store, localMail, view, inboxes, clock, log }));
+  }
+  return app;
+}

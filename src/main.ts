@@ -1,0 +1,69 @@
+/**
+ * The command line: a role or a subcommand → configuration → app → run until a signal.
+ */
+import { Command, InvalidArgumentError } from 'commander';
+import { sendFile } from './admin/send.ts';
+import { createApp } from './app.ts';
+import { systemClock } from './platform/clock.ts';
+import { loadConfig } from './platform/config.ts';
+import type { Role } from './platform/config.ts';
+import { MillraceError } from './platform/errors.ts';
+import { createLog } from './platform/log.ts';
+
+const roles: readonly Role[] = ['ingest', 'runner', 'outbox'];
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+function parseRole(value: string): Role {
+  const role = roles.find((name) => name === value);
+  if (!role) throw new InvalidArgumentError(`It is one of ${roles.join(', ')}.`);
+  return role;
+}
+
+async function serve({ only }: { only?: Role }): Promise<void> {
+  const { config, secrets } = loadConfig(only === undefined ? {} : { only });
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
+  const log = createLog(config.logLevel);
+  await using app = await createApp({
+    config,
+    secrets,
+    clock: systemClock,
+    log,
+    roles: only === undefined ? roles : [only],
+  });
+  if (app.link !== null) say(`\n  Write to your tools here:  ${app.link}\n`);
+  else if (app.url !== null)
+    say(
+      `\n  Millrace answers mail to ${config.domains.join(', ')}. Webhooks: ${config.publicUrl ?? app.url}/webhooks/resend\n`,
+    );
+  log.info(
+    { url: app.url, domains: config.domains, streams: config.streams.kind, only: only ?? 'all' },
+    'daemon.started',
+  );
+  await app.run(stop.signal);
+  log.info('daemon.stopped');
+}
+
+const program = new Command('millrace').description('Runs your functions on incoming email.');
+
+program
+  .command('serve')
+  .description('run the daemon; without RESEND_API_KEY, with the local mailbox')
+  .option('--only <role>', `one role of it: ${roles.join(', ')}`, parseRole)
+  .action(serve);
+
+program
+  .command('send')
+  .description('hand a mail to the local mailbox of the running daemon and print what comes back')
+  .argument('<file>', 'a message in a file (.eml)')
+  .option('--to <address>', 'the inbox that it is for (default: its To)')
+  .option('--no-wait', 'do not wait for the answer')
+  .action(sendFile);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof MillraceError)) throw error;
+  process.stderr.write(`millrace: ${error.message}\n${error.hint === undefined ? '' : `${error.hint}\n`}`);
+  process.exitCode = error.kind === 'invalid' ? 2 : 1;
+}

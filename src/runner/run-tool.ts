@@ -1,0 +1,176 @@
+/**
+ * Running a tool on one inbox record: the handler of a runner's stage. Its journal is `runs/<name>`.
+ *
+ * Guard → caps → sandbox → frozen provider requests on `outbox`. A mail that may not be answered is settled
+ * as skipped with the reason and its tool does not run; a tool that fails parks that mail alone. The key of a
+ * request is derived from its cause (inbox, number, effect, email), so that a repeated run names the same.
+ */
+import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
+import { noReplyReason } from '../mail/guard.ts';
+import { attachmentBytes, parseMessage } from '../mail/message.ts';
+import { replyRecipient } from '../mail/recipient.ts';
+import { composeReply } from '../mail/reply.ts';
+import { threadKey } from '../mail/thread.ts';
+import type { Clock } from '../platform/clock.ts';
+import { MillraceError } from '../platform/errors.ts';
+import { readBlob, writeBlob } from '../streams/blob.ts';
+import { inboxRecordSchema, jsonRecord, parseJsonRecord, streamNames } from '../streams/records.ts';
+import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
+import { fingerprint } from '../streams/settled-keys.ts';
+import type { Attempt, Outcome, Output } from '../streams/stage.ts';
+import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
+import { createCapabilities } from './capabilities.ts';
+import type { ReplyCaps } from './reply-caps.ts';
+import type { PlainReply, RunRequest, SandboxPool } from './sandbox/sandbox.ts';
+import { settingsFor } from './tool-settings.ts';
+import type { ToolRevision, ToolSet } from './tool-set.ts';
+
+export interface RunToolDeps {
+  store: StreamStore;
+  pool: SandboxPool;
+  tools: ToolSet;
+  caps: ReplyCaps;
+  clock: Clock;
+  /** The values of the secrets that tools may be granted, by name. */
+  toolSecrets: Readonly<Record<string, string>>;
+}
+
+/** Of one run: what it gives back (the provider takes 40 MB), and what it logs. */
+const OUTPUT_LIMITS = { maxResultBytes: 42 * 1024 * 1024, maxLogBytes: 64 * 1024 };
+/** A request above this goes into a stream of its own. */
+const MAX_INLINE_REQUEST_BYTES = 700 * 1024;
+/** The tag under which the provider can be asked for a request: see `outbox.ts`. */
+const KEY_TAG = 'millrace_key';
+
+/** The handler for one inbox. */
+export function createRunTool(
+  deps: RunToolDeps,
+  options: { inbox: string; domains: readonly string[] },
+): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
+  const { store, pool, tools, caps } = deps;
+  const { domains } = options;
+
+  async function handle(record: StreamRecord, attempt: Attempt): Promise<Outcome> {
+    const mail = parseJsonRecord(inboxRecordSchema, record);
+    const { revision, exportName } = await toolFor(attempt.signal);
+    const base = { emailId: mail.emailId, revision: revision.revision };
+    if (exportName === undefined) {
+      throw new MillraceError(
+        'permanent',
+        'tool.missing',
+        `no tool serves ${options.inbox} in revision ${revision.revision}`,
+        {
+          hint: 'Bring the tool back, then redrive the dead letter.',
+        },
+      );
+    }
+    const email = mail.complete ? mail.email : await parseMessage(await rawMessage(mail, attempt.signal));
+    const recipient = replyRecipient(email, domains);
+    const guarded = noReplyReason(email, { domains, address: mail.address });
+    if (guarded !== null || recipient === null)
+      return { kind: 'skipped', reason: guarded ?? 'no-recipient', facts: base };
+    const capped = caps.exceeded(email, recipient);
+    if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
+
+    const result = await pool.run(runRequest({ mail, email, revision, exportName, signal: attempt.signal }));
+    const facts = { ...base, logs: result.logs, toolMs: result.durationMs };
+    if (result.status === 'failed') {
+      const error = new MillraceError('permanent', `tool.${result.reason}`, result.message);
+      return { kind: 'dead-letter', reason: error.code, error, facts };
+    }
+    const { outputs, skipped } = await freeze({
+      replies: result.replies ?? [],
+      mail,
+      email,
+      seqNum: record.seqNum,
+    });
+    if (outputs.length === 0) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', facts };
+    return {
+      kind: 'done',
+      outputs,
+      facts: { ...facts, to: recipient, effects: outputs.length, caps: caps.count(email, recipient) },
+    };
+  }
+
+  async function toolFor(
+    signal: AbortSignal,
+  ): Promise<{ revision: ToolRevision; exportName: string | undefined }> {
+    const revision = await tools.live(signal);
+    return { revision, exportName: revision.toolOf.get(options.inbox) };
+  }
+
+  const rawMessage = (mail: InboxRecord, signal: AbortSignal): Promise<Uint8Array> =>
+    readBlob(store, mail.raw, signal);
+
+  function runRequest(run: {
+    mail: InboxRecord;
+    email: ParsedEmail;
+    revision: ToolRevision;
+    exportName: string;
+    signal: AbortSignal;
+  }): RunRequest {
+    const { mail, email, revision, exportName, signal } = run;
+    const settings = settingsFor(revision.bundle.settings, exportName);
+    const readAttachment = async (index: number): Promise<Uint8Array> =>
+      attachmentBytes(await rawMessage(mail, signal), index);
+    return {
+      bundle: revision.bundle,
+      exportName,
+      email: { id: mail.emailId, inbox: mail.inbox, tag: mail.tag, ...email },
+      limits: { ...OUTPUT_LIMITS, timeoutMs: settings.timeoutMs, memoryLimitMb: settings.memoryLimitMb },
+      ...createCapabilities({ settings, secrets: deps.toolSecrets, attachmentBytes: readAttachment }),
+      fairnessKey: options.inbox,
+      signal,
+    };
+  }
+
+  async function freeze(made: {
+    replies: readonly PlainReply[];
+    mail: InboxRecord;
+    email: ParsedEmail;
+    seqNum: number;
+  }): Promise<{ outputs: Output[]; skipped: string | null }> {
+    const { mail, email, seqNum } = made;
+    const outputs: Output[] = [];
+    let skipped: string | null = null;
+    for (const [effect, reply] of made.replies.entries()) {
+      const composed = composeReply({ email, inbox: mail.inbox, inboxAddress: mail.address, domains, reply });
+      if (composed.request === null) {
+        skipped = composed.skipped;
+        continue;
+      }
+      const idempotencyKey = `${encodeURIComponent(options.inbox)}/${seqNum}/${effect}/${mail.emailId}`;
+      const request: ProviderRequest = {
+        ...composed.request,
+        tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }],
+      };
+      const frozen: OutboxRecord = {
+        kind: 'request',
+        version: 1,
+        idempotencyKey,
+        cause: { inbox: options.inbox, seqNum, effect, emailId: mail.emailId },
+        thread: `${options.inbox}/${threadKey(email)}`,
+        notBefore: null,
+        request: await requestOrBlob(request, idempotencyKey),
+      };
+      outputs.push({ stream: streamNames.outbox, record: jsonRecord(frozen, idempotencyKey) });
+    }
+    return { outputs, skipped };
+  }
+
+  async function requestOrBlob(
+    request: ProviderRequest,
+    idempotencyKey: string,
+  ): Promise<OutboxRecord['request']> {
+    const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
+    if (bytes.length <= MAX_INLINE_REQUEST_BYTES) return request;
+    return { blob: await writeBlob(store.stream(streamNames.request(idempotencyKey)), bytes) };
+  }
+
+  return handle;
+}
+
+/** Mail of one conversation is handled in order. */
+export function inboxLane(record: StreamRecord): string | null {
+  return threadKey(parseJsonRecord(inboxRecordSchema, record).email);
+}

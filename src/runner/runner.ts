@@ -1,0 +1,102 @@
+/**
+ * The runner: one stage for each inbox that is served or holds mail, all sharing one pool of sandboxes.
+ * An inbox whose tool is gone keeps its stage: its mail is parked as `tool.missing`, not forgotten.
+ */
+import type { Log } from '../platform/log.ts';
+import { streamNames } from '../streams/records.ts';
+import { createStage } from '../streams/stage.ts';
+import type { Stage } from '../streams/stage.ts';
+import type { RunToolDeps } from './run-tool.ts';
+import { createRunTool, inboxLane } from './run-tool.ts';
+
+export interface RunnerOptions {
+  domains: readonly string[];
+  /** Runs of one inbox at once. */
+  concurrency: number;
+}
+
+export interface Runner {
+  /** Works until the signal is aborted; rejects when a stage must not go on. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** Inboxes that are looked after at all: each costs a stage. */
+const MAX_INBOXES = 1000;
+
+export function createRunner(deps: RunToolDeps & { log: Log }, options: RunnerOptions): Runner {
+  const { store, tools, caps, clock, log } = deps;
+  const stages = new Map<string, Stage>();
+
+  async function start(inbox: string, signal: AbortSignal): Promise<void> {
+    await caps.restore(inbox, signal);
+    const stage = createStage(
+      { store, clock, log },
+      {
+        name: `runner/${inbox}`,
+        source: streamNames.inbox(inbox),
+        journal: streamNames.runs(inbox),
+        concurrency: options.concurrency,
+        laneOf: inboxLane,
+        handle: createRunTool(deps, { inbox, domains: options.domains }),
+        backoff: { baseMs: 500, maxMs: 300_000 },
+        maxAttempts: 50,
+      },
+    );
+    stages.set(inbox, stage);
+    await stage.run(signal);
+  }
+
+  async function inboxesWithMail(signal: AbortSignal): Promise<string[]> {
+    const names: string[] = [];
+    for (let startAfter: string | undefined; names.length < MAX_INBOXES;) {
+      const page = await store.list({
+        prefix: streamNames.inboxPrefix,
+        ...(startAfter === undefined ? {} : { startAfter }),
+        signal,
+      });
+      names.push(...page.names);
+      startAfter = page.names.at(-1);
+      if (!page.hasMore || startAfter === undefined) break;
+    }
+    return names
+      .filter((name) => name !== streamNames.unrouted)
+      .map((name) => name.slice(streamNames.inboxPrefix.length));
+  }
+
+  return {
+    async run(signal) {
+      const failed = new AbortController();
+      const all = AbortSignal.any([signal, failed.signal]);
+      const running: Promise<void>[] = [];
+      const ensure = (inboxes: Iterable<string>): void => {
+        for (const inbox of inboxes) {
+          if (started.has(inbox)) continue;
+          if (started.size >= MAX_INBOXES) {
+            log.error({ inbox, limit: MAX_INBOXES }, 'runner.too_many_inboxes');
+            continue;
+          }
+          started.add(inbox);
+          running.push(start(inbox, all).catch((error: unknown) => failed.abort(error)));
+        }
+      };
+      const started = new Set<string>();
+      const unsubscribe = tools.onLive((revision) => ensure(revision.toolOf.keys()));
+      try {
+        ensure((await tools.live(all)).toolOf.keys());
+        ensure(await inboxesWithMail(all));
+        await aborted(all);
+      } finally {
+        unsubscribe();
+        await Promise.all(running);
+      }
+      if (failed.signal.aborted) throw failed.signal.reason;
+    },
+  };
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
