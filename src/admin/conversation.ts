@@ -2,9 +2,9 @@
  * What became of each local mail, told from its traces: pure functions, from what the streams say to what a
  * person reads. A mail is settled when every inbox that it reached has answered, declined or parked it.
  */
+import { z } from 'zod';
 import type { OutcomeRecord } from '../streams/journal.ts';
 import { streamNames } from '../streams/records.ts';
-import { logLines } from './mail-traces.ts';
 import type {
   ArrivedMail,
   DeliveredReply,
@@ -71,6 +71,7 @@ export interface Conversation {
   readonly mails: readonly LocalMailView[];
 }
 
+const SHOWN_LOG_LINES = 200;
 const UNDERWAY = { reason: null, error: null, until: null } as const;
 
 /** All of them, the latest first. */
@@ -154,6 +155,12 @@ function inboxCopy(traces: MailTraces, { emailId, copy }: { emailId: string; cop
     outboxSeqNums: requests.map(({ seqNum }) => seqNum),
     replies,
   };
+}
+
+/** Lines that the tool wrote with `context.log`. */
+function logLines(outcome: OutcomeRecord): string[] {
+  const lines = z.array(z.string()).safeParse(outcome.facts['logs']);
+  return lines.success ? lines.data.slice(0, SHOWN_LOG_LINES) : [];
 }
 
 function copyStanding(

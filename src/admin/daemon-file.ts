@@ -28,6 +28,18 @@ export function writeDaemonFile(dataDir: string, daemon: DaemonFile): void {
   renameSync(temporary, join(dataDir, FILE_NAME));
 }
 
+/** Takes the file away at the end, unless another daemon has written its own since. */
+export function removeDaemonFile(dataDir: string, pid: number): void {
+  let current: DaemonFile;
+  try {
+    current = readDaemonFile(dataDir);
+  } catch {
+    // There is none, or none of ours.
+    return;
+  }
+  if (current.pid === pid) rmSync(join(dataDir, FILE_NAME), { force: true });
+}
+
 /** @throws MillraceError `admin.daemon_not_running` (invalid) where there is no such file, or none that can be read */
 export function readDaemonFile(dataDir: string): DaemonFile {
   const path = join(dataDir, FILE_NAME);

@@ -28,7 +28,6 @@ export const MAX_MAILS = 200;
 const MAX_TRACES = 2000;
 /** What is shown of a text; the stream has all of it. */
 const SHOWN_TEXT_CHARS = 20_000;
-const SHOWN_LOG_LINES = 200;
 
 /** From `events`. */
 export interface ArrivedMail {
@@ -218,12 +217,6 @@ export class MailTraces {
       })),
     });
   }
-}
-
-/** Lines that the tool wrote with `context.log`. */
-export function logLines(outcome: OutcomeRecord): string[] {
-  const lines = z.array(z.string()).safeParse(outcome.facts['logs']);
-  return lines.success ? lines.data.slice(0, SHOWN_LOG_LINES) : [];
 }
 
 /**

@@ -20,8 +20,8 @@ const CONTENT_SECURITY_POLICY = [
 ].join('; ');
 
 const FILES: readonly (readonly [name: string, contentType: string])[] = [
-  ['page.css', 'text/css; charset=utf-8'],
   ['icon.svg', 'image/svg+xml'],
+  ...['page.css', 'composer.css', 'thread.css'].map((name) => [name, 'text/css; charset=utf-8'] as const),
   ...['page.js', 'thread.js', 'flow.js', 'composer.js', 'element.js'].map(
     (name) => [name, 'text/javascript; charset=utf-8'] as const,
   ),

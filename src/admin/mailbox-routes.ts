@@ -10,6 +10,7 @@
  * - `GET /api/mailbox/events`: 200, server-sent events: `change` whenever the first answer would differ; 503
  *   beyond `MAX_EVENT_STREAMS`.
  * - `GET /api/mailbox/mails/<emailId>?waitSeconds=…`: 200, one mail, when it is settled or the time is over; 404.
+ * - `POST /api/mailbox/mails/<emailId>/again`: 201 `{emailId}`: the same message once more, as a new mail; 404.
  * - `GET /api/mailbox/replies/<id>`: 200, its HTML as JSON; 404.
  * - `GET /api/mailbox/replies/<id>/attachments/<index>`: 200, as a download; 404.
  *
@@ -26,6 +27,7 @@ import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
+import { findBlob, readBlob } from '../streams/blob.ts';
 import { streamNames } from '../streams/records.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import { MAX_MESSAGE_BYTES } from './local-mail.ts';
@@ -92,6 +94,14 @@ export function createMailboxRoutes(deps: MailboxRoutesDeps): Hono {
       signal: c.req.raw.signal,
     });
     return mail ? c.json(mail) : c.json(notFound('mail'), 404);
+  });
+
+  app.post('/api/mailbox/mails/:emailId/again', async (c) => {
+    const mail = view.mail(c.req.param('emailId'));
+    const pointer = mail && (await findBlob(store.stream(streamNames.mail(mail.emailId))));
+    if (!pointer) return c.json(notFound('mail'), 404);
+    const raw = await readBlob(store, pointer, c.req.raw.signal);
+    return c.json(await localMail.deliver(raw, { recipients: mail.to }), 201);
   });
 
   app.get('/api/mailbox/replies/:id{[0-9]{1,15}}', async (c) => {

@@ -36,13 +36,13 @@ const WAIT_SECONDS = 20;
 const MAX_WAITS = 9;
 const REQUEST_TIMEOUT_MS = (WAIT_SECONDS + 20) * 1000;
 
-const print = (text: string): void => void process.stdout.write(`${text}\n`);
+const toStdout = (text: string): void => void process.stdout.write(`${text}\n`);
 
 /** The command. Prints to standard output. */
 export async function sendFile(file: string, options: SendOptions): Promise<void> {
   const { config } = loadConfig();
   const daemon = readDaemonFile(config.dataDir);
-  await sendMessage({ daemon, print }, readMessage(file), options);
+  await sendMessage({ daemon, print: toStdout }, readMessage(file), options);
 }
 
 /**

@@ -9,7 +9,7 @@ export const unauthorizedPage = `<!doctype html>
   :root { color-scheme: light dark; }
   body { font: 16px/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1.5rem; }
   h1 { font-size: 1.4rem; font-weight: 650; letter-spacing: -0.01em; }
-  code { font: 0.9em ui-monospace, monospace; background: light-dark(#eef1f1, #232a2b); padding: 0.1em 0.35em; border-radius: 4px; }
+  code { font: 0.9em ui-monospace, monospace; background: light-dark(#eef1f1, #232a2b); padding: 0.1em 0.35em; border-radius: 4px; white-space: nowrap; }
   li { margin: 0.4rem 0; }
 </style>
 </head>

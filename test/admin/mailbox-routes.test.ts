@@ -219,6 +219,17 @@ describe('the API', () => {
     await expect(world.api('/api/mailbox/mails/unknown?waitSeconds=0.01')).rejects.toThrow('404');
   });
 
+  it('sends a mail again as a new one of the same conversation', async () => {
+    const first = await world.send('broken');
+    const response = await world.api(`/api/mailbox/mails/${first}/again`, { method: 'POST' });
+    const { emailId } = (await response.json()) as { emailId: string };
+    expect(await world.settled(emailId)).toMatchObject({ state: 'parked', text: 'Hello' });
+    expect((await conversations()).map(({ mails }) => mails.map((mail) => mail.emailId))).toEqual([
+      [first, emailId],
+    ]);
+    await expect(world.api('/api/mailbox/mails/unknown/again', { method: 'POST' })).rejects.toThrow('404');
+  });
+
   it('tells listeners when something changed, and lets them go at the end', async () => {
     const response = await world.api('/api/mailbox/events');
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();

@@ -102,7 +102,8 @@ export async function startMailbox(tools: Record<string, Tool>): Promise<Mailbox
   // As the daemon does it: the services first, so that whoever listens for changes is let go.
   stack.defer(async () => {
     stop.abort();
-    await Promise.all(working);
+    // Whatever was still starting may say that it was stopped.
+    await Promise.allSettled(working);
   });
 
   const api: MailboxWorld['api'] = async (path, init = {}) => {
@@ -181,4 +182,4 @@ async function runTool(
 }
 
 /** The tool of the first example. */
-export const reverser: Tool = ({ email }) => ({ text: [...email.text].reverse().join('') });
+export const reverser: Tool = ({ email }) => ({ text: Array.from(email.text).toReversed().join('') });

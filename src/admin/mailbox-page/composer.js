@@ -150,6 +150,20 @@ async function post(url, contentType, body) {
   return answer.emailId;
 }
 
+/**
+ * The same message once more, as if it came from outside again.
+ * @param {string} emailId
+ */
+export async function sendAgain(emailId) {
+  showError(null);
+  try {
+    return await post(`api/mailbox/mails/${emailId}/again`, 'application/json', '{}');
+  } catch (error) {
+    showError(error);
+    throw error;
+  }
+}
+
 /** @param {unknown} error null clears it */
 function showError(error) {
   formError.hidden = error === null;

@@ -19,8 +19,7 @@ export const stateWords = {
   parked: 'Parked',
 };
 
-/** Why there is no reply, for people. The words are those of the records. */
-/** @type {Record<string, string>} */
+/** Why there is no reply, for people. The words are those of the records. @type {Record<string, string>} */
 const reasonTexts = {
   'no-tool':
     'No function serves this address. The email is kept in inbox/unrouted, where a later tool can find it.',
@@ -72,7 +71,7 @@ export function flowStrip(mail, copy) {
         'li',
         { 'data-state': state },
         element('span', { class: 'flow-dot', 'aria-hidden': 'true' }),
-        element('span', { class: 'flow-name' }, name),
+        element('span', { class: 'flow-name' }, ...flowName(name)),
         element('span', { class: 'visually-hidden' }, `: ${stepWords[state]}. `),
         element('span', { class: 'flow-note' }, note),
       ),
@@ -97,19 +96,27 @@ function stepsOf(mail, copy) {
     return standing.state === 'parked' ? 'failed' : standing.state === 'not-answered' ? 'declined' : 'now';
   };
   const toolNote = copy?.toolMs === undefined || copy.toolMs === null ? '' : milliseconds(copy.toolMs);
-  const outboxNote = copy?.outboxSeqNums.length
-    ? copy.outboxSeqNums.map((seqNum) => `#${seqNum}`).join(' ')
-    : '';
   const names = ['webhook', 'events', copy ? `inbox/${copy.inbox}` : 'inbox', 'tool', 'outbox', 'reply'];
   const notes = [
     'local',
     `#${mail.seqNum}`,
     copy ? `#${copy.seqNum}` : '',
     toolNote,
-    outboxNote,
-    copy?.replies.length ? String(copy.replies.length) : '',
+    numbers(copy?.outboxSeqNums ?? []),
+    numbers(copy?.replies.map(({ id }) => id) ?? []),
   ];
   return names.map((name, step) => ({ name, note: notes[step] ?? '', state: stateOf(step) }));
+}
+
+/** A narrow page has no room for more than the first word. @param {string} name */
+function flowName(name) {
+  const [first = '', ...rest] = name.split('/');
+  return rest.length === 0 ? [first] : [first, element('span', { class: 'flow-rest' }, `/${rest.join('/')}`)];
+}
+
+/** As records are named: `#3`. @param {readonly number[]} seqNums */
+function numbers(seqNums) {
+  return seqNums.map((seqNum) => `#${seqNum}`).join(' ');
 }
 
 /** @param {number} ms */

@@ -2,7 +2,7 @@
  * The page of the local mailbox: loads what the daemon says, listens for changes, and shows the conversation
  * that the address's fragment names (`#new`, `#<emailId>`), so that the browser's own Back works.
  */
-import { composeNew, composeReply, setInboxes, startComposer } from './composer.js';
+import { composeNew, composeReply, sendAgain, setInboxes, startComposer } from './composer.js';
 import { byId, element } from './element.js';
 import { reasonText } from './flow.js';
 import { listItem, mailElement } from './thread.js';
@@ -21,8 +21,11 @@ const journey = byId('journey', HTMLElement);
 const connection = byId('connection', HTMLElement);
 const announcer = byId('announcer', HTMLElement);
 
-/** @type {{ conversations: Conversation[], isLoaded: boolean, shown: string | null, settled: Set<string> }} */
-const state = { conversations: [], isLoaded: false, shown: null, settled: new Set() };
+/**
+ * `shown` is the conversation or view on the page, `awaited` the mail to be shown once it is there.
+ * @type {{ conversations: Conversation[], isLoaded: boolean, shown: string | null, awaited: string | null, settled: Set<string> }}
+ */
+const state = { conversations: [], isLoaded: false, shown: null, awaited: null, settled: new Set() };
 /** What an element was made from, so that only what changed is made anew. @type {WeakMap<Element, string>} */
 const madeFrom = new WeakMap();
 
@@ -54,13 +57,23 @@ function show({ conversations, inboxes, domains }) {
   announce(conversations);
   Object.assign(state, { conversations, isLoaded: true });
   setInboxes(inboxes, domains[0] ?? '');
+  const { awaited } = state;
+  if (awaited !== null && conversationOf(awaited)) {
+    state.awaited = null;
+    history.pushState(null, '', `#${awaited}`);
+  }
   render();
+}
+
+/** @param {string} id of any of its mails */
+function conversationOf(id) {
+  return state.conversations.find(({ mails }) => mails.some(({ emailId }) => emailId === id));
 }
 
 function render() {
   if (!state.isLoaded) return;
   const fragment = location.hash.slice(1);
-  const selected = state.conversations.find(({ mails }) => mails.some(({ emailId }) => emailId === fragment));
+  const selected = conversationOf(fragment);
   const isEmpty = state.conversations.length === 0;
   const view = isEmpty ? 'empty' : selected ? 'thread' : fragment === 'new' ? 'compose' : 'list';
   document.body.dataset['view'] = view;
@@ -98,7 +111,7 @@ function renderThread(conversation) {
     const source = JSON.stringify(mail);
     const kept = old.get(mail.emailId);
     if (kept && madeFrom.get(kept) === source) return kept;
-    const made = mailElement(mail);
+    const made = mailElement(mail, () => void sendAgain(mail.emailId).then(showWhenThere, () => {}));
     madeFrom.set(made, source);
     return made;
   });
@@ -111,8 +124,10 @@ function renderThread(conversation) {
     scrollTo({ top: document.documentElement.scrollHeight, behavior: isNew ? 'auto' : 'smooth' });
 }
 
-/** The next mail of the conversation answers the last reply, or follows the last mail where there is none. */
-/** @param {Conversation} conversation */
+/**
+ * The next mail of the conversation answers the last reply, or follows the last mail where there is none.
+ * @param {Conversation} conversation
+ */
 function replyTarget({ mails }) {
   const last = /** @type {Mail} */ (mails.at(-1));
   const copy = last.inboxes.findLast(({ replies }) => replies.length > 0) ?? last.inboxes[0];
@@ -164,10 +179,13 @@ function listen() {
   });
 }
 
-startComposer((emailId) => {
-  location.hash = emailId;
+/** @param {string} emailId of a mail that was just sent */
+function showWhenThere(emailId) {
+  state.awaited = emailId;
   void load();
-});
+}
+
+startComposer(showWhenThere);
 addEventListener('hashchange', render);
 void load();
 listen();

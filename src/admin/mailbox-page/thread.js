@@ -37,15 +37,26 @@ export function listItem(conversation, isCurrent) {
   );
 }
 
-/** One mail of a conversation with what came of it. @param {Mail} mail */
-export function mailElement(mail) {
+/**
+ * One mail of a conversation with what came of it.
+ * @param {Mail} mail
+ * @param {() => void} onAgain the person wants it sent once more
+ */
+export function mailElement(mail, onAgain) {
+  const hasNoAnswer = mail.state === 'parked' || mail.state === 'not-answered';
   return element(
     'section',
     { class: 'mail', 'data-state': mail.state, 'data-email-id': mail.emailId },
     sentCard(mail),
     ...(mail.inboxes.length > 0
       ? mail.inboxes.flatMap((copy) => copyElements(mail, copy))
-      : pendingElements(mail)),
+      : [flowStrip(mail, null), outcomeNote(mail, null)]),
+    hasNoAnswer &&
+      element(
+        'div',
+        { class: 'again' },
+        element('button', { type: 'button', class: 'button', onclick: onAgain }, 'Send again'),
+      ),
   );
 }
 
@@ -72,19 +83,14 @@ function sentCard(mail) {
   );
 }
 
-/** @param {Mail} mail */
-function pendingElements(mail) {
-  return [flowStrip(mail, null), outcomeNote(mail, 'receive')];
-}
-
 /** @param {Mail} mail @param {InboxCopy} copy */
 function copyElements(mail, copy) {
   return [
     flowStrip(mail, copy),
     ...copy.replies.map((reply) => replyCard(reply, copy)),
-    outcomeNote(copy, copy.inbox),
-    copy.logs.length > 0 && logDetails(copy),
-  ].filter((child) => child !== false);
+    outcomeNote(copy, copy),
+    copy.logs.length > 0 ? logDetails(copy) : null,
+  ];
 }
 
 /** @param {Reply} reply @param {InboxCopy} copy */
@@ -136,8 +142,11 @@ function letterHead({ from, name, to, at }) {
   );
 }
 
-/** A reply in HTML is shown in a frame that may do nothing at all; its text stays one click away. */
-/** @param {Reply} reply @param {HTMLElement} text */
+/**
+ * A reply in HTML is shown in a frame that may do nothing at all; its text stays one click away.
+ * @param {Reply} reply
+ * @param {HTMLElement} text
+ */
 function htmlOrText(reply, text) {
   const frame = /** @type {HTMLIFrameElement} */ (
     element('iframe', {
@@ -165,47 +174,51 @@ async function loadHtml(reply, frame) {
   frame.srcdoc = FRAME_HEAD + html;
 }
 
-/** What a settled or waiting copy has to say besides its replies. */
-/** @param {import('../conversation.ts').Standing} standing @param {string} where */
-function outcomeNote(standing, where) {
-  if (standing.state === 'parked') {
-    const { error } = standing;
-    return element(
-      'div',
-      { class: 'card note parked', role: 'note' },
-      element(
-        'p',
-        { class: 'note-title' },
-        standing.stage === 'runner' ? `Parked: ${where} failed` : `Parked at ${standing.stage}`,
-      ),
-      element('pre', { class: 'error-text' }, error?.message ?? standing.reason ?? ''),
-      element(
-        'p',
-        { class: 'muted' },
-        element('code', {}, error?.code ?? standing.reason ?? ''),
-        error?.hint ? ` ${error.hint}` : '',
-      ),
-      element('p', {}, 'No other email was held up. Mend the function, then send this one again.'),
-    );
-  }
+/**
+ * What a settled or waiting copy has to say besides its replies; nothing for one that is on its way.
+ * @param {import('../conversation.ts').Standing} standing
+ * @param {InboxCopy | null} copy
+ */
+function outcomeNote(standing, copy) {
+  if (standing.state === 'parked') return parkedNote(standing, copy);
   if (standing.state === 'not-answered') {
-    return element(
-      'div',
-      { class: 'card note', role: 'note' },
+    return note(
+      '',
       element('p', { class: 'note-title' }, 'Deliberately not answered'),
       element('p', {}, reasonText(standing.reason)),
       element('p', { class: 'muted' }, element('code', {}, standing.reason ?? '')),
     );
   }
-  if (standing.state === 'retrying' || standing.state === 'scheduled') {
-    const until = standing.until ? new Date(standing.until).toLocaleTimeString() : 'soon';
-    const text =
-      standing.state === 'scheduled'
-        ? `The reply leaves at ${until}.`
-        : `${standing.reason}: next attempt at ${until}.`;
-    return element('div', { class: 'card note waiting', role: 'note' }, element('p', {}, text));
-  }
-  return element('span', { hidden: true });
+  const until = standing.until ? new Date(standing.until).toLocaleTimeString() : 'soon';
+  if (standing.state === 'scheduled')
+    return note('waiting', element('p', {}, `The reply leaves at ${until}.`));
+  if (standing.state !== 'retrying') return null;
+  return note(
+    'waiting',
+    element('p', {}, `Next attempt at ${until}: `, element('code', {}, standing.reason ?? '')),
+  );
+}
+
+/** @param {import('../conversation.ts').Standing} standing @param {InboxCopy | null} copy */
+function parkedNote({ stage, reason, error }, copy) {
+  const title = stage === 'runner' && copy ? `Parked: ${copy.inbox} failed` : `Parked at ${stage}`;
+  return note(
+    'parked',
+    element('p', { class: 'note-title' }, title),
+    element('pre', { class: 'error-text' }, error?.message ?? reason ?? ''),
+    element(
+      'p',
+      { class: 'muted' },
+      element('code', {}, error?.code ?? reason ?? ''),
+      error?.hint ? ` ${error.hint}` : '',
+    ),
+    element('p', {}, 'It waits here alone: no other email is held up by it.'),
+  );
+}
+
+/** @param {string} kind @param {...HTMLElement} children */
+function note(kind, ...children) {
+  return element('div', { class: `card note ${kind}`, role: 'note' }, ...children);
 }
 
 /** @param {InboxCopy} copy */
