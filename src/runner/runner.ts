@@ -2,6 +2,7 @@
  * The runner: one stage for each inbox that is served or holds mail, all sharing one pool of sandboxes.
  * An inbox whose tool is gone keeps its stage: its mail is parked as `tool.missing`, not forgotten.
  */
+import { aborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
 import { streamNames } from '../streams/records.ts';
 import { createStage } from '../streams/stage.ts';
@@ -92,11 +93,4 @@ export function createRunner(deps: RunToolDeps & { log: Log }, options: RunnerOp
       if (failed.signal.aborted) throw failed.signal.reason;
     },
   };
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
 }

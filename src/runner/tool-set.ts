@@ -3,9 +3,13 @@
  * Each swap and each refusal is a record on the stream `tools`; a swap is on record before mail can run on it.
  * What a run began with it keeps: a `ToolRevision` does not change.
  */
-import { watch } from 'node:fs';
+import { once } from 'node:events';
+import { statSync } from 'node:fs';
+import { relative } from 'node:path';
+import { watch } from 'chokidar';
 import type { Clock } from '../platform/clock.ts';
-import { errorMessage } from '../platform/errors.ts';
+import { orAborted } from '../platform/abort.ts';
+import { MillraceError, errorKind, errorMessage } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { toolInboxNames } from '../mail/address.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
@@ -34,6 +38,8 @@ export interface ToolSet {
 /** An editor writes a file in several steps: what follows within this time is one change. */
 const SETTLE_MS = 100;
 const RETRY_MS = 2_000;
+/** Folders that are not the author's, whatever changes in them. */
+const IGNORED = /(?:^|[\\/])(?:node_modules|\.git)(?:[\\/]|$)/;
 
 interface ToolSetDeps {
   store: StreamStore;
@@ -58,6 +64,7 @@ export function createToolSet(deps: ToolSetDeps, options: { directory: string })
     try {
       bundle = await build(directory);
     } catch (error) {
+      if (errorKind(error) === 'transient') throw error;
       const message = errorMessage(error);
       log.error({ directory, error }, 'tools.refused');
       if (message !== lastRefusal)
@@ -115,25 +122,32 @@ export function createToolSet(deps: ToolSetDeps, options: { directory: string })
   return {
     current: () => live,
     async live(signal) {
-      while (!live) await Promise.race([first.promise, rejectOnAbort(signal)]);
-      return live;
+      if (!live) await orAborted(first.promise, signal);
+      return live!;
     },
     onLive(callback) {
       callbacks.add(callback);
       return () => callbacks.delete(callback);
     },
     async run(signal) {
+      assertExists(directory);
       let changed = true;
       let wake = Promise.withResolvers<void>();
-      const watcher = watch(directory, { recursive: true, signal }, (_event, name) => {
-        if (name?.includes('node_modules')) return;
+      const watcher = watch(directory, {
+        ignoreInitial: true,
+        ignored: (path) => IGNORED.test(relative(directory, path)),
+      });
+      await using _ = { [Symbol.asyncDispose]: () => watcher.close() };
+      watcher.on('error', (error) => log.error({ directory, error }, 'tools.watch_failed'));
+      watcher.on('all', () => {
         changed = true;
         wake.resolve();
       });
-      watcher.on('error', (error) => log.error({ directory, error }, 'tools.watch_failed'));
+      // What is written from here on is noticed.
+      await orAborted(once(watcher, 'ready'), signal).catch(() => {});
       try {
         while (!signal.aborted) {
-          if (!changed) await Promise.race([wake.promise, rejectOnAbort(signal)]);
+          if (!changed) await orAborted(wake.promise, signal);
           wake = Promise.withResolvers<void>();
           if (live) await clock.sleep(SETTLE_MS, signal);
           changed = false;
@@ -141,11 +155,16 @@ export function createToolSet(deps: ToolSetDeps, options: { directory: string })
         }
       } catch (error) {
         if (!signal.aborted) throw error;
-      } finally {
-        watcher.close();
       }
     },
   };
+}
+
+function assertExists(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })) return;
+  throw new MillraceError('invalid', 'tools.not_found', `there are no tools at ${path}`, {
+    hint: 'Set TOOLS_PATH to a folder with an index.ts, or to that file.',
+  });
 }
 
 /** Inbox name → exported function. An earlier export wins a name that two would serve. */
@@ -156,11 +175,4 @@ function inboxesOf(bundle: ToolBundle): Map<string, string> {
     for (const name of names) if (!toolOf.has(name)) toolOf.set(name, exportName);
   }
   return toolOf;
-}
-
-function rejectOnAbort(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    if (signal.aborted) reject(signal.reason as Error);
-    else signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  });
 }

@@ -2,6 +2,7 @@
  * Which inboxes are served: a view of the stream `tools`. It is how receive, in whatever process, knows an
  * inbox from an unknown name, without knowing the runner.
  */
+import { orAborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
 import { parseJsonRecord, streamNames, toolsRecordSchema } from './records.ts';
 import type { ToolsRecord } from './records.ts';
@@ -27,16 +28,7 @@ export function createLiveTools(deps: { store: StreamStore; log: Log }): LiveToo
   return {
     current: () => current,
     async live(signal) {
-      const aborted = Promise.withResolvers<never>();
-      const onAbort = (): void => aborted.reject(signal.reason);
-      if (signal.aborted) onAbort();
-      signal.addEventListener('abort', onAbort, { once: true });
-      try {
-        await Promise.race([caughtUp.promise, aborted.promise]);
-      } finally {
-        signal.removeEventListener('abort', onAbort);
-        aborted.promise.catch(() => {});
-      }
+      await orAborted(caughtUp.promise, signal);
       return current!;
     },
     async run(signal) {
