@@ -29,6 +29,8 @@ beforeEach(async () => {
     [nodePackage]: { version: '24.0.0', optional: true, os: process.platform, cpu: process.arch },
   });
   await writeFile(join(folder, 'npm-cli.js'), fakeNpm);
+  await mkdir(join(folder, 'bin'));
+  await writeFile(join(folder, 'bin', 'node'), '#!/bin/sh\necho another node\n', { mode: 0o755 });
 });
 
 afterEach(() => rm(folder, { recursive: true, force: true }));
@@ -52,6 +54,8 @@ const { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, symlinkSync
 const { join } = require('node:path');
 const at = process.argv[process.argv.indexOf('--prefix') + 1];
 appendFileSync(join(__dirname, 'npm-runs'), 'run\\n');
+if (existsSync(join(__dirname, 'together')))
+  while (readFileSync(join(__dirname, 'npm-runs'), 'utf8').length < 4 * 'run\\n'.length);
 const { packages } = JSON.parse(readFileSync(join(at, 'package-lock.json'), 'utf8'));
 for (const name of Object.keys(packages)) {
   if (!name) continue;
@@ -83,7 +87,7 @@ interface Run {
 function launch({ args, cwd = root, imports, script, onReady }: Run) {
   const nodeArgs = [...(imports ? ['--import', imports] : []), script ?? join(root, 'src', 'launch.mjs')];
   const env = {
-    PATH: process.env['PATH'],
+    PATH: `${join(folder, 'bin')}:${process.env['PATH']}`,
     npm_execpath: join(folder, 'npm-cli.js'),
     npm_node_execpath: process.execPath,
   };
@@ -197,7 +201,8 @@ describe('packages', () => {
     expect(await readdir(join(root, '.cache'))).toEqual([]);
   });
 
-  it('survive two launches at once', async () => {
+  it('survive launches at once, all of which fetch and finish together', async () => {
+    await writeFile(join(folder, 'together'), '');
     const runs = await Promise.all(Array.from({ length: 4 }, () => launch({ args: ['exit', '0'] })));
     expect(runs.map(({ code, stderr }) => ({ code, failed: stderr.includes('rror') }))).toEqual(
       runs.map(() => ({ code: 0, failed: false })),
