@@ -170,6 +170,33 @@ describe('a writer', { timeout: 60_000 }, () => {
   });
 });
 
+test('an append that fails for a reason of its own leaves those that arrived with it alone', async () => {
+  const store = await openLocalStore(deps, {
+    directory: temporaryDirectory(),
+    retentionFor(name) {
+      if (name === 'bad') throw new TypeError('no retention for this one');
+      return 'forever';
+    },
+  });
+  cleanups.push(() => store.close());
+  const [before, failed, after] = await Promise.allSettled(
+    ['good', 'bad', 'good'].map((name) => store.stream(name).append([text('x')])),
+  );
+  expect([before?.status, after?.status]).toEqual(['fulfilled', 'fulfilled']);
+  expect(failed).toMatchObject({ reason: expect.any(TypeError) });
+  expect(await store.stream('good').append([text('y')])).toEqual({ startSeqNum: 2, endSeqNum: 3 });
+  expect(await store.stream('bad').tail()).toBe(0);
+});
+
+test('closing commits what was still on its way', async () => {
+  const directory = temporaryDirectory();
+  const store = await openStore(directory);
+  const appended = store.stream('a').append([text('last words')]);
+  await Promise.all([store.close(), store.close()]);
+  expect(await appended).toEqual({ startSeqNum: 0, endSeqNum: 1 });
+  expect(await readBodies((await openStore(directory)).stream('a'))).toEqual(['last words']);
+});
+
 describe('retention', () => {
   test('the sweep deletes what has expired, keeps the rest, and reports the jump', async () => {
     const clock = createManualClock();
