@@ -49,6 +49,8 @@ export interface AppDeps {
   log: Log;
   /** What this process does; default: everything. */
   roles: readonly Role[];
+  /** Stands between the daemon and its streams: the crash matrix ends the process there. */
+  wrapStore?: (store: StreamStore) => StreamStore;
 }
 
 export interface App extends AsyncDisposable {
@@ -67,8 +69,9 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const { config, secrets, clock, log, roles } = deps;
   const stack = new AsyncDisposableStack();
   mkdirSync(config.dataDir, { recursive: true });
-  const store = await openStore(deps);
-  stack.defer(() => store.close());
+  const opened = await openStore(deps);
+  stack.defer(() => opened.close());
+  const store = deps.wrapStore?.(opened) ?? opened;
   const gate = createRateGate(clock);
   const liveTools = createLiveTools({ store, log });
   const services: Service[] = [];
