@@ -38,6 +38,9 @@ function rowsOf(email: Email): Row[] {
 
 /** RFC 4180. No cell begins with what a sender wrote, so none is a formula to a spreadsheet. */
 function csvOf(rows: readonly Row[]): string {
-  const cell = (value: string | number): string => `"${String(value).replaceAll('"', '""')}"`;
-  return [['what', 'count'], ...rows].map((row) => `${row.map(cell).join(',')}\r\n`).join('');
+  return [['what', 'count'], ...rows].map((row) => `${row.map(csvCell).join(',')}\r\n`).join('');
+}
+
+function csvCell(value: string | number): string {
+  return `"${String(value).replaceAll('"', '""')}"`;
 }

@@ -1,10 +1,12 @@
 /** Who runs when: fairness, isolation of runs from one another, and the ends of a pool. */
-import { describe, expect, it } from 'vitest';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
 import type { Capability } from '../../src/runner/sandbox/sandbox.ts';
-import { email, limits, repliesOf, sandboxPids, useSandbox } from './tool-fixture.ts';
+import { email, isRunning, limits, repliesOf, sandboxPids, useSandbox } from './tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 2, maxChildren: 2 });
 
@@ -38,7 +40,7 @@ it('a tool that spins delays nobody: another inbox is answered beside it', async
   const others = await Promise.all(
     Array.from({ length: 5 }, () => sandbox.runBody('return "quick";', { fairnessKey: 'quick' })),
   );
-  expect(others.map(repliesOf)).toEqual(Array(5).fill([{ text: 'quick' }]));
+  for (const other of others) expect(repliesOf(other)).toEqual([{ text: 'quick' }]);
   expect(isSpinning).toBe(true);
   expect(await spinning).toMatchObject({ reason: 'timeout' });
 });
@@ -60,7 +62,7 @@ it('one inbox cannot take every child, however much waits in it', async () => {
   ]);
   expect(held.signals).toHaveLength(1);
   held.open();
-  expect((await Promise.all(slow)).map(repliesOf)).toEqual(Array(10).fill([{ text: 'waited' }]));
+  for (const run of await Promise.all(slow)) expect(repliesOf(run)).toEqual([{ text: 'waited' }]);
 });
 
 it('a child that is killed from outside costs its run nothing but time', async () => {
@@ -98,6 +100,36 @@ it('a signal to the group of processes leaves the draining to the parent', async
   }
   held.open();
   expect(repliesOf(await run)).toEqual([{ text: 'waited' }]);
+});
+
+it('a process that does not even answer is killed when the time is over', async () => {
+  const stop: Capability = async () => {
+    for (const pid of sandboxPids()) process.kill(pid, 'SIGSTOP');
+    return { value: { status: 200, headers: [] } };
+  };
+  const result = await sandbox.runBody(waits, {
+    capabilities: { fetch: stop },
+    limits: { ...limits, timeoutMs: 200 },
+  });
+  expect(result).toMatchObject({
+    reason: 'timeout',
+    message: expect.stringContaining('could not be stopped'),
+  });
+  // The other child was idle when it was stopped.
+  for (const pid of sandboxPids()) process.kill(pid, 'SIGCONT');
+  expect(repliesOf(await sandbox.runBody('return "next";'))).toEqual([{ text: 'next' }]);
+});
+
+it('a process dies with its parent, also while a tool spins in it', async () => {
+  const owner = spawn(process.execPath, ['test/runner/sandbox-owner.ts'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await once(owner.stdout, 'data');
+  const pids = sandboxPids(owner.pid);
+  expect(pids).toHaveLength(1);
+  owner.kill('SIGKILL');
+  await once(owner, 'exit');
+  await vi.waitFor(() => expect(isRunning(pids[0]!)).toBe(false), { timeout: 5_000 });
 });
 
 describe('a caller that gives up', () => {

@@ -9,34 +9,8 @@ import { bundleTools } from '../../src/runner/bundle.ts';
 import type { ToolBundle } from '../../src/runner/bundle.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
 import type { PoolOptions } from '../../src/runner/sandbox/pool.ts';
-import type {
-  PlainReply,
-  RunRequest,
-  RunResult,
-  SandboxEmail,
-  SandboxPool,
-} from '../../src/runner/sandbox/sandbox.ts';
-
-export const email: SandboxEmail = {
-  id: 'email-1',
-  inbox: 'test',
-  tag: null,
-  from: { name: 'Ada', address: 'ada@example.net' },
-  replyTo: [],
-  to: [{ name: '', address: 'test@example.com' }],
-  cc: [],
-  subject: 'Hello',
-  text: 'Hello world\r\n',
-  newText: 'Hello world',
-  html: null,
-  headers: [],
-  attachments: [],
-  messageId: '<1@example.net>',
-  references: [],
-  date: null,
-};
-
-export const limits = { timeoutMs: 5_000, memoryLimitMb: 64, maxResultBytes: 1_000_000, maxLogBytes: 20_000 };
+import type { PlainReply, RunRequest, RunResult, SandboxPool } from '../../src/runner/sandbox/sandbox.ts';
+import { email, limits } from './example-email.ts';
 
 /** A folder that holds these files, until the end of the test file. */
 export function folderWith(files: Record<string, string>): string {
@@ -48,6 +22,8 @@ export function folderWith(files: Record<string, string>): string {
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
+
+export { email, limits };
 
 export interface Sandbox {
   readonly pool: SandboxPool;
@@ -94,15 +70,21 @@ export function repliesOf(result: RunResult): PlainReply[] | null {
   return result.replies;
 }
 
-/** The sandbox processes of this test file: its worker's own children. */
-export function sandboxPids(): number[] {
-  const children = readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim().split(' ');
-  return children.map(Number).filter((pid) => commandOf(pid).includes('--permission'));
+/** The sandbox processes of this test file, or of another process that it started. */
+export function sandboxPids(parent = process.pid): number[] {
+  const children = readFileSync(`/proc/${parent}/task/${parent}/children`, 'utf8').trim().split(' ');
+  return children.map(Number).filter((pid) => textOf(`/proc/${pid}/cmdline`).includes('--permission'));
 }
 
-function commandOf(pid: number): string {
+/** False for a process that has ended, also where nobody has asked for its end yet. */
+export function isRunning(pid: number): boolean {
+  return /^State:\s+[^ZX]/m.test(textOf(`/proc/${pid}/status`));
+}
+
+/** Empty where there is no such file (any more). */
+function textOf(path: string): string {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+    return readFileSync(path, 'utf8');
   } catch {
     return '';
   }

@@ -3,7 +3,6 @@
  * schemas go: a tool that breaks out of its isolate speaks through them.
  */
 import { z } from 'zod';
-import { errorMessage } from '../../platform/errors.ts';
 import type { FailureReason, RunLimits, SandboxEmail } from './sandbox.ts';
 
 /** What the guest does in a run: call a tool, or show what the bundle exports. */
@@ -46,16 +45,6 @@ const failureReasons = [
   'call-flood',
 ] as const satisfies readonly FailureReason[];
 
-/** What the guest made, if it is JSON of that shape. */
-export function parseGuestJson<T>(schema: z.ZodType<T>, json: string): { data: T } | { fault: string } {
-  try {
-    const parsed = schema.safeParse(JSON.parse(json));
-    return parsed.success ? { data: parsed.data } : { fault: z.prettifyError(parsed.error) };
-  } catch (error) {
-    return { fault: errorMessage(error) };
-  }
-}
-
 const runSchema = z.number().int().nonnegative();
 
 export const fromChildSchema = z.discriminatedUnion('type', [
@@ -80,27 +69,3 @@ export const fromChildSchema = z.discriminatedUnion('type', [
   }),
 ]);
 export type FromChild = z.infer<typeof fromChildSchema>;
-
-export const plainRepliesSchema = z.nullable(
-  z.array(
-    z.strictObject({
-      text: z.string().optional(),
-      html: z.string().optional(),
-      subject: z.string().optional(),
-      attachments: z
-        .array(
-          z.strictObject({
-            filename: z.string(),
-            contentBase64: z.base64(),
-            contentType: z.string().optional(),
-          }),
-        )
-        .optional(),
-    }),
-  ),
-);
-
-export const inspectionSchema = z.strictObject({
-  functions: z.array(z.string()),
-  settings: z.unknown().optional(),
-});

@@ -13,7 +13,7 @@ import { createSandboxChild } from './child-process.ts';
 import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
 import { createFairQueue } from './fair-queue.ts';
 import type { FairQueue } from './fair-queue.ts';
-import { inspectionSchema, parseGuestJson, plainRepliesSchema } from './messages.ts';
+import { inspectionSchema, parseGuestJson, plainRepliesSchema } from './guest-json.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
 import type { FailureReason, Inspection, RunRequest, RunResult, SandboxPool } from './sandbox.ts';

@@ -34,6 +34,8 @@ async function bundled(file: string, options: BuildOptions): Promise<string> {
     write: false,
     platform: options.format === 'cjs' ? 'node' : 'neutral',
     target: 'es2024',
+    minifySyntax: true,
+    minifyWhitespace: true,
     legalComments: 'none',
     tsconfigRaw: {},
     logLevel: 'silent',

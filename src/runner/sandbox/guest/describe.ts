@@ -22,11 +22,14 @@ export function describeValue(value: unknown): string {
   if (typeof value === 'function') return `[function ${value.name}]`;
   if (value === null || typeof value !== 'object') return String(value);
   try {
-    return clip(stringify(value) ?? String(value));
+    return clip(stringify(value, withBigints) ?? String(value));
   } catch {
     return Object.prototype.toString.call(value);
   }
 }
+
+const withBigints = (_key: string, value: unknown): unknown =>
+  typeof value === 'bigint' ? `${value}n` : value;
 
 function clip(text: string): string {
   return text.length > MAX_DESCRIPTION_CHARS ? `${text.slice(0, MAX_DESCRIPTION_CHARS)}…` : text;

@@ -4,8 +4,10 @@ const CHUNK = 8_192;
 const REPLACEMENT = 0xfffd;
 const fromCharCodes = String.fromCharCode;
 
-/** Two characters for each twelve bits: half the steps of the plain way. */
-const PAIRS = Array.from({ length: 4_096 }, (_, bits) => ALPHABET[bits >> 6]! + ALPHABET[bits & 63]!);
+/** Two characters for each twelve bits: half the steps of the plain way. Made when first needed. */
+let pairs: string[] | null = null;
+const pairsOnce = (): string[] =>
+  (pairs ??= Array.from({ length: 4_096 }, (_, bits) => ALPHABET[bits >> 6]! + ALPHABET[bits & 63]!));
 
 export function encodeUtf8(text: string): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(text.length * 3);
@@ -84,16 +86,17 @@ function sequenceAt(bytes: Uint8Array, start: number): { code: number; length: n
 }
 
 export function encodeBase64(bytes: Uint8Array): string {
+  const characters = pairsOnce();
   const parts: string[] = [];
   const tail = bytes.length % 3;
   for (let index = 0; index < bytes.length - tail; index += 3) {
     const bits = (bytes[index]! << 16) | (bytes[index + 1]! << 8) | bytes[index + 2]!;
-    parts.push(PAIRS[bits >> 12]! + PAIRS[bits & 4_095]!);
+    parts.push(characters[bits >> 12]! + characters[bits & 4_095]!);
   }
-  if (tail === 1) parts.push(`${PAIRS[bytes.at(-1)! << 4]!}==`);
+  if (tail === 1) parts.push(`${characters[bytes.at(-1)! << 4]!}==`);
   if (tail === 2) {
     const bits = (bytes.at(-2)! << 10) | (bytes.at(-1)! << 2);
-    parts.push(`${PAIRS[bits >> 6]!}${ALPHABET[bits & 63]!}=`);
+    parts.push(`${characters[bits >> 6]!}${ALPHABET[bits & 63]!}=`);
   }
   return parts.join('');
 }

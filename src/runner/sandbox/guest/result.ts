@@ -19,13 +19,13 @@ export class InvalidResult extends Error {}
 export async function plainReplies(result: unknown): Promise<PlainReply[] | null> {
   if (result === undefined || result === null) return null;
   if (typeof result === 'string') return [{ text: result }];
-  if (!isArray(result)) return [await plainReply(result, 'the tool')];
+  if (!isArray(result)) return [await plainReply(result, 'the tool returned')];
   if (result.length > MAX_REPLIES) {
     throw new InvalidResult(`the tool returned ${result.length} replies; at most ${MAX_REPLIES} are taken`);
   }
   const replies: PlainReply[] = [];
   for (let index = 0; index < result.length; index++) {
-    replies.push(await plainReply(result[index], `element ${index} of what the tool returned`));
+    replies.push(await plainReply(result[index], `element ${index} is`));
   }
   return replies;
 }
@@ -37,7 +37,7 @@ async function plainReply(value: unknown, where: string): Promise<PlainReply> {
   const subject = optionalString(reply['subject'], 'subject');
   const attachments = attachmentsOf(reply['attachments']);
   if (text === undefined && html === undefined && !attachments?.length) {
-    throw new InvalidResult(`${where} returned a reply without \`text\`, \`html\` or \`attachments\``);
+    throw new InvalidResult(`${where} a reply without \`text\`, \`html\` or \`attachments\``);
   }
   return {
     ...(text !== undefined && { text }),
@@ -57,7 +57,7 @@ function attachmentsOf(value: unknown): PlainReply['attachments'] {
   }
   return Array.from(value, (element: unknown, index) => {
     const where = `attachments[${index}]`;
-    const fields = fieldsOf(element, { where, keys: ATTACHMENT_KEYS, what: 'an attachment' });
+    const fields = fieldsOf(element, { where: `${where} is`, keys: ATTACHMENT_KEYS, what: 'an attachment' });
     const filename = optionalString(fields['filename'], `${where}.filename`);
     if (filename === undefined) throw new InvalidResult(`\`${where}.filename\` is missing`);
     const contentType = optionalString(fields['contentType'], `${where}.contentType`);
@@ -104,25 +104,23 @@ function fieldsOf(
   shape: { where: string; keys: readonly string[]; what: string },
 ): Record<string, unknown> {
   if (typeof value !== 'object' || value === null || isArray(value)) {
-    throw new InvalidResult(`${shape.where} returned ${nameOf(value)}, not ${shape.what}`);
+    throw new InvalidResult(`${shape.where} ${nameOf(value)}, not ${shape.what}`);
   }
   try {
     if ('isEscaped' in value) {
-      throw new InvalidResult(`${shape.where} returned HTML as it is: return { html: … }`);
+      throw new InvalidResult(`${shape.where} HTML as it is: return { html: … }`);
     }
     for (const key of Reflect.ownKeys(value)) {
       if (typeof key === 'string' && shape.keys.includes(key)) continue;
       const known = shape.keys.join(', ');
       throw new InvalidResult(
-        `${shape.where} returned an object with the unknown key \`${String(key)}\`; known: ${known}`,
+        `${shape.where} an object with the unknown key \`${String(key)}\`; known: ${known}`,
       );
     }
     return Object.fromEntries(shape.keys.map((key) => [key, (value as Record<string, unknown>)[key]]));
   } catch (error) {
     if (error instanceof InvalidResult) throw error;
-    throw new InvalidResult(
-      `${shape.where} returned an object that cannot be read: ${describeError(error).message}`,
-    );
+    throw new InvalidResult(`${shape.where} an object that cannot be read: ${describeError(error).message}`);
   }
 }
 

@@ -1,4 +1,5 @@
 /** `URL` and `URLSearchParams`. The host parses (synchronously); this only holds what it answered. */
+import { decodeUtf8 } from './encoding.ts';
 import { fromJson, tellHost } from './host.ts';
 
 const PARTS = [
@@ -107,12 +108,13 @@ function encodeFormText(text: string): string {
 }
 
 function decodeFormText(text: string): string {
-  const spaced = text.replaceAll('+', ' ');
-  try {
-    return decodeURIComponent(spaced);
-  } catch {
-    return spaced;
-  }
+  return text.replaceAll('+', ' ').replace(/(?:%[0-9a-f]{2})+/gi, (escapes) => {
+    const bytes = escapes.split('%').slice(1);
+    return decodeUtf8(
+      Uint8Array.from(bytes, (hex) => Number.parseInt(hex, 16)),
+      false,
+    );
+  });
 }
 
 export class GuestURL {
