@@ -22,7 +22,8 @@ function parseRole(value: string): Role {
 async function serve({ only }: { only?: Role }): Promise<void> {
   const { config, secrets } = loadConfig(only === undefined ? {} : { only });
   const stop = new AbortController();
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
+  // Under npm one Ctrl-C arrives more than once: the later ones must not cut the drain short.
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.abort());
   const log = createLog(config.logLevel);
   await using app = await createApp({
     config,

@@ -8,7 +8,7 @@
  */
 import type { ProviderRequest } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
-import type { MillraceError } from '../platform/errors.ts';
+import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
 import { outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import type { Attempt, Outcome } from '../streams/stage.ts';
@@ -57,8 +57,13 @@ export function createOutbox(deps: {
       const sent = await outbound.findSent(request, attempt.doubtSinceMs, attempt.signal);
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
     }
-    const { providerId } = await outbound.send(request, frozen.idempotencyKey, attempt.signal);
-    return { kind: 'done', facts: { ...facts, providerId } };
+    try {
+      const { providerId } = await outbound.send(request, frozen.idempotencyKey, attempt.signal);
+      return { kind: 'done', facts: { ...facts, providerId } };
+    } catch (error) {
+      if (!(error instanceof MillraceError) || error.kind !== 'permanent') throw error;
+      return { kind: 'dead-letter', reason: error.code, error, facts };
+    }
   };
 }
 

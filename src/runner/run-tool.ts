@@ -55,7 +55,7 @@ export function createRunTool(
     const { revision, exportName } = await toolFor(attempt.signal);
     const base = { emailId: mail.emailId, revision: revision.revision };
     if (exportName === undefined) {
-      throw new MillraceError(
+      const error = new MillraceError(
         'permanent',
         'tool.missing',
         `no tool serves ${options.inbox} in revision ${revision.revision}`,
@@ -63,6 +63,7 @@ export function createRunTool(
           hint: 'Bring the tool back, then redrive the dead letter.',
         },
       );
+      return { kind: 'dead-letter', reason: error.code, error, facts: base };
     }
     const email = mail.complete ? mail.email : await parseMessage(await rawMessage(mail, attempt.signal));
     const recipient = replyRecipient(email, domains);

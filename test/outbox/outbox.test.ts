@@ -7,6 +7,7 @@ import type { ProviderRequest } from '../../src/mail/email.ts';
 import { createOutbox, outboxLane } from '../../src/outbox/outbox.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { systemClock } from '../../src/platform/clock.ts';
+import { MillraceError } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
 import { openLocalStore } from '../../src/streams/local-store.ts';
@@ -96,6 +97,18 @@ describe('outbox', () => {
       attempt(),
     );
     expect(sent).toEqual([[request, 'reverser/3/0/x']]);
+  });
+
+  it('parks what the provider refuses for good, with its cause', async () => {
+    const error = new MillraceError('permanent', 'resend.rejected', 'no such domain');
+    const outbound: OutboundProvider = { ...provider().outbound, send: () => Promise.reject(error) };
+    const outcome = await createOutbox({ store, outbound, clock })(await recordOf(frozen), attempt());
+    expect(outcome).toMatchObject({
+      kind: 'dead-letter',
+      reason: 'resend.rejected',
+      error,
+      facts: { cause: frozen.cause },
+    });
   });
 
   it('leaves a scheduled request until its time, without holding its thread', async () => {
