@@ -33,7 +33,7 @@ const LOOK_BACK_RECORDS = { mail: 2 * MAX_MAILS, journal: 10 * MAX_MAILS } as co
 const MAX_INBOXES = 200;
 
 /** Places in the order of cause and effect. */
-const RANK = { events: 0, received: 1, inbox: 2, runs: 3, outbox: 4, sent: 5, mailbox: 6 } as const;
+const RANK = { events: 0, received: 1, inbox: 2, runs: 3, outbox: 4, sent: 5, mailbox: 6, tools: 7 } as const;
 
 interface Source {
   readonly stream: string;
@@ -68,6 +68,8 @@ class StreamsMailboxView implements MailboxView {
     const traces = this.#traces;
     const { mail, journal } = LOOK_BACK_RECORDS;
     this.#sources = [
+      // Not a trace of mail: it only tells that other inboxes are served now.
+      { stream: streamNames.tools, rank: RANK.tools, lookBack: 0, add: () => {} },
       {
         stream: streamNames.events,
         rank: RANK.events,

@@ -97,6 +97,12 @@ describe.skipIf(!hasBrowser)('the page', { timeout: 60_000 }, () => {
     expect(
       await page.getByPlaceholder('Write a reply').evaluate((box) => box.ownerDocument.activeElement === box),
     ).toBe(true);
+    await page.locator('.list-item', { hasText: 'Another' }).click();
+    await page.locator('.note.parked').waitFor();
+    expect(await page.getByPlaceholder('Write a reply').inputValue()).toBe('');
+    await page.goBack();
+    await page.locator('.reply').waitFor();
+    expect(await page.getByPlaceholder('Write a reply').inputValue()).toBe('Half a sent');
   });
 
   it('shows where a mail is while its tool runs', async () => {

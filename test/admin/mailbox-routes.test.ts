@@ -4,6 +4,8 @@ import type { Conversation, LocalMailView } from '../../src/admin/conversation.t
 import { createMailboxView } from '../../src/admin/mailbox-view.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
+import { jsonRecord } from '../../src/streams/records.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { DOMAIN, reverser, startMailbox } from './mailbox-world.ts';
 import type { MailboxWorld } from './mailbox-world.ts';
 
@@ -39,6 +41,7 @@ beforeEach(async () => {
       ],
     }),
     twice: () => [{ text: 'one' }, { text: 'two' }],
+    done: () => ({ kind: 'done' }),
     huge: () => ({ text: 'y'.repeat(900_000) }),
   });
 });
@@ -121,6 +124,25 @@ describe('the way of a mail', () => {
     expect(mail?.inboxes[0]?.replies.map(({ text }) => text)).toEqual(['one', 'two']);
   });
 
+  it('is not answered where a run is done and made nothing', async () => {
+    const mail = world.view.mail(await world.send('done'));
+    expect(mail).toMatchObject({ state: 'not-answered', reason: 'no-reply-from-tool' });
+  });
+
+  it('stays answered when its record comes a second time', async () => {
+    const emailId = await world.send('reverser');
+    const inbox = world.store.stream('inbox/reverser');
+    const { records } = await inbox.read({ fromSeqNum: 0 });
+    await inbox.append(records.map(({ headers, body }) => ({ headers, body })));
+    const runs = world.store
+      .stream('runs/reverser')
+      .follow({ fromSeqNum: 0, signal: new AbortController().signal });
+    for await (const batch of runs)
+      if (batch.records.some(({ body }) => Buffer.from(body).includes('"duplicate"'))) break;
+    await world.send('silent');
+    expect(world.view.mail(emailId)).toMatchObject({ state: 'answered', inboxes: [{ seqNum: 0 }] });
+  });
+
   it('shows the start of a reply that has a stream of its own', async () => {
     const mail = world.view.mail(await world.send('huge'));
     expect(mail?.inboxes[0]?.replies[0]).toMatchObject({
@@ -164,6 +186,37 @@ describe('conversations', () => {
     const running = view.run(stop.signal);
     await view.changed(0, stop.signal);
     expect(view.mail(emailId)).toEqual(world.view.mail(emailId));
+    stop.abort();
+    await running;
+  });
+
+  it('miss nothing that is written while they are being read', async () => {
+    // The last stream of a pass: what is written now, this pass has already gone by.
+    const written = Promise.withResolvers<string>();
+    let passes = 0;
+    const store: StreamStore = {
+      ...world.store,
+      stream(name) {
+        const stream = world.store.stream(name);
+        if (name !== 'tools') return stream;
+        return {
+          ...stream,
+          async read(options) {
+            if (++passes === 2) written.resolve(await world.send('silent', { subject: 'Meanwhile' }));
+            return stream.read(options);
+          },
+        };
+      },
+    };
+    const stop = new AbortController();
+    const view = createMailboxView({ store, log: createLog('silent') });
+    const running = view.run(stop.signal);
+    await view.changed(0, stop.signal);
+    await world.send('silent', { subject: 'Wakes it' });
+    const emailId = await written.promise;
+    for (let version = 0; !view.mail(emailId)?.isSettled; version = view.version())
+      await view.changed(version, stop.signal);
+    expect(view.mail(emailId)).toMatchObject({ state: 'not-answered' });
     stop.abort();
     await running;
   });
@@ -241,6 +294,21 @@ describe('the API', () => {
       for (;;) if ((await reader.read()).done) return true;
     };
     await expect(rest()).resolves.toBe(true);
+  });
+
+  it('tells listeners that other inboxes are served', async () => {
+    const version = world.view.version();
+    const tools = {
+      kind: 'tools',
+      version: 1,
+      revision: 'r2',
+      status: 'live',
+      inboxes: [],
+      error: null,
+      at: '',
+    };
+    await world.store.stream('tools').append([jsonRecord(tools)]);
+    await expect(world.view.changed(version, new AbortController().signal)).resolves.toBe(true);
   });
 
   it('gives attachments away for saving only', async () => {

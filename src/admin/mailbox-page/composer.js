@@ -19,10 +19,15 @@ const attach = byId('attach', HTMLInputElement);
 const fileList = byId('files', HTMLElement);
 const chips = byId('inbox-chips', HTMLElement);
 
-/** @typedef {{ to: string, from: string, subject: string, inReplyTo: string | null, references: string[] }} ReplyTarget */
+/** Texts that are not sent yet, by conversation. @type {Map<string, string>} */
+const drafts = new Map();
+/** The name of the draft that belongs to no conversation. */
+const NEW_EMAIL = 'new';
 
-/** @type {{ inboxes: string[], domain: string, reply: ReplyTarget | null, files: File[], onSent: (emailId: string) => void }} */
-const state = { inboxes: [], domain: '', reply: null, files: [], onSent: () => {} };
+/** @typedef {{ conversation: string, to: string, from: string, subject: string, inReplyTo: string | null, references: string[] }} ReplyTarget */
+
+/** @type {{ inboxes: string[], domain: string, reply: ReplyTarget | null, draft: string, files: File[], onSent: (emailId: string) => void }} */
+const state = { inboxes: [], domain: '', reply: null, draft: NEW_EMAIL, files: [], onSent: () => {} };
 
 /** @param {(emailId: string) => void} onSent */
 export function startComposer(onSent) {
@@ -64,27 +69,46 @@ export function setInboxes(inboxes, domain) {
       ),
     );
   }
+  if (to.value === '' && document.activeElement !== to) fillRecipient();
   markChip();
 }
 
-/** The form for a first email; a ready-made one for a newcomer. */
-export function composeNew() {
-  if (state.reply) [text.value, subject.value] = ['', ''];
+/**
+ * The form for a new email.
+ * @param {boolean} isFirst there is no conversation yet: a newcomer finds one that is ready to be sent
+ */
+export function composeNew(isFirst) {
+  switchDraft(NEW_EMAIL);
   state.reply = null;
-  const first = state.inboxes.includes('reverser') ? 'reverser' : state.inboxes[0];
-  if (to.value === '' || !form.dataset['mode'] || form.dataset['mode'] === 'reply')
-    to.value = first ? addressOf(first) : '';
-  if (form.dataset['mode'] === undefined) [subject.value, text.value] = ['Hello', 'Hello world'];
+  if (to.value === '') fillRecipient();
+  if (isFirst && subject.value === '' && text.value === '') {
+    [subject.value, text.value] = ['Hello', 'Hello world'];
+  }
   setMode('new');
   markChip();
 }
 
+/** The first example, or whoever is there. */
+function fillRecipient() {
+  const first = state.inboxes.includes('reverser') ? 'reverser' : state.inboxes[0];
+  to.value = first === undefined ? '' : addressOf(first);
+}
+
 /** @param {ReplyTarget} target */
 export function composeReply(target) {
-  const isOther = state.reply?.inReplyTo !== target.inReplyTo;
-  if (form.dataset['mode'] !== 'reply' || (isOther && text.value === '')) text.value = '';
+  switchDraft(target.conversation);
   state.reply = target;
   setMode('reply');
+}
+
+/** What is half written stays with its conversation. @param {string} draft */
+function switchDraft(draft) {
+  if (state.draft === draft) return;
+  drafts.set(state.draft, text.value);
+  state.draft = draft;
+  text.value = drafts.get(draft) ?? '';
+  setFiles([]);
+  showError(null);
 }
 
 /** @param {'new' | 'reply'} mode */
@@ -101,7 +125,15 @@ async function submit() {
   send.disabled = true;
   try {
     const { reply } = state;
-    const fields = reply ?? { to: to.value.trim(), from: from.value.trim(), subject: subject.value };
+    const fields = reply
+      ? {
+          to: reply.to,
+          from: reply.from,
+          subject: reply.subject,
+          inReplyTo: reply.inReplyTo,
+          references: reply.references,
+        }
+      : { to: to.value.trim(), from: from.value.trim(), subject: subject.value };
     const body = {
       ...fields,
       text: text.value,

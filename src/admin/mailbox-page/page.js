@@ -86,7 +86,7 @@ function render() {
   if (selected) renderThread(selected);
   else {
     document.title = 'Millrace: local mailbox';
-    if (state.shown !== view) composeNew();
+    if (state.shown !== view) composeNew(isEmpty);
     state.shown = view;
   }
 }
@@ -128,14 +128,15 @@ function renderThread(conversation) {
  * The next mail of the conversation answers the last reply, or follows the last mail where there is none.
  * @param {Conversation} conversation
  */
-function replyTarget({ mails }) {
+function replyTarget({ id, mails }) {
   const last = /** @type {Mail} */ (mails.at(-1));
   const copy = last.inboxes.findLast(({ replies }) => replies.length > 0) ?? last.inboxes[0];
   const reply = copy?.replies.at(-1);
   const inReplyTo = reply?.messageId ?? last.messageId;
-  const ids = [...last.references, last.messageId, reply?.messageId].filter((id) => typeof id === 'string');
+  const ids = [...last.references, last.messageId, reply?.messageId].filter((one) => typeof one === 'string');
   const subject = /^re:/i.test(last.subject) ? last.subject : `Re: ${last.subject}`;
   return {
+    conversation: id,
     to: copy?.address ?? last.to[0] ?? '',
     from: last.fromName ? `${last.fromName.replace(/[<>"]/g, '')} <${last.from}>` : last.from,
     subject,

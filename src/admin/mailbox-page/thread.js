@@ -23,7 +23,7 @@ export function listItem(conversation, isCurrent) {
       element(
         'span',
         { class: 'list-line' },
-        element('b', {}, last.inboxes.map(({ inbox }) => inbox).join(', ') || localPart(last.to[0] ?? '')),
+        element('b', {}, last.to.map(localPart).join(', ')),
         timeElement(conversation.latestAt),
       ),
       element('span', { class: 'list-subject' }, conversation.subject || 'No subject'),
