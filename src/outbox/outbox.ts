@@ -10,7 +10,7 @@ import type { ProviderRequest } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
-import { outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
+import { COPY_HEADERS, headerOf, outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 
@@ -53,8 +53,9 @@ export function createOutbox(deps: {
       'blob' in frozen.request
         ? await readRequest(store, frozen.request.blob, attempt.signal)
         : frozen.request;
-    if (attempt.doubtSinceMs !== null && clock.nowMs() - attempt.doubtSinceMs > KEY_LIFETIME_MS) {
-      const sent = await outbound.findSent(request, attempt.doubtSinceMs, attempt.signal);
+    const doubtSinceMs = earliestDoubtMs(record, attempt);
+    if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS) {
+      const sent = await outbound.findSent(request, doubtSinceMs, attempt.signal);
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
     }
     try {
@@ -65,6 +66,12 @@ export function createOutbox(deps: {
       return { kind: 'dead-letter', reason: error.code, error, facts };
     }
   };
+}
+
+/** Begin of the first attempt whose effect is not known, also of the record that this one was put back for; Infinity for none. */
+function earliestDoubtMs(record: StreamRecord, attempt: Attempt): number {
+  const inherited = Number(headerOf(record, COPY_HEADERS.doubtSince) ?? Infinity);
+  return Math.min(inherited, attempt.doubtSinceMs ?? Infinity);
 }
 
 async function readRequest(

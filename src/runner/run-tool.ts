@@ -14,7 +14,13 @@ import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob, writeBlob } from '../streams/blob.ts';
-import { inboxRecordSchema, jsonRecord, parseJsonRecord, streamNames } from '../streams/records.ts';
+import {
+  inboxRecordSchema,
+  jsonRecord,
+  originSeqNum,
+  parseJsonRecord,
+  streamNames,
+} from '../streams/records.ts';
 import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
 import { fingerprint } from '../streams/settled-keys.ts';
 import type { Attempt, Outcome, Output } from '../streams/stage.ts';
@@ -84,6 +90,7 @@ export function createRunTool(
       mail,
       email,
       seqNum: record.seqNum,
+      origin: originSeqNum(record),
     });
     if (outputs.length === 0) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', facts };
     return {
@@ -130,8 +137,10 @@ export function createRunTool(
     mail: InboxRecord;
     email: ParsedEmail;
     seqNum: number;
+    /** Differs from `seqNum` for a mail that was put back: what its first run sent is not sent again. */
+    origin: number;
   }): Promise<{ outputs: Output[]; skipped: string | null }> {
-    const { mail, email, seqNum } = made;
+    const { mail, email, seqNum, origin } = made;
     const outputs: Output[] = [];
     let skipped: string | null = null;
     for (const [effect, reply] of made.replies.entries()) {
@@ -140,7 +149,7 @@ export function createRunTool(
         skipped = composed.skipped;
         continue;
       }
-      const idempotencyKey = `${encodeURIComponent(options.inbox)}/${seqNum}/${effect}/${mail.emailId}`;
+      const idempotencyKey = `${encodeURIComponent(options.inbox)}/${origin}/${effect}/${mail.emailId}`;
       const request: ProviderRequest = {
         ...composed.request,
         tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }],

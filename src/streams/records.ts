@@ -20,6 +20,8 @@ export const streamNames = {
   tools: 'tools',
   /** What the local mailbox delivered in place of Resend. */
   mailbox: 'mailbox',
+  /** What a person had put back or run again. */
+  reruns: 'reruns',
   unrouted: 'inbox/unrouted',
   inboxPrefix: 'inbox/',
   inbox: (inbox: string) => `inbox/${inbox}`,
@@ -32,12 +34,28 @@ export const streamNames = {
 
 /** Journals carry progress and expire only when nothing depends on them: they are trimmed, not aged out. */
 export function retentionFor(retentionDays: number): (streamName: string) => Retention {
-  const journals = [streamNames.received, streamNames.sent, streamNames.tools] as readonly string[];
+  const { received, sent, tools, reruns } = streamNames;
+  const journals: readonly string[] = [received, sent, tools, reruns];
   return (name) => (journals.includes(name) || name.startsWith('runs/') ? 'forever' : retentionDays * 86_400);
 }
 
 /** The header under which every keyed record carries the key derived from its cause. */
 export const KEY_HEADER = 'key';
+
+/** Headers of a copy that a person had put back on its stream, or run again. */
+export const COPY_HEADERS = {
+  /** Stream and number of the record that it is a copy of. */
+  of: 'copy-of',
+  /** Of a redriven one: the number that its effects are keyed by, so that what has happened does not happen again. */
+  origin: 'origin',
+  /** Of a request: since when (ms since the epoch) an attempt may have had an effect that nobody knows of. */
+  doubtSince: 'doubt-since',
+} as const;
+
+/** The number that the effects of an inbox record are keyed by: its own, or that of what it was put back for. */
+export function originSeqNum(record: StreamRecord): number {
+  return Number(headerOf(record, COPY_HEADERS.origin) ?? record.seqNum);
+}
 
 const blobPointerSchema = z.object({
   stream: z.string(),
@@ -125,8 +143,27 @@ export const mailboxRecordSchema = z.object({
 });
 export type MailboxRecord = z.infer<typeof mailboxRecordSchema>;
 
+/** `reruns`: that records are about to be put back (`begun`), and that they are (`done`). */
+export const rerunRecordSchema = z.object({
+  kind: z.literal('rerun'),
+  version: z.literal(1),
+  action: z.enum(['redrive', 'replay']),
+  phase: z.enum(['begun', 'done']),
+  from: z.string(),
+  to: z.string(),
+  /** The tail of `to` before: a copy that is there stands at or above it. */
+  toTail: z.number().int().nonnegative(),
+  /** Number on `from`, and the key that the copy on `to` has. */
+  copies: z.array(z.object({ seqNum: z.number().int().nonnegative(), key: z.string() })),
+  at: z.string(),
+});
+export type RerunRecord = z.infer<typeof rerunRecordSchema>;
+
 /** A record whose body is this JSON value; `key` goes into its header. */
-export function jsonRecord(value: { kind: string; version: number; [field: string]: unknown }, key?: string): NewRecord {
+export function jsonRecord(
+  value: { kind: string; version: number; [field: string]: unknown },
+  key?: string,
+): NewRecord {
   const headers: RecordHeader[] = key === undefined ? [] : [[KEY_HEADER, key]];
   // Lone surrogates would not survive UTF-8; NUL and the rest are escaped by JSON itself.
   return { headers, body: JSON.stringify(value).toWellFormed() };

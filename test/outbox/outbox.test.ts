@@ -145,4 +145,13 @@ describe('outbox', () => {
     await createOutbox({ store, outbound: missing.outbound, clock })(record, attempt(sinceMs));
     expect(missing.sent.length).toBe(1);
   });
+
+  it('looks first for a request that was put back, since the attempts of the record before', async () => {
+    const sinceMs = NOW_MS - 30 * HOUR_MS;
+    const { outbound, sent, lookedUp } = provider({ providerId: 'p0' });
+    const record = await recordOf(frozen);
+    const copy = { ...record, headers: [...record.headers, ['doubt-since', String(sinceMs)] as const] };
+    await createOutbox({ store, outbound, clock })(copy, attempt(NOW_MS));
+    expect([sent, lookedUp]).toEqual([[], [sinceMs]]);
+  });
 });
