@@ -1,19 +1,15 @@
 /** The outbox handler: what is sent under which key, what waits, and what is looked up before it is sent again. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { ProviderRequest } from '../../src/mail/email.ts';
 import { createOutbox, outboxLane } from '../../src/outbox/outbox.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
-import { createLog } from '../../src/platform/log.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
-import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import type { OutboxRecord } from '../../src/streams/records.ts';
-import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
+import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const NOW_MS = Date.parse('2026-11-22T10:00:00Z');
 const HOUR_MS = 3_600_000;
@@ -37,19 +33,7 @@ const frozen: OutboxRecord = {
   request,
 };
 
-let directory: string;
-let store: StreamStore;
-beforeEach(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'millrace-outbox-'));
-  store = await openLocalStore(
-    { clock: systemClock, log: createLog('silent') },
-    { directory, retentionFor: () => 'forever' },
-  );
-});
-afterEach(async () => {
-  await store.close();
-  await rm(directory, { recursive: true });
-});
+const store = useTemporaryStore();
 
 /** A provider that keeps what it is asked, and finds what it is told to find. */
 function provider(found: { providerId: string } | null = null) {
@@ -69,7 +53,7 @@ function provider(found: { providerId: string } | null = null) {
 }
 
 async function recordOf(value: OutboxRecord): Promise<StreamRecord> {
-  const stream = store.stream('outbox');
+  const stream = store().stream('outbox');
   const { startSeqNum } = await stream.append([jsonRecord(value)]);
   return (await stream.read({ fromSeqNum: startSeqNum })).records[0]!;
 }
@@ -80,7 +64,7 @@ describe('outbox', () => {
   it('sends the frozen request under its key', async () => {
     const { outbound, sent } = provider();
     const record = await recordOf(frozen);
-    const outcome = await createOutbox({ store, outbound, clock })(record, attempt());
+    const outcome = await createOutbox({ store: store(), outbound, clock })(record, attempt());
     expect(sent).toEqual([[request, 'reverser/3/0/x']]);
     expect(outcome).toMatchObject({
       kind: 'done',
@@ -91,8 +75,8 @@ describe('outbox', () => {
 
   it('sends a request that lies beside its record', async () => {
     const { outbound, sent } = provider();
-    const blob = await writeBlob(store.stream('request/x'), Buffer.from(JSON.stringify(request)));
-    await createOutbox({ store, outbound, clock })(
+    const blob = await writeBlob(store().stream('request/x'), Buffer.from(JSON.stringify(request)));
+    await createOutbox({ store: store(), outbound, clock })(
       await recordOf({ ...frozen, request: { blob } }),
       attempt(),
     );
@@ -102,7 +86,10 @@ describe('outbox', () => {
   it('parks what the provider refuses for good, with its cause', async () => {
     const error = new MillraceError('permanent', 'resend.rejected', 'no such domain');
     const outbound: OutboundProvider = { ...provider().outbound, send: () => Promise.reject(error) };
-    const outcome = await createOutbox({ store, outbound, clock })(await recordOf(frozen), attempt());
+    const outcome = await createOutbox({ store: store(), outbound, clock })(
+      await recordOf(frozen),
+      attempt(),
+    );
     expect(outcome).toMatchObject({
       kind: 'dead-letter',
       reason: 'resend.rejected',
@@ -114,7 +101,7 @@ describe('outbox', () => {
   it('leaves a scheduled request until its time, without holding its thread', async () => {
     const { outbound, sent } = provider();
     const notBefore = new Date(NOW_MS + HOUR_MS).toISOString();
-    const outcome = await createOutbox({ store, outbound, clock })(
+    const outcome = await createOutbox({ store: store(), outbound, clock })(
       await recordOf({ ...frozen, notBefore }),
       attempt(),
     );
@@ -129,7 +116,10 @@ describe('outbox', () => {
 
   it('repeats an attempt in doubt under the same key while the provider knows it', async () => {
     const { outbound, sent, lookedUp } = provider();
-    await createOutbox({ store, outbound, clock })(await recordOf(frozen), attempt(NOW_MS - 20 * HOUR_MS));
+    await createOutbox({ store: store(), outbound, clock })(
+      await recordOf(frozen),
+      attempt(NOW_MS - 20 * HOUR_MS),
+    );
     expect([sent.length, lookedUp.length]).toEqual([1, 0]);
   });
 
@@ -137,12 +127,15 @@ describe('outbox', () => {
     const sinceMs = NOW_MS - hours * HOUR_MS;
     const found = provider({ providerId: 'p0' });
     const record = await recordOf(frozen);
-    const outcome = await createOutbox({ store, outbound: found.outbound, clock })(record, attempt(sinceMs));
+    const outcome = await createOutbox({ store: store(), outbound: found.outbound, clock })(
+      record,
+      attempt(sinceMs),
+    );
     expect(outcome).toMatchObject({ kind: 'done', facts: { providerId: 'p0', foundSent: true } });
     expect([found.sent, found.lookedUp]).toEqual([[], [sinceMs]]);
 
     const missing = provider(null);
-    await createOutbox({ store, outbound: missing.outbound, clock })(record, attempt(sinceMs));
+    await createOutbox({ store: store(), outbound: missing.outbound, clock })(record, attempt(sinceMs));
     expect(missing.sent.length).toBe(1);
   });
 
@@ -151,7 +144,7 @@ describe('outbox', () => {
     const { outbound, sent, lookedUp } = provider({ providerId: 'p0' });
     const record = await recordOf(frozen);
     const copy = { ...record, headers: [...record.headers, ['doubt-since', String(sinceMs)] as const] };
-    await createOutbox({ store, outbound, clock })(copy, attempt(NOW_MS));
+    await createOutbox({ store: store(), outbound, clock })(copy, attempt(NOW_MS));
     expect([sent, lookedUp]).toEqual([[], [sinceMs]]);
   });
 });

@@ -1,33 +1,17 @@
 /** The caps on replies: what stops a loop, what does not stop a person, and what a restart remembers. */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { ParsedEmail } from '../../src/mail/email.ts';
 import { systemClock } from '../../src/platform/clock.ts';
-import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps } from '../../src/runner/reply-caps.ts';
-import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
-import type { StreamStore } from '../../src/streams/stream-store.ts';
+import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const options = { perSender: 20, perThread: 3 };
 let nowMs = 0;
 const clock = { ...systemClock, nowMs: () => nowMs };
-let directory: string;
-let store: StreamStore;
-
-beforeEach(async () => {
+const store = useTemporaryStore();
+beforeEach(() => {
   nowMs = Date.now();
-  directory = await mkdtemp(join(tmpdir(), 'millrace-caps-'));
-  store = await openLocalStore(
-    { clock: systemClock, log: createLog('silent') },
-    { directory, retentionFor: () => 'forever' },
-  );
-});
-afterEach(async () => {
-  await store.close();
-  await rm(directory, { recursive: true });
 });
 
 const email = (fields: Partial<ParsedEmail>): ParsedEmail => ({
@@ -51,7 +35,7 @@ const ann = 'ann@sender.example';
 
 /** How many of these mails from one sender are answered. */
 function answered(mails: readonly ParsedEmail[], recipient = ann): number {
-  const caps = createReplyCaps({ store, clock }, options);
+  const caps = createReplyCaps({ store: store(), clock }, options);
   return mails.filter((mail) => caps.exceeded(mail, recipient) === null && caps.count(mail, recipient))
     .length;
 }
@@ -73,7 +57,7 @@ describe('reply caps', () => {
   });
 
   it('take addresses that differ in case for one sender', () => {
-    const caps = createReplyCaps({ store, clock }, options);
+    const caps = createReplyCaps({ store: store(), clock }, options);
     for (let i = 0; i < 20; i++) caps.count(email({ messageId: `<${i}@x>` }), 'Ann@sender.example');
     expect(caps.exceeded(email({}), 'aNN@sender.example')).toBe('sender-cap');
   });
@@ -83,7 +67,7 @@ describe('reply caps', () => {
   });
 
   it('let go after a day', () => {
-    const caps = createReplyCaps({ store, clock }, options);
+    const caps = createReplyCaps({ store: store(), clock }, options);
     const mail = email({ references: ['<root@x>'] });
     for (let i = 0; i < 3; i++) caps.count(mail, ann);
     expect(caps.exceeded(mail, ann)).toBe('thread-cap');
@@ -93,13 +77,13 @@ describe('reply caps', () => {
   });
 
   it('are counted again after a restart, from the journal', async () => {
-    const before = createReplyCaps({ store, clock }, options);
+    const before = createReplyCaps({ store: store(), clock }, options);
     const mail = email({ references: ['<root@x>'] });
     const keys = [1, 2, 3].map(() => before.count(mail, ann));
-    await store
+    await store()
       .stream('runs/reverser')
       .append(keys.map((caps) => jsonRecord({ kind: 'outcome', version: 1, facts: { caps } })));
-    const after = createReplyCaps({ store, clock }, options);
+    const after = createReplyCaps({ store: store(), clock }, options);
     expect(after.exceeded(mail, ann)).toBeNull();
     await after.restore('reverser', new AbortController().signal);
     expect(after.exceeded(mail, ann)).toBe('thread-cap');

@@ -66,7 +66,8 @@ export async function startS2Lite(options: { directory: string; port?: number })
   return { url, port, kill, stop: () => kill('SIGKILL') };
 }
 
-async function freePort(): Promise<number> {
+/** A loopback port that was free a moment ago. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1');
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
