@@ -35,6 +35,7 @@ const messageId = z
   .max(900)
   .regex(/^<[\x21-\x3b\x3d\x3f-\x7e]+>$/, 'must be a Message-ID in angle brackets');
 
+/** An email to compose; `to` is one address or several, `references` oldest first. */
 const messageSchema = z.object({
   from: address,
   to: z.union([address.transform((one) => [one]), z.array(address).min(1).max(MAX_RECIPIENTS)]),
@@ -54,9 +55,6 @@ const messageSchema = z.object({
     .max(MAX_ATTACHMENTS)
     .default([]),
 });
-
-/** An email to compose; `to` is one address or several, `references` oldest first. */
-export type LocalMessage = z.input<typeof messageSchema>;
 
 export interface LocalMail {
   /** Our domains, normalised; the first is the main one. */
