@@ -92,10 +92,28 @@ describe('out of memory', () => {
   });
 });
 
+it('memory that no limit of the engine counts is seen from outside of the process', async () => {
+  const body = `const all = []; for (;;) all.push(new Intl.DateTimeFormat('de', { dateStyle: 'full' }));`;
+  expect(
+    await runThenAnother(body, { limits: { ...limits, timeoutMs: 15_000, memoryLimitMb: 32 } }),
+  ).toMatchObject({
+    reason: 'memory',
+    message: "the tool's process used more than 224 MiB",
+  });
+});
+
 describe('a tool that', () => {
   it.each(flagrant)('%s', async (_name, body, reason) => {
     expect(await runThenAnother(body)).toMatchObject({ status: 'failed', reason });
   });
+});
+
+it('tools that do not even fit into their memory are said to', async () => {
+  const bundle = await sandbox.bundle(
+    `const big = ${JSON.stringify(Array.from({ length: 400_000 }, (_, index) => [index]))}; export const test = () => 'x' + big.length;`,
+  );
+  const result = await sandbox.run(bundle, { exportName: 'test', limits: { ...limits, memoryLimitMb: 16 } });
+  expect(result).toMatchObject({ status: 'failed', reason: 'memory' });
 });
 
 it('a rejection that nobody handled is on the log, and is not the next run’s', async () => {

@@ -11,7 +11,7 @@ const pool = createSandboxPool(
 const bundle = {
   revision: 'spinning',
   code: `var __millraceTools = { async test(email, { fetch }) { await fetch('http://ready'); for (;;); } }; 0`,
-  sourceMap: '{}',
+  sourceMap: '{"version":3,"sources":[],"mappings":""}',
 };
 await pool.run({
   bundle,

@@ -1,5 +1,6 @@
 /** What a tool gets and what it may return: the `Email` and `Context` of tool-api.ts, and every form of reply. */
 import { describe, expect, it } from 'vitest';
+import { MillraceError } from '../../src/platform/errors.ts';
 import { createCapabilities } from '../../src/runner/capabilities.ts';
 import type { SandboxEmail } from '../../src/runner/sandbox/sandbox.ts';
 import { email, repliesOf, useSandbox } from './tool-fixture.ts';
@@ -217,15 +218,24 @@ describe('attachments', () => {
     ]);
   });
 
-  it('that cannot be read are an error of the tool, without the host’s words', async () => {
-    const capabilities = createCapabilities(none);
+  it('that cannot be read just now are not the tool’s fault, whatever it makes of the error', async () => {
+    const down = new MillraceError('transient', 'store.down', 'the store is down');
+    const capabilities = createCapabilities({ ...none, attachmentBytes: () => Promise.reject(down) });
+    const body = 'await email.attachments[0].bytes().catch(() => {});';
+    await expect(sandbox.runBody(body, { email: withTwo, ...capabilities })).rejects.toBe(down);
+    expect(repliesOf(await sandbox.runBody('return "next";'))).toEqual([{ text: 'next' }]);
+  });
+
+  it('that are not there are an error of the tool', async () => {
+    const gone = new MillraceError('permanent', 'mail.no_attachment', 'there is no attachment 0');
+    const capabilities = createCapabilities({ ...none, attachmentBytes: () => Promise.reject(gone) });
     const result = await sandbox.runBody('await email.attachments[0].bytes();', {
       email: withTwo,
       ...capabilities,
     });
     expect(result).toMatchObject({
       reason: 'threw',
-      message: expect.stringMatching(/^Error: attachment failed/),
+      message: expect.stringMatching(/^Error: there is no attachment 0/),
     });
   });
 });

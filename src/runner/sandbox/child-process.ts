@@ -9,7 +9,6 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
-import type { Log } from '../../platform/log.ts';
 import { createFrameReader, frameOf } from './frames.ts';
 import { fromChildSchema } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
@@ -19,6 +18,7 @@ import type { Capability, FailureReason, RunLimits, RunRequest } from './sandbox
 
 /** The isolate's own timeout comes first; what it does not stop is killed this much later. */
 const GRACE_MS = 500;
+const START_TIMEOUT_MS = 30_000;
 const RSS_CHECK_EVERY_MS = 50;
 /** Resident memory of a child before any tool, with a reserve for what the heap limit does not count. */
 const RSS_BASE_MB = 160;
@@ -40,7 +40,9 @@ export type Outcome =
   | { kind: 'returned'; json: string; logs: string[] }
   | { kind: 'failed'; reason: FailureReason; message: string; stack: string; logs: string[] }
   /** Somebody else killed the process: the tool need not be at fault. */
-  | { kind: 'killed-from-outside'; logs: string[] };
+  | { kind: 'killed-from-outside'; logs: string[] }
+  /** The host could not do what a capability promises: the run is to be tried again, or the host is broken. */
+  | { kind: 'host-failed'; error: unknown };
 
 interface CurrentRun {
   number: number;
@@ -59,16 +61,16 @@ export interface ChildOptions {
   usesJit: boolean;
 }
 
-export function createSandboxChild(deps: { clock: Clock; log: Log }, options: ChildOptions): SandboxChild {
+export function createSandboxChild(deps: { clock: Clock }, options: ChildOptions): SandboxChild {
   return new SandboxChild(deps, options);
 }
 
 export class SandboxChild {
   readonly #clock: Clock;
-  readonly #log: Log;
   readonly #process: ChildProcessWithoutNullStreams;
   readonly #ready = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
+  readonly #stopWaiting: () => void;
   #stderr = '';
   #current: CurrentRun | null = null;
   /** Of the bundle that it holds. */
@@ -77,13 +79,13 @@ export class SandboxChild {
   /** False as soon as it was told to die. */
   isAlive = true;
 
-  constructor(deps: { clock: Clock; log: Log }, options: ChildOptions) {
+  constructor(deps: { clock: Clock }, options: ChildOptions) {
     this.#clock = deps.clock;
-    this.#log = deps.log;
     this.#process = spawnChild(options);
     this.#ready.promise.catch(() => {}); // The pool asks when it wants to know.
     this.#listen();
     this.#process.stdin.write(frameOf(options.program));
+    this.#stopWaiting = this.#clock.after(START_TIMEOUT_MS, () => this.kill());
   }
 
   /** Resolves when it takes runs; rejects when it ends before. */
@@ -146,6 +148,7 @@ export class SandboxChild {
     this.#process.on('error', (error) => this.#ready.reject(error));
     this.#process.on('close', (_code, signal) => {
       this.isAlive = false;
+      this.#stopWaiting();
       const message = `a sandbox process ended (${signal ?? 'exit'}) ${this.#stderr.slice(0, 500)}`.trimEnd();
       this.#ready.reject(new MillraceError('transient', 'sandbox.start_failed', message));
       const run = this.#current;
@@ -162,7 +165,10 @@ export class SandboxChild {
     const parsed = fromChildSchema.safeParse(parsedJson(payload));
     if (!parsed.success) return this.#breakProtocol();
     const message = parsed.data;
-    if (message.type === 'ready') return this.#ready.resolve();
+    if (message.type === 'ready') {
+      this.#stopWaiting();
+      return this.#ready.resolve();
+    }
     const run = this.#current;
     if (!run || run.number !== message.run || run.killedFor) return;
     switch (message.type) {
@@ -202,11 +208,10 @@ export class SandboxChild {
       const { value, bytes } = await capability(argument, controller.signal);
       reply({ ok: true, value, bytes: bytes ? Buffer.from(bytes).toString('base64') : null });
     } catch (error) {
-      const isOurs = error instanceof MillraceError;
-      if (!isOurs && !controller.signal.aborted) {
-        this.#log.error({ error, capability: name }, 'runner.capability_failed');
-      }
-      reply({ ok: false, value: isOurs ? error.message : `${name} failed`, bytes: null });
+      if (isForTheTool(error)) return reply({ ok: false, value: error.message, bytes: null });
+      if (controller.signal.aborted || this.#current !== run) return;
+      this.kill();
+      this.#settle(run, { kind: 'host-failed', error });
     }
   }
 
@@ -246,6 +251,12 @@ export class SandboxChild {
       cancelCheck?.();
     };
   }
+}
+
+/** What the tool did wrong, or what the world denied it: as opposed to what we cannot do just now. */
+function isForTheTool(error: unknown): error is MillraceError {
+  if (!(error instanceof MillraceError)) return false;
+  return error.kind === 'permanent' || error.kind === 'invalid' || error.code === 'capability.failed';
 }
 
 function spawnChild(options: ChildOptions): ChildProcessWithoutNullStreams {

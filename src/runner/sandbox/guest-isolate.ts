@@ -17,6 +17,8 @@ const PRELUDE_TIMEOUT_MS = 1_000;
 const MAX_CALLS = 10_000;
 const MAX_PENDING_CALLS = 100;
 const MAX_TIMERS = 1_000;
+/** Among a run's timers, the one that ends it; the guest's are numbered from 1. */
+const DEADLINE_TIMER = 0;
 const MAX_RANDOM_BYTES = 65_536;
 /** What a log line counts beyond its text, so that empty lines are no way around the limit. */
 const LOG_LINE_OVERHEAD_BYTES = 16;
@@ -58,6 +60,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
   });
   const operations = hostOperations({ deliver, fail, send: options.send });
   const prepared = prepare();
+  prepared.catch(() => {}); // `run` says so.
   let isEntered = false;
 
   async function prepare(): Promise<{ deliver: ivm.Reference; script: ivm.Script; context: ivm.Context }> {
@@ -99,7 +102,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
   }
 
   async function pump(run: Run): Promise<void> {
-    if (isEntered) return;
+    if (isEntered || run.isOver) return;
     isEntered = true;
     const guest = await prepared;
     for (let next = run.mailbox.shift(); next && !run.isOver; next = run.mailbox.shift()) {
@@ -149,13 +152,12 @@ export function createGuestIsolate(options: Options): GuestIsolate {
         isOver: false,
         mailbox: [],
       };
-      const guest = await prepared;
       current = run;
-      run.timers.set(
-        0,
-        systemClock.after(timeoutMs, () => failTimeout(run)),
-      );
-      await enter(run, (timeout) => guest.script.run(guest.context, { timeout }));
+      const cancelDeadline = systemClock.after(timeoutMs, () => failTimeout(run));
+      run.timers.set(DEADLINE_TIMER, cancelDeadline);
+      const guest = await prepared.catch(() => null);
+      if (guest) await enter(run, (timeout) => guest.script.run(guest.context, { timeout }));
+      else fail(run, 'memory', 'the tools do not fit into the memory of an isolate');
       deliver(run, { kind: 'begin', task });
       await run.over.promise;
       isolate.dispose();
@@ -210,11 +212,12 @@ function hostOperations(host: {
         run.timers.delete(timer);
         host.deliver(run, { kind: 'timer', id: timer });
       };
-      if (timer > 0 && ms <= run.limits.timeoutMs) run.timers.set(timer, systemClock.after(ms, due));
+      if (timer > DEADLINE_TIMER && ms <= run.limits.timeoutMs)
+        run.timers.set(timer, systemClock.after(ms, due));
     },
     'clear-timer'(run, payload) {
       const timer = Number(payload);
-      if (!(timer > 0)) return;
+      if (!(timer > DEADLINE_TIMER)) return;
       run.timers.get(timer)?.();
       run.timers.delete(timer);
     },

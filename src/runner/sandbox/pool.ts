@@ -49,11 +49,14 @@ const INSPECTION_LIMITS = {
 
 type Setup = Parameters<typeof createSandboxChild>[1];
 
+/** What is the tool's own doing, or counts as such. */
+type ToolOutcome = Exclude<Outcome, { kind: 'host-failed' }>;
+
 interface Job extends ChildJob {
   fairnessKey: string;
   outsideKills: number;
   startedMs: number;
-  done: PromiseWithResolvers<Outcome>;
+  done: PromiseWithResolvers<ToolOutcome>;
   isAborted: boolean;
   member: Member | null;
 }
@@ -79,7 +82,7 @@ class Pool implements SandboxPool {
   readonly #options: Required<PoolOptions>;
   readonly #queue: FairQueue<Job>;
   readonly #members = new Set<Member>();
-  readonly #firstReady = Promise.withResolvers<void>();
+  #firstReady = pendingStart();
   #setup: Setup | null = null;
   #isPreparing = false;
   #failedStarts = 0;
@@ -90,7 +93,6 @@ class Pool implements SandboxPool {
     this.#log = deps.log;
     this.#options = options;
     this.#queue = createFairQueue({ maxOutPerKey: options.maxRunsPerKey });
-    this.#firstReady.promise.catch(() => {}); // `start` passes it on.
   }
 
   async start(): Promise<void> {
@@ -146,7 +148,7 @@ class Pool implements SandboxPool {
   async #finished(
     work: ChildJob & { fairnessKey: string },
     signal?: AbortSignal,
-  ): Promise<{ outcome: Outcome; durationMs: number }> {
+  ): Promise<{ outcome: ToolOutcome; durationMs: number }> {
     if (this.#isClosed) throw closedError();
     signal?.throwIfAborted();
     if (this.#queue.size >= MAX_WAITING_RUNS) {
@@ -179,7 +181,7 @@ class Pool implements SandboxPool {
 
   /** Gives waiting jobs to idle children, and starts more children where jobs are left. */
   #dispatch(): void {
-    const idle = [...this.#members].filter((member) => member.state === 'idle');
+    const idle = [...this.#members].filter(({ state, child }) => state === 'idle' && child.isAlive);
     while (idle.length > 0) {
       const job = this.#queue.take();
       if (!job) return;
@@ -204,6 +206,7 @@ class Pool implements SandboxPool {
     if (outcome.kind === 'killed-from-outside') job.outsideKills += 1;
     const isTriedAgain = outcome.kind === 'killed-from-outside' && job.outsideKills < MAX_OUTSIDE_KILLS;
     if (isTriedAgain && !job.isAborted && !this.#isClosed) this.#queue.pushFront(job.fairnessKey, job);
+    else if (outcome.kind === 'host-failed') job.done.reject(outcome.error);
     else job.done.resolve(outcome);
     const { child } = member;
     if (child.runs >= MAX_RUNS_PER_CHILD || child.residentMb() > RECYCLE_ABOVE_MB) child.kill();
@@ -252,7 +255,7 @@ class Pool implements SandboxPool {
   }
 
   #startChild(setup: Setup): void {
-    const child = createSandboxChild({ clock: this.#clock, log: this.#log }, setup);
+    const child = createSandboxChild({ clock: this.#clock }, setup);
     const member: Member = { child, state: 'starting', job: null, stopRetiring: () => {} };
     this.#members.add(member);
     void this.#follow(member);
@@ -286,6 +289,7 @@ class Pool implements SandboxPool {
     });
     for (const job of this.#queue.drain()) job.done.reject(error);
     this.#firstReady.reject(error);
+    this.#firstReady = pendingStart();
   }
 
   #remove(member: Member): void {
@@ -296,7 +300,7 @@ class Pool implements SandboxPool {
 }
 
 function failureOf(
-  outcome: Exclude<Outcome, { kind: 'returned' }>,
+  outcome: Exclude<ToolOutcome, { kind: 'returned' }>,
   bundle: RunRequest['bundle'],
 ): { reason: FailureReason; message: string } {
   if (outcome.kind === 'killed-from-outside') {
@@ -305,6 +309,13 @@ function failureOf(
   }
   const place = sourcePlace(outcome.stack, bundle);
   return { reason: outcome.reason, message: place ? `${outcome.message} (${place})` : outcome.message };
+}
+
+/** Settled by the first child; whoever waits in `start` hears of a failure. */
+function pendingStart(): PromiseWithResolvers<void> {
+  const pending = Promise.withResolvers<void>();
+  pending.promise.catch(() => {});
+  return pending;
 }
 
 function closedError(): MillraceError {

@@ -20,7 +20,8 @@ export interface CapabilityAnswer {
 
 /**
  * A host function that the guest may call by name. The argument is JSON from hostile code; the signal is
- * aborted when the run ends. The message of a `MillraceError` reaches the tool, other errors do not.
+ * aborted when the run ends. A `MillraceError` that is permanent, invalid or `capability.failed` reaches the
+ * tool by its message. Any other error is the host's own: the run is rejected with it.
  */
 export type Capability = (argument: unknown, signal: AbortSignal) => Promise<CapabilityAnswer>;
 
@@ -87,7 +88,7 @@ export interface SandboxPool {
   /** Warms the pool; resolves when a first child is ready. `run` does it by itself. */
   start(): Promise<void>;
   /**
-   * @throws the signal's reason; MillraceError `sandbox.queue_full`, `sandbox.closed`, `sandbox.unavailable`
+   * @throws the signal's reason; what a capability threw and the tool is not at fault for; MillraceError `sandbox.queue_full`, `sandbox.closed`, `sandbox.unavailable`
    *   (transient).
    */
   run(request: RunRequest): Promise<RunResult>;
