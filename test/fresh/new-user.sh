@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A new user's first minute: a fresh Debian with its own Node 20, npm 9 and Git and nothing else, an
-# unprivileged user, a clone, `npm start`, and the first reply. Prints the seconds from clone to link, which
-# no line here judges. Needs root, and in FRESH_SYSTEM the tool that makes such machines.
+# unprivileged user, a clone, `npm start`, and the first reply on the page. Prints the seconds from clone to
+# reply, which no line here judges. Needs root, and in FRESH_SYSTEM the tool that makes such machines.
 #   test/fresh/new-user.sh [SUITE]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -12,6 +12,10 @@ LINK_DEADLINE_SECONDS=300
 STOP_DEADLINE_SECONDS=20
 name=new-user-$$
 work=$(mktemp -d)
+# The browser is driven by this checkout, on the Node that its launcher found or fetched.
+node src/launch.mjs --tool tsc --version >/dev/null
+node=.cache/toolchain/node_modules/.bin/node
+[ -x "$node" ] || node=node
 
 cleanup() {
   "$FRESH_SYSTEM" down "$name" >/dev/null 2>&1 || true
@@ -43,9 +47,9 @@ prepare() {
   echo "on $SUITE: node $(as_root node --version), npm $(as_root npm --version 2>/dev/null)"
 }
 
-# Starts it as a person does and waits for the link that it prints; sets `link`.
+# Starts it as a person does and waits for the link that it prints; sets `link` and `started`.
 start() {
-  local started=$SECONDS
+  started=$SECONDS
   as_owner 'git clone -q /srv/millrace.git millrace'
   as_owner 'cd millrace; npm start >../log 2>&1 & echo $! >../pid; wait; echo ended >>../log' &
   until link=$(as_root grep -oE 'http://127\.0\.0\.1:[0-9]+/\S*' /home/owner/log 2>/dev/null); do
@@ -56,14 +60,20 @@ start() {
   echo "$((SECONDS - started)) s from clone to link"
 }
 
-# The page answers at the link, and a mail to the example tool comes back.
-check_reply() {
-  as_root curl -fsSL --cookie-jar /tmp/cookies --output /dev/null "$link" || fail 'the link does not answer'
+# A browser of this machine, in the network of the fresh one, sends the first email and sees the reply.
+check_page() {
+  local screenshot=${SCREENSHOT:-$work/first-reply.png}
+  ip netns exec "fresh-$name" "$node" test/fresh/first-reply.ts "$link" "$screenshot" || fail 'the page showed no reply'
+  echo "$((SECONDS - started)) s from clone to the reply on the screen"
+}
+
+# A mail from a file comes back, too.
+check_send() {
   local mail='From: me@example.com\nTo: reverser@millrace.localhost\nSubject: Hello\nMessage-ID: <one@example.com>\n\nabc'
   as_owner "printf '$mail' >mail.eml"
   as_owner 'cd millrace && node src/launch.mjs send ../mail.eml >../reply 2>&1' || fail "send: $(as_root cat /home/owner/reply)"
   as_root grep -q cba /home/owner/reply || fail "no reply in: $(as_root cat /home/owner/reply)"
-  echo 'the first mail was answered'
+  echo 'a mail from a file was answered'
 }
 
 # A part of the tests runs there too, by the README's other command.
@@ -86,6 +96,7 @@ stop() {
 
 prepare
 start
-check_reply
+check_page
+check_send
 check_tests
 stop
