@@ -26,6 +26,7 @@ import { MillraceError } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
 import type { Service, Services } from './platform/lifecycle.ts';
 import type { Log } from './platform/log.ts';
+import { systemProcesses } from './platform/process-identity.ts';
 import { createRateGate } from './platform/rate-gate.ts';
 import type { RateGate } from './platform/rate-gate.ts';
 import { bundleTools } from './runner/bundle.ts';
@@ -36,6 +37,9 @@ import { createToolSet } from './runner/tool-set.ts';
 import { createLiveTools } from './streams/live-tools.ts';
 import type { LiveTools } from './streams/live-tools.ts';
 import { openLocalStore } from './streams/local-store.ts';
+import { createMembership } from './streams/membership.ts';
+import { createSharedOwnership, createSoleOwnership } from './streams/ownership.ts';
+import type { Ownership } from './streams/ownership.ts';
 import { retentionFor, streamNames } from './streams/records.ts';
 import { openS2Store } from './streams/s2-store.ts';
 import { createStage } from './streams/stage.ts';
@@ -75,9 +79,12 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const gate = createRateGate(clock);
   const liveTools = createLiveTools({ store, log });
   const services: Service[] = [];
-  if (roles.includes('ingest')) services.push(...receiveServices(deps, { store, gate, liveTools }));
-  if (roles.includes('runner')) services.push(...runnerServices(deps, { store, stack }));
-  if (roles.includes('outbox')) services.push(outboxService(deps, { store, gate }));
+  const { ownership, services: membership } = ownershipOf(deps, store);
+  services.push(...membership);
+  if (roles.includes('ingest'))
+    services.push(...receiveServices(deps, { store, ownership, gate, liveTools }));
+  if (roles.includes('runner')) services.push(...runnerServices(deps, { store, ownership, stack }));
+  if (roles.includes('outbox')) services.push(outboxService(deps, { store, ownership, gate }));
   const view = config.resend === null && roles.includes('ingest') ? createMailboxView({ store, log }) : null;
   if (view) services.push({ name: 'mailbox', run: (signal) => view.run(signal) });
   const running = createServices({ clock, log }, services);
@@ -115,16 +122,37 @@ async function openStore({ config, secrets, clock, log }: AppDeps): Promise<Stre
   );
 }
 
-/** A stage is made anew at each start of its service: what it knows is on its journal. */
-function stageService(deps: { store: StreamStore; clock: Clock; log: Log }, options: StageOptions): Service {
-  return { name: options.name, run: (signal) => createStage(deps, options).run(signal) };
+/** On S2 several processes share the work; the local store belongs to one. */
+function ownershipOf(
+  { config, clock, log }: AppDeps,
+  store: StreamStore,
+): { ownership: Ownership; services: Service[] } {
+  if (config.streams.kind === 'local') return { ownership: createSoleOwnership(store), services: [] };
+  const membership = createMembership({ store, clock, log, processes: systemProcesses });
+  return {
+    ownership: createSharedOwnership({ store, membership, clock, log }),
+    services: [{ name: 'members', run: (signal) => membership.run(signal) }],
+  };
+}
+
+/** A stage is made anew at each of its turns: what it knows is on its journal. */
+function stageService(
+  { ownership, clock, log }: { ownership: Ownership; clock: Clock; log: Log },
+  options: StageOptions,
+): Service {
+  const unit = {
+    name: options.name,
+    work: (store: StreamStore, signal: AbortSignal) =>
+      createStage({ store, clock, log }, options).run(signal),
+  };
+  return { name: options.name, run: (signal) => ownership.run(unit, signal) };
 }
 
 function receiveServices(
   { config, secrets, clock, log }: AppDeps,
-  parts: { store: StreamStore; gate: RateGate; liveTools: LiveTools },
+  parts: { store: StreamStore; ownership: Ownership; gate: RateGate; liveTools: LiveTools },
 ): Service[] {
-  const { store, gate, liveTools } = parts;
+  const { store, ownership, gate, liveTools } = parts;
   const inbound: InboundProvider = config.resend
     ? createResendInbound(
         { clock, gate },
@@ -137,7 +165,7 @@ function receiveServices(
   return [
     { name: 'live-tools', run: (signal) => liveTools.run(signal) },
     stageService(
-      { store, clock, log },
+      { ownership, clock, log },
       {
         name: 'receive',
         source: streamNames.events,
@@ -161,7 +189,7 @@ const noInbound: InboundProvider = {
 
 function runnerServices(
   { config, secrets, clock, log }: AppDeps,
-  { store, stack }: { store: StreamStore; stack: AsyncDisposableStack },
+  { store, ownership, stack }: { store: StreamStore; ownership: Ownership; stack: AsyncDisposableStack },
 ): Service[] {
   const pool = createSandboxPool({ clock, log }, {});
   stack.defer(() => pool.close());
@@ -170,9 +198,9 @@ function runnerServices(
     { directory: config.tools.path },
   );
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
-  const caps = createReplyCaps({ store, clock }, defaultReplyCaps);
+  const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
-    { store, pool, tools, caps, clock, log, toolSecrets },
+    { store, ownership, pool, tools, createCaps, clock, log, toolSecrets },
     { domains: config.domains, concurrency: 4 * availableParallelism() },
   );
   return [
@@ -199,11 +227,14 @@ function outboundProvider(
   };
 }
 
-function outboxService(deps: AppDeps, { store, gate }: { store: StreamStore; gate: RateGate }): Service {
+function outboxService(
+  deps: AppDeps,
+  { store, ownership, gate }: { store: StreamStore; ownership: Ownership; gate: RateGate },
+): Service {
   const { clock, log } = deps;
   const outbound = outboundProvider(deps, { store, gate });
   return stageService(
-    { store, clock, log },
+    { ownership, clock, log },
     {
       name: 'outbox',
       source: streamNames.outbox,

@@ -1,12 +1,15 @@
 /**
- * The runner: one stage for each inbox that is served or holds mail, all sharing one pool of sandboxes.
+ * The runner: one stage for each inbox that is served or holds mail, all sharing one pool of sandboxes. Of
+ * several runners on a basin each does this for the inboxes whose turn it has (`ownership.ts`).
  * An inbox whose tool is gone keeps its stage: its mail is parked as `tool.missing`, not forgotten.
  */
 import { aborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
+import type { Ownership } from '../streams/ownership.ts';
 import { streamNames } from '../streams/records.ts';
 import { createStage } from '../streams/stage.ts';
-import type { Stage } from '../streams/stage.ts';
+import type { StreamStore } from '../streams/stream-store.ts';
+import type { ReplyCaps } from './reply-caps.ts';
 import type { RunToolDeps } from './run-tool.ts';
 import { createRunTool, inboxLane } from './run-tool.ts';
 
@@ -24,28 +27,40 @@ export interface Runner {
 /** Inboxes that are looked after at all: each costs a stage. */
 const MAX_INBOXES = 1000;
 
-export function createRunner(deps: RunToolDeps & { log: Log }, options: RunnerOptions): Runner {
-  const { store, tools, caps, clock, log } = deps;
-  const stages = new Map<string, Stage>();
+export interface RunnerDeps extends Omit<RunToolDeps, 'caps'> {
+  /** Counts for one inbox and one turn: what others answered since our last turn is read back, not added. */
+  createCaps: () => ReplyCaps;
+  ownership: Ownership;
+  log: Log;
+}
 
-  async function start(inbox: string, signal: AbortSignal): Promise<void> {
+export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
+  const { store, tools, clock, log } = deps;
+
+  async function work(inbox: string, ownedStore: StreamStore, signal: AbortSignal): Promise<void> {
+    const caps = deps.createCaps();
     await caps.restore(inbox, signal);
     const stage = createStage(
-      { store, clock, log },
+      { store: ownedStore, clock, log },
       {
         name: `runner/${inbox}`,
         source: streamNames.inbox(inbox),
         journal: streamNames.runs(inbox),
         concurrency: options.concurrency,
         laneOf: inboxLane,
-        handle: createRunTool(deps, { inbox, domains: options.domains }),
+        handle: createRunTool({ ...deps, caps }, { inbox, domains: options.domains }),
         backoff: { baseMs: 500, maxMs: 300_000 },
         maxAttempts: 50,
       },
     );
-    stages.set(inbox, stage);
     await stage.run(signal);
   }
+
+  const start = (inbox: string, signal: AbortSignal): Promise<void> =>
+    deps.ownership.run(
+      { name: `runner/${inbox}`, work: (ownedStore, turn) => work(inbox, ownedStore, turn) },
+      signal,
+    );
 
   async function inboxesWithMail(signal: AbortSignal): Promise<string[]> {
     const names: string[] = [];

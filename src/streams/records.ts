@@ -22,6 +22,8 @@ export const streamNames = {
   mailbox: 'mailbox',
   /** What a person had put back or run again. */
   reruns: 'reruns',
+  /** Heartbeats of the processes that share a basin: see `membership.ts`. */
+  members: 'members',
   unrouted: 'inbox/unrouted',
   inboxPrefix: 'inbox/',
   inbox: (inbox: string) => `inbox/${inbox}`,
@@ -36,8 +38,14 @@ export const streamNames = {
 export function retentionFor(retentionDays: number): (streamName: string) => Retention {
   const { received, sent, tools, reruns } = streamNames;
   const journals: readonly string[] = [received, sent, tools, reruns];
-  return (name) => (journals.includes(name) || name.startsWith('runs/') ? 'forever' : retentionDays * 86_400);
+  return (name) => {
+    if (name === streamNames.members) return HEARTBEAT_RETENTION_SECONDS;
+    return journals.includes(name) || name.startsWith('runs/') ? 'forever' : retentionDays * 86_400;
+  };
 }
+
+/** Heartbeats serve for seconds; for an hour a person can see who held what. */
+const HEARTBEAT_RETENTION_SECONDS = 3_600;
 
 /** The header under which every keyed record carries the key derived from its cause. */
 export const KEY_HEADER = 'key';

@@ -1,0 +1,305 @@
+/**
+ * Who is there: every process that works on a basin appends a heartbeat to the stream `members` and reads the
+ * others'. A heartbeat says what the process could do (`offers`) and what it is doing (`holds`).
+ *
+ * - All read the same records in the same order, and each knows itself only by what it has read back. So all
+ *   that have read up to a point agree on who is there, but for those who have fallen silent.
+ * - Silence is measured by the reader's own monotonic clock, from when it last read a heartbeat. Wall clocks of
+ *   two machines are never compared. Whoever is known to have ended (`left`, or a process of this very machine
+ *   that is gone) is not waited for.
+ * - A process whose own heartbeats do not come back is blind (`isCurrent` is false): stopped, cut off, or the
+ *   store is down. It may not judge others, and must not commit (`ownership.ts` sees to that). When it sees
+ *   again, it gives everybody time to speak before it takes anyone for dead: after an outage of the store
+ *   nothing moves.
+ *
+ * None of this is what makes double work harmless; that is the journal's fencing token. It makes it rare.
+ */
+import { z } from 'zod';
+import type { Clock } from '../platform/clock.ts';
+import { createDeadline } from '../platform/deadline.ts';
+import { errorKind } from '../platform/errors.ts';
+import type { Log } from '../platform/log.ts';
+import type { Processes } from '../platform/process-identity.ts';
+import { jsonRecord, streamNames } from './records.ts';
+import type { StreamRecord, StreamStore } from './stream-store.ts';
+
+/** The numbers of membership, in milliseconds, and why they are these. */
+export const membershipTiming = {
+  /** One small append a second and process: cheap on S2, and a fifth of the patience below. */
+  heartbeatMs: 1_000,
+  /**
+   * How long a process trusts what it knows after it sent the heartbeat that it last read back. The worst mail
+   * holds the event loop for two seconds, and a heartbeat takes up to a second to be due.
+   */
+  leaseMs: 3_000,
+  /**
+   * How long the others wait for a silent process. Longer than its own lease and a heartbeat together, so that
+   * it knows before they do, also where clocks run differently fast.
+   */
+  deadAfterMs: 5_000,
+  /** A heartbeat that takes longer is given up: the next one may find a better connection. */
+  appendTimeoutMs: 2_000,
+  /** After so long without one's own heartbeat, the connection that reads is taken for dead and opened anew. */
+  rereadAfterMs: 2_500,
+  /** What changes within this time is told in one heartbeat. */
+  gatherMs: 25,
+  /** At the end: so long for what is held to be let go. More than a stage takes to drain (8 s). */
+  leaveWithinMs: 12_000,
+} as const;
+
+/** How many of the last records a new process reads: a second of two hundred others. */
+const READ_BACK_RECORDS = 200;
+
+/** `members`: one heartbeat. */
+export const memberRecordSchema = z.object({
+  kind: z.literal('member'),
+  version: z.literal(1),
+  id: z.string(),
+  /** From 1, one more each time. */
+  beat: z.number().int().positive(),
+  /** `leaving`: it takes nothing more, and still holds what it has not finished. */
+  status: z.enum(['here', 'leaving', 'left']),
+  /** Names of units that it could work on. */
+  offers: z.array(z.string()),
+  /** Names of units that it is working on. */
+  holds: z.array(z.string()),
+  /** Where the system tells: see `process-identity.ts`. */
+  process: z.string().nullable(),
+  at: z.string(),
+});
+type MemberRecord = z.infer<typeof memberRecordSchema>;
+
+/** A process that is there, as the stream says. */
+export interface Member {
+  readonly id: string;
+  readonly isLeaving: boolean;
+  readonly offers: ReadonlySet<string>;
+  readonly holds: ReadonlySet<string>;
+}
+
+export interface Membership {
+  /** Of this process: never used before. */
+  readonly id: string;
+  /** What this process offers and holds; it is told to the others at once. */
+  readonly offers: NamedUnits;
+  readonly holds: NamedUnits;
+  /** False while this process cannot know what the others know. */
+  isCurrent(): boolean;
+  /** All who are there, this process among them as soon as it has read itself. */
+  members(): readonly Member[];
+  /** Calls back whenever what `members` or `isCurrent` say may matter anew; returns how to stop that. */
+  onChange(callback: () => void): () => void;
+  /** Takes part until the signal is aborted, and then until nothing is held any more. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+export interface NamedUnits {
+  add(unit: string): void;
+  delete(unit: string): void;
+}
+
+interface Peer extends Member {
+  readonly process: string | null;
+  /** When it was last heard, by our monotonic clock. */
+  seenMs: number;
+}
+
+export interface MembershipDeps {
+  store: StreamStore;
+  clock: Clock;
+  log: Log;
+  processes: Processes;
+}
+
+export function createMembership({ store, clock, log, processes }: MembershipDeps): Membership {
+  const id = clock.uuid();
+  const stream = store.stream(streamNames.members);
+  const offered = new Set<string>();
+  const held = new Set<string>();
+  const peers = new Map<string, Peer>();
+  const callbacks = new Set<() => void>();
+  /** When heartbeats were sent that were not read back yet, by number. */
+  const sentMs = new Map<number, number>();
+  let beats = 0;
+  let position = 0;
+  let currentUntilMs = Number.NEGATIVE_INFINITY;
+  let wake = new AbortController();
+  let rereading = new AbortController();
+
+  const isCurrent = (): boolean => clock.monotonicMs() < currentUntilMs;
+
+  const namedUnits = (units: Set<string>): NamedUnits => ({
+    add(unit) {
+      units.add(unit);
+      wake.abort();
+    },
+    delete(unit) {
+      if (units.delete(unit)) wake.abort();
+    },
+  });
+
+  // ── What is read ───────────────────────────────────────────────────────────────────────────────────────
+
+  /** True when it says something new. */
+  function observe(record: StreamRecord): boolean {
+    const member = memberFrom(record);
+    if (!member) return false;
+    const before = peers.get(member.id);
+    if (member.status === 'left') {
+      if (before) log.info({ member: member.id }, 'members.left');
+      return peers.delete(member.id);
+    }
+    const now: Peer = {
+      id: member.id,
+      isLeaving: member.status === 'leaving',
+      offers: new Set(member.offers),
+      holds: new Set(member.holds),
+      process: member.process,
+      seenMs: clock.monotonicMs(),
+    };
+    peers.set(member.id, now);
+    if (!before) log.info({ member: member.id, isSelf: member.id === id }, 'members.joined');
+    const hasComeBack = member.id === id && renewLease(member.beat);
+    return hasComeBack || !before || !isSame(before, now);
+  }
+
+  /** True when this process sees again after it was blind. */
+  function renewLease(number: number): boolean {
+    const wasCurrent = isCurrent();
+    const sent = sentMs.get(number) ?? Number.NEGATIVE_INFINITY;
+    for (const earlier of sentMs.keys()) if (earlier <= number) sentMs.delete(earlier);
+    currentUntilMs = Math.max(currentUntilMs, sent + membershipTiming.leaseMs);
+    if (wasCurrent || !isCurrent()) return false;
+    for (const peer of peers.values()) peer.seenMs = clock.monotonicMs();
+    return true;
+  }
+
+  /** Forgets who has fallen silent; true when there was one. */
+  function forgetDead(): boolean {
+    if (!isCurrent()) return false;
+    const before = peers.size;
+    for (const peer of peers.values()) {
+      if (peer.id === id) continue;
+      const silentMs = clock.monotonicMs() - peer.seenMs;
+      const isGone = peer.process !== null && processes.isGone(peer.process);
+      if (!isGone && silentMs < membershipTiming.deadAfterMs) continue;
+      peers.delete(peer.id);
+      log.warn(
+        { member: peer.id, silentMs: Math.round(silentMs), isGone, holds: peer.holds.size },
+        'members.lost',
+      );
+    }
+    return peers.size !== before;
+  }
+
+  function notify(): void {
+    for (const callback of callbacks) callback();
+  }
+
+  async function read(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      rereading = new AbortController();
+      const ended = AbortSignal.any([signal, rereading.signal]);
+      for await (const batch of stream.follow({ fromSeqNum: position, signal: ended })) {
+        let isNew = false;
+        for (const record of batch.records) isNew = observe(record) || isNew;
+        position = batch.nextSeqNum;
+        if (forgetDead() || isNew) notify();
+      }
+    }
+  }
+
+  // ── What is written ────────────────────────────────────────────────────────────────────────────────────
+
+  /** One heartbeat; true when the store took it. One that fails is not tried again: the next is near. */
+  async function beat(status: MemberRecord['status']): Promise<boolean> {
+    const record = jsonRecord({
+      kind: 'member',
+      version: 1,
+      id,
+      beat: ++beats,
+      status,
+      offers: [...offered],
+      holds: [...held],
+      process: processes.own,
+      at: new Date(clock.nowMs()).toISOString(),
+    } satisfies MemberRecord);
+    sentMs.set(beats, clock.monotonicMs());
+    using deadline = createDeadline(clock, membershipTiming.appendTimeoutMs);
+    try {
+      await stream.append([record], { signal: deadline.signal });
+      return true;
+    } catch (error) {
+      if (!deadline.signal.aborted && errorKind(error) !== 'transient') throw error;
+      // Those that never land are given up with time; the lease would have ended anyway.
+      for (const [earlier, ms] of sentMs)
+        if (clock.monotonicMs() - ms > membershipTiming.deadAfterMs) sentMs.delete(earlier);
+      log.debug({ error }, 'members.heartbeat_failed');
+      return false;
+    }
+  }
+
+  async function write(signal: AbortSignal): Promise<void> {
+    let leaveUntilMs = Number.POSITIVE_INFINITY;
+    const onAbort = (): void => {
+      leaveUntilMs = clock.monotonicMs() + membershipTiming.leaveWithinMs;
+      wake.abort();
+    };
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    while (!(signal.aborted && held.size === 0) && clock.monotonicMs() < leaveUntilMs) {
+      wake = new AbortController();
+      const hasLanded = await beat(signal.aborted ? 'leaving' : 'here');
+      const unseenMs = clock.monotonicMs() - (currentUntilMs - membershipTiming.leaseMs);
+      if (hasLanded && unseenMs > membershipTiming.rereadAfterMs) rereading.abort();
+      if (forgetDead()) notify();
+      await clock.sleep(membershipTiming.heartbeatMs, wake.signal).catch(() => {});
+      if (wake.signal.aborted) await clock.sleep(membershipTiming.gatherMs);
+    }
+    await beat('left');
+  }
+
+  return {
+    id,
+    offers: namedUnits(offered),
+    holds: namedUnits(held),
+    isCurrent,
+    members: () => [...peers.values()],
+    onChange(callback) {
+      callbacks.add(callback);
+      return () => callbacks.delete(callback);
+    },
+    async run(signal) {
+      position = Math.max(0, (await stream.tail(signal)) - READ_BACK_RECORDS);
+      const ended = new AbortController();
+      const failed = new AbortController();
+      const reading = read(ended.signal).catch((error: unknown) => failed.abort(error));
+      try {
+        await write(AbortSignal.any([signal, failed.signal]));
+      } finally {
+        ended.abort();
+        await reading;
+      }
+      if (failed.signal.aborted) throw failed.signal.reason;
+    },
+  };
+}
+
+/** Null for what a newer release has to say: during an upgrade both work side by side. */
+function memberFrom(record: StreamRecord): MemberRecord | null {
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(record.body).toString('utf8'));
+  } catch {
+    return null;
+  }
+  return memberRecordSchema.safeParse(value).data ?? null;
+}
+
+function isSame(a: Member, b: Member): boolean {
+  return a.isLeaving === b.isLeaving && isSameSet(a.offers, b.offers) && isSameSet(a.holds, b.holds);
+}
+
+function isSameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {
+  return a.size === b.size && [...a].every((unit) => b.has(unit));
+}
