@@ -8,7 +8,7 @@ import { z } from 'zod';
 
 export const mailboxSchema = z.object({ name: z.string(), address: z.string() });
 
-export const attachmentSchema = z.object({
+const attachmentSchema = z.object({
   /** Its place among the message's attachments, from 0: how its bytes are asked for. */
   index: z.number().int().nonnegative(),
   filename: z.string().nullable(),
