@@ -7,6 +7,7 @@
  */
 import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
+import { decodeHeaderValue } from '../mail/header-field.ts';
 import { attachmentBytes, parseMessage } from '../mail/message.ts';
 import { replyRecipient } from '../mail/recipient.ts';
 import { composeReply } from '../mail/reply.ts';
@@ -124,7 +125,13 @@ export function createRunTool(
     return {
       bundle: revision.bundle,
       exportName,
-      email: { id: mail.emailId, inbox: mail.inbox, tag: mail.tag, ...email },
+      email: {
+        ...email,
+        headers: email.headers.map(decoded),
+        id: mail.emailId,
+        inbox: mail.inbox,
+        tag: mail.tag,
+      },
       limits: { ...OUTPUT_LIMITS, timeoutMs: settings.timeoutMs, memoryLimitMb: settings.memoryLimitMb },
       ...createCapabilities({ settings, secrets: deps.toolSecrets, attachmentBytes: readAttachment }),
       fairnessKey: options.inbox,
@@ -178,6 +185,11 @@ export function createRunTool(
   }
 
   return handle;
+}
+
+/** Records keep header fields as they were sent; a tool reads them as a person would. */
+function decoded([name, value]: [string, string]): [string, string] {
+  return [name, decodeHeaderValue(value)];
 }
 
 /** Mail of one conversation is handled in order. */

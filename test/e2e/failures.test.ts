@@ -25,6 +25,7 @@ export const loops = () => { for (;;); };
 export const never = () => new Promise(() => {});
 export const hoards = () => { const all = []; for (;;) all.push(new Array(1e6).fill(Math.random())); };
 export const number = () => 42;
+export const note = (email: Email) => email.headers.get('x-NOTE') + email.headers.getAll('X-Note').length;
 export const nothing = () => undefined;
 export const empty = () => '';
 export const header = () => ({ text: 'x', subject: 'two\\r\\nBcc: victim@elsewhere.example' });
@@ -67,10 +68,10 @@ afterAll(() => stack.disposeAsync());
 beforeEach(() => resend.clearFaults());
 
 /** Sends a mail to an inbox; gives its id at the provider. */
-async function send(inbox: string, text = 'Hello'): Promise<string> {
+async function send(inbox: string, text = 'Hello', headers: string[] = []): Promise<string> {
   mails++;
   const { status, emailId } = await resend.deliver(
-    plainMail({ to: `${inbox}@agents.example`, id: `f${mails}`, text }),
+    plainMail({ to: `${inbox}@agents.example`, id: `f${mails}`, text, headers }),
   );
   expect(status).toBe(200);
   return emailId;
@@ -139,6 +140,13 @@ describe('a tool that misbehaves parks that mail alone', () => {
     ['empty', 'empty-reply'],
   ])('%s: no reply, and the reason on record', async (inbox, reason) => {
     expect(await outcomeOf(await send(inbox), `runs/${inbox}`)).toMatchObject({ outcome: 'skipped', reason });
+  });
+});
+
+describe('what a tool reads', () => {
+  it('are header fields in any case, decoded', async () => {
+    await send('note', 'x', ['X-Note: =?utf-8?q?gr=C3=BC=C3=9Fe?=', 'x-note: again']);
+    expect(await replies(1)).toMatchObject([{ text: 'grüße2' }]);
   });
 });
 
