@@ -17,7 +17,7 @@
 import { z } from 'zod';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
-import { errorKind } from '../platform/errors.ts';
+import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { Processes } from '../platform/process-identity.ts';
 import { jsonRecord, streamNames } from './records.ts';
@@ -206,6 +206,7 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
         position = batch.nextSeqNum;
         if (forgetDead() || isNew) notify();
       }
+      if (!ended.aborted) throw new MillraceError('transient', 'streams.unavailable', 'the store is closed');
     }
   }
 

@@ -1,0 +1,152 @@
+/**
+ * Several processes on one basin, in one test process: one real local store, and for each process its own clock
+ * and its own way to the store, which can be cut. Nothing happens by itself: `pass` lets time go by.
+ */
+
+import { aborted } from '../../src/platform/abort.ts';
+import { MillraceError } from '../../src/platform/errors.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { createMembership, membershipTiming } from '../../src/streams/membership.ts';
+import type { Membership } from '../../src/streams/membership.ts';
+import { createSharedOwnership } from '../../src/streams/ownership.ts';
+import type { Ownership } from '../../src/streams/ownership.ts';
+import type { ReadBatch, StreamStore } from '../../src/streams/stream-store.ts';
+import { createManualClock } from './manual-clock.ts';
+import type { ManualClock } from './manual-clock.ts';
+
+export interface BasinProcess {
+  readonly clock: ManualClock;
+  readonly membership: Membership;
+  readonly ownership: Ownership;
+  readonly store: StreamStore;
+  /** Nothing gets through to the store, nor from it; time goes on. */
+  cut(): void;
+  /** Nothing runs and nothing gets through; on `mend`, all the time that went by has gone by at once. */
+  freeze(): void;
+  mend(): void;
+  /** As after SIGTERM; resolves when it has left. */
+  leave(): Promise<void>;
+  /** As after SIGKILL on this machine: it is silent for ever, and found to be gone. */
+  die(): void;
+}
+
+export interface Basin {
+  start(): BasinProcess;
+  pass(ms: number): Promise<void>;
+  stop(): Promise<void>;
+}
+
+const STEP_MS = 25;
+/** Turns of the event loop in which the local store settles all that a step has started. */
+const TURNS = 12;
+
+export function createBasin(store: StreamStore): Basin {
+  const log = createLog('silent');
+  const running: { advance(ms: number): void; process: BasinProcess; end(): void }[] = [];
+  const gone = new Set<string>();
+
+  function start(): BasinProcess {
+    const clock = createManualClock();
+    const way = createWay(store);
+    const own = `process-${running.length}`;
+    let frozenMs: number | undefined;
+    const membership = createMembership({
+      store: way.store,
+      clock,
+      log,
+      processes: { own, isGone: (identity) => gone.has(identity) },
+    });
+    const stop = new AbortController();
+    const left = membership.run(stop.signal);
+    left.catch(() => {});
+    const process: BasinProcess = {
+      clock,
+      membership,
+      ownership: createSharedOwnership({ store: way.store, membership, clock, log }),
+      store: way.store,
+      cut: () => way.cut(),
+      freeze() {
+        frozenMs = 0;
+        way.cut();
+      },
+      mend() {
+        const missedMs = frozenMs ?? 0;
+        frozenMs = undefined;
+        clock.advance(missedMs);
+        way.mend();
+      },
+      leave() {
+        stop.abort();
+        return left;
+      },
+      die() {
+        process.freeze();
+        gone.add(own);
+      },
+    };
+    running.push({
+      process,
+      end: () => stop.abort(),
+      advance(ms) {
+        if (frozenMs === undefined) clock.advance(ms);
+        else frozenMs += ms;
+      },
+    });
+    return process;
+  }
+
+  async function pass(ms: number): Promise<void> {
+    for (let passedMs = 0; passedMs < ms; passedMs += STEP_MS) {
+      for (const { advance } of running) advance(STEP_MS);
+      for (let turn = 0; turn < TURNS; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  return {
+    start,
+    pass,
+    async stop() {
+      for (const { process, end } of running) {
+        process.mend();
+        end();
+      }
+      await pass(membershipTiming.leaveWithinMs + 5_000);
+    },
+  };
+}
+
+/** The store at the end of a way that can be cut: appends fail, and what is read does not arrive. */
+function createWay(store: StreamStore) {
+  let mended: PromiseWithResolvers<void> | undefined;
+  async function* arriving(batches: AsyncIterable<ReadBatch>, signal: AbortSignal) {
+    for await (const batch of batches) {
+      while (mended) await Promise.race([mended.promise, aborted(signal)]);
+      if (signal.aborted) return;
+      yield batch;
+    }
+  }
+  const way: StreamStore = {
+    ...store,
+    stream(name) {
+      const stream = store.stream(name);
+      return {
+        ...stream,
+        async append(records, options) {
+          if (mended) throw new MillraceError('transient', 'streams.unavailable', 'the way is cut');
+          return stream.append(records, options);
+        },
+        follow: (options) => arriving(stream.follow(options), options.signal),
+      };
+    },
+  };
+  return {
+    store: way,
+    cut() {
+      mended ??= Promise.withResolvers<void>();
+    },
+    mend() {
+      mended?.resolve();
+      mended = undefined;
+    },
+  };
+}

@@ -1,0 +1,137 @@
+/** Who is there, as several processes see it: on a real local store, with a clock for each. */
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { membershipTiming } from '../../src/streams/membership.ts';
+import { streamNames } from '../../src/streams/records.ts';
+import { createBasin } from './basin.ts';
+import type { Basin, BasinProcess } from './basin.ts';
+import { useTemporaryStore } from './temporary-store.ts';
+
+const { heartbeatMs, leaseMs, deadAfterMs } = membershipTiming;
+const store = useTemporaryStore();
+let basin: Basin;
+
+beforeEach(() => {
+  basin = createBasin(store());
+});
+afterEach(() => basin.stop());
+
+const seenBy = ({ membership }: BasinProcess): string[] =>
+  membership
+    .members()
+    .map(({ id }) => id)
+    .toSorted();
+const idsOf = (...processes: BasinProcess[]): string[] =>
+  processes.map(({ membership }) => membership.id).toSorted();
+
+it('knows itself as soon as its first heartbeat has come back, and the others with it', async () => {
+  const first = basin.start();
+  expect(first.membership.isCurrent()).toBe(false);
+  await basin.pass(50);
+  expect(first.membership.isCurrent()).toBe(true);
+  const second = basin.start();
+  await basin.pass(50);
+  for (const process of [first, second]) expect(seenBy(process)).toEqual(idsOf(first, second));
+});
+
+it('tells what is offered and held at once, in one heartbeat', async () => {
+  const [first, second] = [basin.start(), basin.start()];
+  await basin.pass(100);
+  const before = await store().stream(streamNames.members).tail();
+  for (const unit of ['receive', 'outbox', 'runner/a']) first.membership.offers.add(unit);
+  first.membership.holds.add('receive');
+  await basin.pass(75);
+  expect(await store().stream(streamNames.members).tail()).toBe(before + 1);
+  const seen = second.membership.members().find(({ id }) => id === first.membership.id);
+  expect([...seen!.offers]).toEqual(['receive', 'outbox', 'runner/a']);
+  expect([...seen!.holds]).toEqual(['receive']);
+});
+
+it('keeps a silent process for as long as it may only be slow, and no longer', async () => {
+  const [silent, other] = [basin.start(), basin.start()];
+  await basin.pass(500);
+  silent.cut();
+  await basin.pass(deadAfterMs - heartbeatMs - 100);
+  expect(seenBy(other)).toEqual(idsOf(silent, other));
+  await basin.pass(2 * heartbeatMs + 100);
+  expect(seenBy(other)).toEqual(idsOf(other));
+});
+
+it('knows that it is cut off before the others take it for dead', async () => {
+  const [silent, other] = [basin.start(), basin.start()];
+  await basin.pass(500);
+  silent.cut();
+  for (let passedMs = 0; seenBy(other).length === 2; passedMs += 100) {
+    expect(passedMs).toBeLessThan(2 * deadAfterMs);
+    await basin.pass(100);
+  }
+  expect(silent.membership.isCurrent()).toBe(false);
+});
+
+it('sees everybody again after it was cut off, before it may judge', async () => {
+  const [first, second, third] = [basin.start(), basin.start(), basin.start()];
+  await basin.pass(500);
+  first.freeze();
+  await basin.pass(3 * deadAfterMs);
+  first.mend();
+  expect(first.membership.isCurrent()).toBe(false);
+  for (let passedMs = 0; !first.membership.isCurrent(); passedMs += 25) {
+    expect(passedMs).toBeLessThan(2 * heartbeatMs);
+    await basin.pass(25);
+  }
+  expect(seenBy(first)).toEqual(idsOf(first, second, third));
+  await basin.pass(deadAfterMs);
+  for (const process of [first, second, third]) expect(seenBy(process)).toEqual(idsOf(first, second, third));
+});
+
+it("takes nobody for dead after an outage that was everybody's", async () => {
+  const [first, second] = [basin.start(), basin.start()];
+  await basin.pass(500);
+  const changes: number[] = [];
+  for (const process of [first, second]) process.cut();
+  await basin.pass(3 * deadAfterMs);
+  first.membership.onChange(() => changes.push(seenBy(first).length));
+  first.mend();
+  await basin.pass(leaseMs);
+  second.mend();
+  await basin.pass(deadAfterMs);
+  expect(changes.length).toBeGreaterThan(0);
+  expect(new Set(changes)).toEqual(new Set([2]));
+});
+
+it('does not wait for a process of this machine that is gone, nor for one that has left', async () => {
+  const [killed, leaving, other] = [basin.start(), basin.start(), basin.start()];
+  await basin.pass(500);
+  killed.die();
+  const left = leaving.leave();
+  await basin.pass(heartbeatMs + 100);
+  expect(seenBy(other)).toEqual(idsOf(other));
+  await left;
+});
+
+it('stays, without being a candidate, until it holds nothing any more', async () => {
+  const [leaving, other] = [basin.start(), basin.start()];
+  leaving.membership.holds.add('outbox');
+  await basin.pass(500);
+  const left = leaving.leave();
+  await basin.pass(heartbeatMs);
+  expect(other.membership.members().find(({ id }) => id === leaving.membership.id)).toMatchObject({
+    isLeaving: true,
+    holds: new Set(['outbox']),
+  });
+  leaving.membership.holds.delete('outbox');
+  await basin.pass(100);
+  await left;
+  expect(seenBy(other)).toEqual(idsOf(other));
+});
+
+it('is not moved by a wall clock that jumps', async () => {
+  const [first, second] = [basin.start(), basin.start()];
+  await basin.pass(500);
+  first.clock.jumpTo(first.clock.nowMs() + 3_600_000);
+  second.clock.jumpTo(second.clock.nowMs() - 3_600_000);
+  await basin.pass(2 * heartbeatMs);
+  for (const process of [first, second]) {
+    expect(process.membership.isCurrent()).toBe(true);
+    expect(seenBy(process)).toEqual(idsOf(first, second));
+  }
+});
