@@ -9,5 +9,7 @@ export { statistics } from './statistics.tsx';
 export { translator } from './translator.ts';
 
 export const settings: Settings = {
+  // A text of megabytes takes its time.
+  reverser: { timeoutMs: 60_000 },
   translator: { hosts: ['libretranslate.com'], secrets: ['LIBRETRANSLATE_API_KEY'], timeoutMs: 30_000 },
 };

@@ -3,7 +3,8 @@
  *
  * The rule: the first valid address of Reply-To that is not ours, otherwise the one author in From. No From,
  * several authors, or an author that is one of us: nobody. To, Cc and Sender never get a reply, and neither
- * does whoever forwarded the mail.
+ * does whoever forwarded the mail. An address whose domain is a single label (`root@localhost`) names nobody
+ * outside of the sender's own network, and no provider takes it.
  */
 import { addressParser } from 'postal-mime';
 import { isOwnAddress, sendableAddress } from './address.ts';
@@ -15,10 +16,15 @@ const MAX_REPLY_TO = 50;
 
 /** The bare address that a reply goes to, with its domain in ASCII; null for nobody. */
 export function replyRecipient(email: ParsedEmail, domains: readonly string[]): string | null {
-  const author = email.from === null ? null : sendableAddress(email.from.address);
+  const author = email.from === null ? null : reachableAddress(email.from.address);
   if (author === null || hasSeveralAuthors(email) || isOwnAddress(author, domains)) return null;
-  const wanted = email.replyTo.slice(0, MAX_REPLY_TO).map(({ address }) => sendableAddress(address));
+  const wanted = email.replyTo.slice(0, MAX_REPLY_TO).map(({ address }) => reachableAddress(address));
   return wanted.find((address) => address !== null && !isOwnAddress(address, domains)) ?? author;
+}
+
+function reachableAddress(address: string): string | null {
+  const sendable = sendableAddress(address);
+  return sendable !== null && /@[^@]+\.[^@]+$/.test(sendable) ? sendable : null;
 }
 
 /** True for several From fields (RFC 5322 §3.6 allows one), or one that names several authors. */

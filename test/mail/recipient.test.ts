@@ -26,6 +26,10 @@ describe('replyRecipient', () => {
     [['Reply-To: reverser@AGENT.example, x@münchen.example, bob@x.example'], 'bob@x.example'],
     [['Reply-To: "a b"@x.example, <>, a@b@x.example, bob@x.example'], 'bob@x.example'],
     [['Reply-To: nobody'], 'ann@sender.example'],
+    // A single label is a name in somebody's own network.
+    [['Reply-To: root@localhost'], 'ann@sender.example'],
+    [['From: root@localhost'], null],
+    [['From: root@localhost', 'Reply-To: bob@x.example'], null],
     // Forwarded by somebody's mailbox: the author gets the reply, not who forwarded it.
     [['To: boss@x.example', 'Sender: boss@x.example', 'Return-Path: <boss@x.example>'], 'ann@sender.example'],
     [['Cc: bob@x.example, carl@x.example'], 'ann@sender.example'],
