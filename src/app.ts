@@ -1,8 +1,10 @@
 /**
  * The composition root: the only place that constructs across folders. Configuration in, services out.
  */
+import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
+import { join, resolve } from 'node:path';
 import { Hono } from 'hono';
 import { adminAuth } from './admin/admin-auth.ts';
 import { writeDaemonFile } from './admin/daemon-file.ts';
@@ -21,6 +23,7 @@ import { createOutbox, leavesDoubt, outboxLane } from './outbox/outbox.ts';
 import type { OutboundProvider } from './outbox/outbox.ts';
 import { createResendOutbound } from './outbox/resend-outbound.ts';
 import type { Clock } from './platform/clock.ts';
+import { programEnvironment } from './platform/config.ts';
 import type { Config, Role, Secrets } from './platform/config.ts';
 import { MillraceError } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
@@ -30,10 +33,15 @@ import { systemProcesses } from './platform/process-identity.ts';
 import { createRateGate } from './platform/rate-gate.ts';
 import type { RateGate } from './platform/rate-gate.ts';
 import { bundleTools } from './runner/bundle.ts';
+import { createFolderSource } from './runner/folder-source.ts';
+import { createGitRepository } from './runner/git-checkout.ts';
+import { createGitSource } from './runner/git-source.ts';
+import { createInstallPackages } from './runner/install-packages.ts';
 import { createReplyCaps, defaultReplyCaps } from './runner/reply-caps.ts';
 import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
 import { createToolSet } from './runner/tool-set.ts';
+import type { ToolSource } from './runner/tool-set.ts';
 import { createLiveTools } from './streams/live-tools.ts';
 import type { LiveTools } from './streams/live-tools.ts';
 import { openLocalStore } from './streams/local-store.ts';
@@ -187,16 +195,40 @@ const noInbound: InboundProvider = {
     ),
 };
 
+/** A checkout is kept apart for each repository: what was live of another one is not ours. */
+function toolSource({ config, secrets, clock, log }: AppDeps, store: StreamStore): ToolSource {
+  const { repo, branch, path } = config.tools;
+  if (repo === null) return createFolderSource({ clock, log }, { directory: path });
+  const environment = programEnvironment();
+  const directory = join(
+    resolve(config.dataDir),
+    'tools',
+    createHash('sha256').update(repo).digest('hex').slice(0, 12),
+  );
+  const repository = createGitRepository(
+    { clock },
+    { url: repo, branch, token: secrets.githubPat?.reveal() ?? null, environment },
+  );
+  const cacheDirectory = join(resolve(config.dataDir), 'npm');
+  const install = createInstallPackages({ clock }, { environment, cacheDirectory });
+  return createGitSource({ store, clock, log, repository, install }, { directory, path });
+}
+
 function runnerServices(
-  { config, secrets, clock, log }: AppDeps,
+  deps: AppDeps,
   { store, ownership, stack }: { store: StreamStore; ownership: Ownership; stack: AsyncDisposableStack },
 ): Service[] {
+  const { config, secrets, clock, log } = deps;
   const pool = createSandboxPool({ clock, log }, {});
   stack.defer(() => pool.close());
-  const tools = createToolSet(
-    { store, clock, log, build: (directory) => bundleTools({ directory, pool }) },
-    { directory: config.tools.path },
-  );
+  const tools = createToolSet({
+    store,
+    clock,
+    log,
+    source: toolSource(deps, store),
+    build: ({ directory, root }, signal) =>
+      bundleTools({ directory, pool, signal, ...(root === undefined ? {} : { root }) }),
+  });
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(

@@ -48,6 +48,7 @@ export interface Secrets {
   readonly resendWebhookSecrets: readonly Secret[];
   readonly s2AccessToken: Secret | null;
   readonly githubPat: Secret | null;
+  readonly gitWebhookSecret: Secret | null;
   readonly adminToken: Secret | null;
   /** By the name that a tool's settings grant: `TOOL_SECRET_DEEPL_KEY` is `DEEPL_KEY`. */
   readonly tools: ReadonlyMap<string, Secret>;
@@ -179,6 +180,7 @@ const variables = z.object({
   TOOLS_BRANCH: text(matching(BRANCH), 'must be the name of a branch, such as main.').optional(),
   TOOLS_PATH: z.string().default('tools'),
   GITHUB_PAT: token.optional(),
+  GIT_WEBHOOK_SECRET: token.optional(),
   HOST: text(hostFrom, 'must be an address or a host name to listen on, such as 127.0.0.1.').default(
     '127.0.0.1',
   ),
@@ -197,6 +199,15 @@ interface Fault {
   /** What is wrong and what to do, as the end of a sentence that begins with the variable. */
   readonly message: string;
 }
+
+/** What a program that we start (git, npm) is given of our environment: no secret of ours is among it. */
+export function programEnvironment(): Record<string, string> {
+  const given = PROGRAM_VARIABLES.map((name) => [name, process.env[name]] as const);
+  return Object.fromEntries(given.filter((entry): entry is [string, string] => entry[1] !== undefined));
+}
+
+const PROGRAM_VARIABLES =
+  'PATH HOME LANG TMPDIR SSH_AUTH_SOCK SSL_CERT_FILE HTTPS_PROXY https_proxy NO_PROXY no_proxy'.split(' ');
 
 /** The configuration of this process: `parseConfig` of its environment. */
 export function loadConfig(options: { only?: Role } = {}): { config: Config; secrets: Secrets } {
@@ -362,6 +373,7 @@ function secretsFrom(values: Variables, tools: ReadonlyMap<string, Secret>): Sec
     resendWebhookSecrets: values.RESEND_WEBHOOK_SECRET ?? [],
     s2AccessToken: values.S2_ACCESS_TOKEN ?? null,
     githubPat: values.GITHUB_PAT ?? null,
+    gitWebhookSecret: values.GIT_WEBHOOK_SECRET ?? null,
     adminToken: values.ADMIN_TOKEN ?? null,
     tools,
   };

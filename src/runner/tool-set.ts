@@ -1,19 +1,19 @@
 /**
- * The tools that are live: built from a folder, swapped at once when a new build is good, kept when it is not.
- * Each swap and each refusal is a record on the stream `tools`; a swap is on record before mail can run on it.
- * What a run began with it keeps: a `ToolRevision` does not change.
+ * The tools that are live: what a source brings is built beside them, swapped in at once when it is good, and
+ * changes nothing when it is not. Each swap and each refusal is a record on the stream `tools`; a swap is on
+ * record before mail can run on it. What a run began with it keeps: a `ToolRevision` does not change.
+ *
+ * `revision` is derived from the code alone, wherever it came from: the record on `tools` joins it to the
+ * commit that it was made of, and a commit that changes no code has the revision of the one before.
  */
-import { once } from 'node:events';
-import { statSync } from 'node:fs';
-import { relative } from 'node:path';
-import { watch } from 'chokidar';
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../platform/clock.ts';
 import { orAborted } from '../platform/abort.ts';
-import { MillraceError, errorKind, errorMessage } from '../platform/errors.ts';
+import { errorKind, errorMessage } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { toolInboxNames } from '../mail/address.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
-import { jsonRecord, parseJsonRecord, streamNames, toolsRecordSchema } from '../streams/records.ts';
+import { jsonRecord, parseJsonRecord, streamNames, toolsStreamSchema } from '../streams/records.ts';
 import type { ToolsRecord } from '../streams/records.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import type { ToolBundle } from './bundle.ts';
@@ -31,92 +31,119 @@ export interface ToolSet {
   live(signal: AbortSignal): Promise<ToolRevision>;
   /** Calls back after each swap; returns how to stop that. */
   onLive(callback: (revision: ToolRevision) => void): () => void;
-  /** Builds the folder, then again after each change, until the signal is aborted. */
+  /** Keeps the tools as its source has them, until the signal is aborted. */
   run(signal: AbortSignal): Promise<void>;
 }
 
-/** An editor writes a file in several steps: what follows within this time is one change. */
-const SETTLE_MS = 100;
+/** Tools as they lie on this machine, not built yet. */
+export interface ToolFiles {
+  /** A folder with an `index.ts`, or that file itself. */
+  readonly directory: string;
+  /** The repository around it, where there is one, and its commit. */
+  readonly root?: string;
+  readonly commit?: Commit;
+}
+export type Commit = NonNullable<ToolsRecord['commit']>;
+
+/** What a source does with what it finds. */
+export interface ToolTarget {
+  /** Builds; swaps when it is good. A transient failure is thrown, any other is a refusal on record. */
+  load(files: ToolFiles, signal: AbortSignal): Promise<'live' | 'refused'>;
+  /** Puts on record, once, that tools could not be had. */
+  refuse(error: unknown, commit: Commit | undefined, signal: AbortSignal): Promise<void>;
+}
+
+/** Where tools come from: a folder or a Git repository. */
+export interface ToolSource {
+  /** Brings what is there, and each change of it, until the signal is aborted. */
+  run(target: ToolTarget, signal: AbortSignal): Promise<void>;
+}
+
 const RETRY_MS = 2_000;
-/** Folders that are not the author's, whatever changes in them. */
-const IGNORED = /(?:^|[\\/])(?:node_modules|\.git)(?:[\\/]|$)/;
+const MAX_ERROR_CHARS = 20_000;
+/** How far back the newest record is looked for behind mere requests. */
+const LOOK_BACK_RECORDS = 200;
 
 interface ToolSetDeps {
   store: StreamStore;
   clock: Clock;
   log: Log;
-  /** Builds and inspects what lies in a folder: `bundleTools` with a sandbox pool. */
-  build: (directory: string) => Promise<ToolBundle>;
+  /** Builds, inspects and tests. */
+  build: (files: ToolFiles, signal: AbortSignal) => Promise<ToolBundle>;
+  source: ToolSource;
 }
 
-export function createToolSet(deps: ToolSetDeps, options: { directory: string }): ToolSet {
-  const { store, clock, log, build } = deps;
-  const { directory } = options;
+export function createToolSet(deps: ToolSetDeps): ToolSet {
+  const { store, clock, log, build, source } = deps;
   const stream = store.stream(streamNames.tools);
   const callbacks = new Set<(revision: ToolRevision) => void>();
   const first = Promise.withResolvers<void>();
   let live: ToolRevision | undefined;
-  let lastRefusal: string | undefined;
 
-  /** Builds; swaps when it is good. A refusal is recorded once, however often the same fault is met. */
-  async function load(signal: AbortSignal): Promise<void> {
+  async function load(files: ToolFiles, signal: AbortSignal): Promise<'live' | 'refused'> {
     let bundle: ToolBundle;
     try {
-      bundle = await build(directory);
+      bundle = await build(files, signal);
     } catch (error) {
+      signal.throwIfAborted();
       if (errorKind(error) === 'transient') throw error;
-      const message = errorMessage(error);
-      log.error({ directory, error }, 'tools.refused');
-      if (message !== lastRefusal)
-        await record(
-          { revision: 'none', status: 'refused', inboxes: [], error: message.slice(0, 20_000) },
-          signal,
-        );
-      lastRefusal = message;
-      return;
+      await refuse(error, files.commit, signal);
+      return 'refused';
     }
-    lastRefusal = undefined;
-    if (bundle.revision === live?.revision) return;
-    const next: ToolRevision = { revision: bundle.revision, bundle, toolOf: inboxesOf(bundle) };
+    const isSwapped = bundle.revision !== live?.revision;
+    const next = isSwapped ? { revision: bundle.revision, bundle, toolOf: inboxesOf(bundle) } : live!;
+    const { revision } = next;
     const inboxes = [...next.toolOf.keys()];
-    if (!(await isOnRecord(next, signal)))
-      await record({ revision: next.revision, status: 'live', inboxes, error: null }, signal);
+    await recordOnce({ revision, status: 'live', inboxes, error: null }, files.commit, signal);
     live = next;
-    log.info({ revision: next.revision, inboxes }, 'tools.live');
+    log.info({ revision, inboxes, commit: files.commit?.id }, 'tools.live');
     first.resolve();
-    for (const callback of callbacks) callback(next);
+    if (isSwapped) for (const callback of callbacks) callback(next);
+    return 'live';
   }
 
-  async function record(
+  async function refuse(error: unknown, commit: Commit | undefined, signal: AbortSignal): Promise<void> {
+    log.error({ commit: commit?.id, error }, 'tools.refused');
+    const message = errorMessage(error).slice(0, MAX_ERROR_CHARS);
+    await recordOnce({ revision: 'none', status: 'refused', inboxes: [], error: message }, commit, signal);
+  }
+
+  /** A restart, another process or the next look at the same thing adds no record. */
+  async function recordOnce(
     fields: Pick<ToolsRecord, 'revision' | 'status' | 'inboxes' | 'error'>,
+    commit: Commit | undefined,
     signal: AbortSignal,
   ): Promise<void> {
     const at = new Date(clock.nowMs()).toISOString();
+    const record: ToolsRecord = { kind: 'tools', version: 1, ...fields, ...(commit && { commit }), at };
     for (;;) {
       try {
-        await stream.append(
-          [jsonRecord({ kind: 'tools', version: 1, ...fields, at } satisfies ToolsRecord)],
-          { signal },
-        );
+        const last = await newestRecord(signal);
+        if (last && isDeepStrictEqual({ ...last, at }, record)) return;
+        await stream.append([jsonRecord(record)], { signal });
         return;
       } catch (error) {
+        signal.throwIfAborted();
+        if (errorKind(error) !== 'transient') throw error;
         log.warn({ error }, 'tools.record_failed');
         await clock.sleep(RETRY_MS, signal);
       }
     }
   }
 
-  /** A restart with the same tools adds no record. */
-  async function isOnRecord(next: ToolRevision, signal: AbortSignal): Promise<boolean> {
+  async function newestRecord(signal: AbortSignal): Promise<ToolsRecord | undefined> {
     const tail = await stream.tail(signal);
-    if (tail === 0) return false;
-    const { records } = await stream.read({ fromSeqNum: tail - 1, signal });
-    const last = records.at(-1);
-    if (!last) return false;
-    const { status, revision, inboxes } = parseJsonRecord(toolsRecordSchema, last);
-    return (
-      status === 'live' && revision === next.revision && inboxes.join() === [...next.toolOf.keys()].join()
-    );
+    let newest: ToolsRecord | undefined;
+    for (let fromSeqNum = Math.max(0, tail - LOOK_BACK_RECORDS); fromSeqNum < tail;) {
+      const { records, nextSeqNum } = await stream.read({ fromSeqNum, signal });
+      for (const record of records) {
+        const parsed = parseJsonRecord(toolsStreamSchema, record);
+        if (parsed.kind === 'tools') newest = parsed;
+      }
+      if (nextSeqNum <= fromSeqNum) break;
+      fromSeqNum = nextSeqNum;
+    }
+    return newest;
   }
 
   return {
@@ -129,42 +156,8 @@ export function createToolSet(deps: ToolSetDeps, options: { directory: string })
       callbacks.add(callback);
       return () => callbacks.delete(callback);
     },
-    async run(signal) {
-      assertExists(directory);
-      let changed = true;
-      let wake = Promise.withResolvers<void>();
-      const watcher = watch(directory, {
-        ignoreInitial: true,
-        ignored: (path) => IGNORED.test(relative(directory, path)),
-      });
-      await using _ = { [Symbol.asyncDispose]: () => watcher.close() };
-      watcher.on('error', (error) => log.error({ directory, error }, 'tools.watch_failed'));
-      watcher.on('all', () => {
-        changed = true;
-        wake.resolve();
-      });
-      // What is written from here on is noticed.
-      await orAborted(once(watcher, 'ready'), signal).catch(() => {});
-      try {
-        while (!signal.aborted) {
-          if (!changed) await orAborted(wake.promise, signal);
-          wake = Promise.withResolvers<void>();
-          if (live) await clock.sleep(SETTLE_MS, signal);
-          changed = false;
-          await load(signal);
-        }
-      } catch (error) {
-        if (!signal.aborted) throw error;
-      }
-    },
+    run: (signal) => source.run({ load, refuse }, signal),
   };
-}
-
-function assertExists(path: string): void {
-  if (statSync(path, { throwIfNoEntry: false })) return;
-  throw new MillraceError('invalid', 'tools.not_found', `there are no tools at ${path}`, {
-    hint: 'Set TOOLS_PATH to a folder with an index.ts, or to that file.',
-  });
 }
 
 /** Inbox name → exported function. An earlier export wins a name that two would serve. */

@@ -4,7 +4,7 @@
  */
 import { orAborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
-import { parseJsonRecord, streamNames, toolsRecordSchema } from './records.ts';
+import { parseJsonRecord, streamNames, toolsStreamSchema } from './records.ts';
 import type { ToolsRecord } from './records.ts';
 import type { StreamStore } from './stream-store.ts';
 
@@ -36,8 +36,8 @@ export function createLiveTools(deps: { store: StreamStore; log: Log }): LiveToo
       const tail = await stream.tail(signal);
       for await (const batch of stream.follow({ fromSeqNum: 0, signal })) {
         for (const record of batch.records) {
-          const tools = parseJsonRecord(toolsRecordSchema, record);
-          if (tools.status === 'live') current = tools;
+          const tools = parseJsonRecord(toolsStreamSchema, record);
+          if (tools.kind === 'tools' && tools.status === 'live') current = tools;
         }
         if (current && batch.nextSeqNum >= tail) caughtUp.resolve();
       }

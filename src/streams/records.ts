@@ -136,9 +136,26 @@ export const toolsRecordSchema = z.object({
   inboxes: z.array(z.string()),
   /** For a refused one: what the compiler or a test said, with file and line. */
   error: z.string().nullable(),
+  /** What it was made of, where the tools come from a repository: the commit and the first line of its message. */
+  commit: z.object({ id: z.string(), subject: z.string() }).optional(),
   at: z.string(),
 });
 export type ToolsRecord = z.infer<typeof toolsRecordSchema>;
+
+/** `tools`, too: what is asked of whoever keeps the tools up to date, in whatever process. */
+export const toolsRequestSchema = z.object({
+  kind: z.literal('tools-request'),
+  version: z.literal(1),
+  /** Look at the repository now; stay with one commit whatever is pushed; follow the branch again. */
+  action: z.enum(['sync', 'pin', 'unpin']),
+  /** For `pin`: the id of the commit. */
+  commit: z.string().nullable(),
+  at: z.string(),
+});
+export type ToolsRequest = z.infer<typeof toolsRequestSchema>;
+
+/** Any record of the stream `tools`. */
+export const toolsStreamSchema = z.discriminatedUnion('kind', [toolsRecordSchema, toolsRequestSchema]);
 
 /** `mailbox`: a reply that the local mailbox took in place of Resend. */
 export const mailboxRecordSchema = z.object({

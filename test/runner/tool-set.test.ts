@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { bundleTools } from '../../src/runner/bundle.ts';
+import { createFolderSource } from '../../src/runner/folder-source.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
 import type { SandboxPool } from '../../src/runner/sandbox/sandbox.ts';
 import { createToolSet } from '../../src/runner/tool-set.ts';
@@ -42,10 +43,13 @@ const write = (source: string): Promise<void> => writeFile(join(directory, 'inde
 
 function start(path = directory) {
   const abort = new AbortController();
-  const tools = createToolSet(
-    { store, clock, log, build: (at) => bundleTools({ directory: at, pool }) },
-    { directory: path },
-  );
+  const tools = createToolSet({
+    store,
+    clock,
+    log,
+    build: (files) => bundleTools({ ...files, pool }),
+    source: createFolderSource({ clock, log }, { directory: path }),
+  });
   const running = tools.run(abort.signal);
   return {
     tools,

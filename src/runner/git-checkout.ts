@@ -1,0 +1,237 @@
+/**
+ * One Git repository, as the tools need it: which commit a branch stands at, and the files of a commit.
+ *
+ * Each commit is fetched alone, shallow, into a folder of its own, so that no push, however forced, meets what
+ * an earlier one left. Nothing of the repository runs: no hooks, no filters, no submodules, no configuration
+ * of this machine. Sizes are limited twice: what comes over the network while it comes, and what it would
+ * unpack to before it is. A symbolic link out of the tree refuses the commit. The token reaches Git in an
+ * environment variable: neither the command line nor a message holds it.
+ */
+import { readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
+import { join, sep } from 'node:path';
+import { simpleGit } from 'simple-git';
+import type { SimpleGit } from 'simple-git';
+import type { Clock } from '../platform/clock.ts';
+import { createDeadline } from '../platform/deadline.ts';
+import { errorMessage, MillraceError } from '../platform/errors.ts';
+import type { Commit } from './tool-set.ts';
+
+export interface GitRepository {
+  /**
+   * The id of the commit that the branch stands at.
+   * @throws MillraceError `tools.git_failed` (transient), `tools.branch_missing` (invalid)
+   */
+  head(signal: AbortSignal): Promise<string>;
+  /**
+   * Puts the files of a commit into a folder that is not there yet; what fails leaves none.
+   * @throws MillraceError `tools.git_failed` (transient), `tools.repository_refused` (invalid)
+   */
+  checkout(id: string, directory: string, signal: AbortSignal): Promise<Commit>;
+}
+
+export interface GitRepositoryOptions {
+  url: string;
+  /** Null: the one that the repository itself calls its default. */
+  branch: string | null;
+  token: string | null;
+  /** What Git is given of our environment. */
+  environment: Readonly<Record<string, string>>;
+  /** Of what is fetched, and of the files that it unpacks to. Default 200 MB. */
+  maxBytes?: number;
+  /** Of one command. Default 2 min. */
+  timeoutMs?: number;
+}
+
+const DEFAULT_MAX_BYTES = 200_000_000;
+const DEFAULT_TIMEOUT_MS = 120_000;
+const MAX_FILES = 20_000;
+const MAX_SUBJECT_CHARS = 200;
+const SIZE_CHECK_MS = 50;
+const COMMIT_ID = /^[0-9a-f]{40,64}$/;
+
+/** Fixed for every command; all of them are named to simple-git, which refuses what it is not told of. */
+const GIT_ENVIRONMENT = {
+  GIT_CONFIG_NOSYSTEM: '1',
+  GIT_CONFIG_GLOBAL: '/dev/null',
+  GIT_TERMINAL_PROMPT: '0',
+  GIT_ALLOW_PROTOCOL: 'https:http:ssh:git:file',
+  GIT_SSH_COMMAND: 'ssh -o BatchMode=yes',
+};
+
+export function createGitRepository(deps: { clock: Clock }, options: GitRepositoryOptions): GitRepository {
+  const { clock } = deps;
+  const { url, maxBytes = DEFAULT_MAX_BYTES, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const ref = options.branch === null ? 'HEAD' : `refs/heads/${options.branch}`;
+
+  async function inTime<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    using deadline = createDeadline(clock, timeoutMs, signal);
+    try {
+      return await work(deadline.signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (error instanceof MillraceError) throw error;
+      const what = deadline.signal.aborted ? `no end within ${timeoutMs} ms` : errorMessage(error).trim();
+      throw new MillraceError('transient', 'tools.git_failed', `git: ${what}`, {
+        cause: error,
+        hint: 'What was live stays live, and it is tried again. If it lasts: TOOLS_REPO, GITHUB_PAT, the Git host.',
+      });
+    }
+  }
+
+  /** Fetches into a fresh repository; ends it as soon as it has become too large. */
+  async function fetchWithin(directory: string, id: string, signal: AbortSignal): Promise<void> {
+    const exceeded = new AbortController();
+    const git = gitIn(directory, options, AbortSignal.any([signal, exceeded.signal]));
+    const ended = new AbortController();
+    const exceed = (): void => exceeded.abort();
+    const watching = watchSize(clock, { directory, maxBytes, exceeded: exceed }, ended.signal);
+    try {
+      await git.raw(['init', '--quiet', '--template=']);
+      await git.raw(['fetch', '--quiet', '--depth=1', '--no-tags', '--no-recurse-submodules', url, id]);
+    } catch (error) {
+      if (!exceeded.signal.aborted) throw error;
+    } finally {
+      ended.abort();
+      await watching;
+    }
+    if (sizeOf(directory) <= maxBytes && !exceeded.signal.aborted) return;
+    throw refused(`the repository has more than ${maxBytes} bytes`, 'Keep only the tools in it.');
+  }
+
+  async function fetchCommit(id: string, directory: string, signal: AbortSignal): Promise<Commit> {
+    await fetchWithin(directory, id, signal);
+    const git = gitIn(directory, options, signal);
+    const links = linksOf(await git.raw(['ls-tree', '-r', '-l', '-z', '--full-tree', id]), { maxBytes });
+    const subject = await git.raw(['log', '-1', '--format=%s', id]);
+    await git.raw(['checkout', '--quiet', '--detach', '--no-recurse-submodules', id]);
+    await rm(join(directory, '.git'), { recursive: true });
+    assertLinksInside(directory, links);
+    return { id, subject: subject.trim().slice(0, MAX_SUBJECT_CHARS) };
+  }
+
+  return {
+    head: (signal) =>
+      inTime(signal, async (inTimeSignal) => {
+        const listing = await gitIn('/', options, inTimeSignal).raw(['ls-remote', url, ref]);
+        const id = /^\S+/.exec(listing)?.[0] ?? '';
+        if (COMMIT_ID.test(id)) return id;
+        const what = options.branch === null ? 'the repository is empty' : `there is no ${options.branch}`;
+        throw new MillraceError('invalid', 'tools.branch_missing', `${what} at ${url}`, {
+          hint: 'Push the branch, or set TOOLS_BRANCH to one that is there. What was live stays live.',
+        });
+      }),
+    async checkout(id, directory, signal) {
+      await mkdir(directory);
+      try {
+        return await inTime(signal, (inTimeSignal) => fetchCommit(id, directory, inTimeSignal));
+      } catch (error) {
+        rmTree(directory);
+        throw error;
+      }
+    },
+  };
+}
+
+function gitIn(directory: string, options: GitRepositoryOptions, abort: AbortSignal): SimpleGit {
+  const environment = { ...options.environment, ...GIT_ENVIRONMENT, ...authorization(options) };
+  return simpleGit({
+    baseDir: directory,
+    abort,
+    // Its own guard is for arguments that others choose; these are all ours.
+    allowEnvironment: Object.keys(environment),
+    unsafe: {
+      allowUnsafeConfigPaths: true,
+      allowUnsafeConfigEnvCount: true,
+      allowUnsafeTemplateDir: true,
+      allowUnsafeSshCommand: true,
+    },
+  }).env(environment);
+}
+
+/** The token as a header, for this host alone, over https or on this machine. */
+function authorization({ url, token }: GitRepositoryOptions): Record<string, string> {
+  const origin = URL.canParse(url) ? new URL(url) : null;
+  const isProtected =
+    origin?.protocol === 'https:' || /^http:\/\/(?:127\.|localhost)/.test(origin?.href ?? '');
+  if (token === null || !origin || !isProtected) return {};
+  const credentials = Buffer.from(`x-access-token:${token}`).toString('base64');
+  return {
+    GIT_CONFIG_COUNT: '1',
+    GIT_CONFIG_KEY_0: `http.${origin.origin}/.extraHeader`,
+    GIT_CONFIG_VALUE_0: `Authorization: Basic ${credentials}`,
+  };
+}
+
+/** Looks at the size of a folder until the signal is aborted, or once it was exceeded. */
+async function watchSize(
+  clock: Clock,
+  options: { directory: string; maxBytes: number; exceeded: () => void },
+  signal: AbortSignal,
+): Promise<void> {
+  while (!signal.aborted) {
+    if (sizeOf(options.directory) > options.maxBytes) return options.exceeded();
+    await clock.sleep(SIZE_CHECK_MS, signal).catch(() => {});
+  }
+}
+
+function sizeOf(directory: string): number {
+  let bytes = 0;
+  try {
+    for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
+      if (entry.isFile())
+        bytes += statSync(join(entry.parentPath, entry.name), { throwIfNoEntry: false })?.size ?? 0;
+    }
+  } catch {
+    // A folder that Git removed meanwhile: the next look sees what is there.
+  }
+  return bytes;
+}
+
+/**
+ * The symbolic links of a tree, as `git ls-tree -r -l -z` lists it.
+ * @throws MillraceError `tools.repository_refused` if its files are too many or too large
+ */
+function linksOf(listing: string, limits: { maxBytes: number }): string[] {
+  const entries = listing.split('\0').filter((line) => line !== '');
+  if (entries.length > MAX_FILES)
+    throw refused(`the repository has more than ${MAX_FILES} files`, 'Keep only the tools in it.');
+  let bytes = 0;
+  const links: string[] = [];
+  for (const entry of entries) {
+    const [, mode = '', size = '', path = ''] = /^(\d+) \S+ \S+ +(\S+)\t([^]*)$/.exec(entry) ?? [];
+    bytes += Number.parseInt(size, 10) || 0;
+    if (mode === '120000') links.push(path);
+  }
+  if (bytes > limits.maxBytes) {
+    throw refused(
+      `the repository unpacks to ${bytes} bytes; at most ${limits.maxBytes} are taken`,
+      'Keep only the tools in it.',
+    );
+  }
+  return links;
+}
+
+/** A link that leads nowhere is harmless; one that leads out would let tools read this machine. */
+function assertLinksInside(directory: string, links: readonly string[]): void {
+  const root = realpathSync(directory);
+  for (const link of links) {
+    let target: string;
+    try {
+      target = realpathSync(join(root, link));
+    } catch {
+      continue;
+    }
+    if (target !== root && !target.startsWith(root + sep))
+      throw refused(`${link} is a symbolic link out of the repository`, 'Remove the link.');
+  }
+}
+
+/** Git, just ended, may have written there meanwhile. */
+function rmTree(directory: string): void {
+  rmSync(directory, { recursive: true, force: true, maxRetries: 5, retryDelay: 20 });
+}
+
+function refused(message: string, hint: string): MillraceError {
+  return new MillraceError('invalid', 'tools.repository_refused', message, { hint });
+}

@@ -1,0 +1,126 @@
+/**
+ * The npm packages of a tools repository: `npm ci` where there is a lockfile, before anything is built.
+ *
+ * No script of any package runs, and none of the repository's npm settings is read: only package.json and
+ * package-lock.json reach npm, in a folder of their own, with an environment that holds no secret. What is
+ * installed ends in `node_modules` beside the lockfile; the bundle takes of it what the tools import.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { constants } from 'node:fs';
+import { copyFile, lstat, mkdir, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Clock } from '../platform/clock.ts';
+import { createDeadline } from '../platform/deadline.ts';
+import { MillraceError } from '../platform/errors.ts';
+
+export interface InstallOptions {
+  /** What npm is given of our environment. */
+  environment: Readonly<Record<string, string>>;
+  /** npm's cache and its home: a folder of ours. */
+  cacheDirectory: string;
+  /** Default 3 min. */
+  timeoutMs?: number;
+}
+
+const DEFAULT_TIMEOUT_MS = 180_000;
+const MAX_MANIFEST_BYTES = 10_000_000;
+const MAX_OUTPUT_CHARS = 20_000;
+const MANIFESTS = ['package.json', 'package-lock.json'];
+const ARGUMENTS = [
+  'ci',
+  '--ignore-scripts',
+  '--omit=dev',
+  '--no-audit',
+  '--no-fund',
+  '--no-update-notifier',
+  '--loglevel=error',
+  // What a lockfile could otherwise have npm read on this machine, or run.
+  '--allow-git=none',
+  '--allow-file=none',
+  '--allow-directory=none',
+  '--globalconfig=/dev/null',
+  '--userconfig=/dev/null',
+];
+
+/**
+ * Installs what the lockfile nearest to the tools names; nothing where there is none.
+ * @returns a function (root of the repository, path of the tools in it, signal) that throws MillraceError
+ *   `tools.install_failed` (transient: the registry may be away), `tools.lockfile_invalid` (invalid)
+ */
+export function createInstallPackages(
+  deps: { clock: Clock },
+  options: InstallOptions,
+): (root: string, path: string, signal: AbortSignal) => Promise<void> {
+  const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  return async (root, path, signal) => {
+    const folder = await lockfileFolder(root, path);
+    if (folder === null) return;
+    const work = join(options.cacheDirectory, `install-${deps.clock.uuid()}`);
+    await mkdir(work, { recursive: true });
+    try {
+      for (const name of MANIFESTS)
+        await copyFile(join(folder, name), join(work, name), constants.COPYFILE_EXCL);
+      using deadline = createDeadline(deps.clock, timeoutMs, signal);
+      await npm(work, options, deadline.signal);
+      await rm(join(folder, 'node_modules'), { recursive: true, force: true });
+      await rename(join(work, 'node_modules'), join(folder, 'node_modules')).catch(ignoreMissing);
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  };
+}
+
+/** The folder of the tools or the nearest one around it, as far as the root, that has a lockfile. */
+async function lockfileFolder(root: string, path: string): Promise<string | null> {
+  for (let folder = join(root, path); ; folder = dirname(folder)) {
+    const [manifest, lockfile] = await Promise.all(MANIFESTS.map((name) => manifestAt(join(folder, name))));
+    if (manifest && lockfile) return folder;
+    if (folder === root || !folder.startsWith(root)) return null;
+  }
+}
+
+async function manifestAt(path: string): Promise<boolean> {
+  const found = await lstat(path).catch(() => null);
+  if (!found) return false;
+  if (found.isFile() && found.size <= MAX_MANIFEST_BYTES) return true;
+  throw new MillraceError('invalid', 'tools.lockfile_invalid', `${path} is no plain file of modest size`, {
+    hint: 'Commit package.json and package-lock.json themselves, not links to them.',
+  });
+}
+
+async function npm(directory: string, options: InstallOptions, signal: AbortSignal): Promise<void> {
+  const child = spawn('npm', [...ARGUMENTS, `--cache=${join(options.cacheDirectory, 'cache')}`], {
+    cwd: directory,
+    env: { ...options.environment, HOME: options.cacheDirectory },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    signal,
+    killSignal: 'SIGKILL',
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (text: string) => {
+      output = (output + text).slice(-MAX_OUTPUT_CHARS);
+    });
+  }
+  let exitCode: unknown;
+  try {
+    [exitCode] = (await once(child, 'close')) as [number | null];
+  } catch (cause) {
+    const reason: unknown = signal.aborted ? signal.reason : cause;
+    throw installFailed(reason instanceof Error ? reason.message : String(reason), cause);
+  }
+  if (exitCode !== 0) throw installFailed(output.trim());
+}
+
+/** A lockfile without packages leaves no folder behind. */
+function ignoreMissing(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'ENOENT') throw error;
+}
+
+function installFailed(message: string, cause?: unknown): MillraceError {
+  return new MillraceError('transient', 'tools.install_failed', `npm ci: ${message}`, {
+    cause,
+    hint: 'What was live stays live, and it is tried again. Is the lockfile in step with package.json?',
+  });
+}
