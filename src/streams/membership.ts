@@ -57,11 +57,11 @@ export const memberRecordSchema = z.object({
   id: z.string(),
   /** From 1, one more each time. */
   beat: z.number().int().positive(),
-  /** `leaving`: it takes nothing more, and still holds what it has not finished. */
+  /** `leaving`: it offers nothing more, and still holds what it has not finished. */
   status: z.enum(['here', 'leaving', 'left']),
   /** Names of units that it could work on. */
   offers: z.array(z.string()),
-  /** Names of units that it is working on. */
+  /** Names of units that it is working on. Who is blind claims none: somebody may have taken them meanwhile. */
   holds: z.array(z.string()),
   /** Where the system tells: see `process-identity.ts`. */
   process: z.string().nullable(),
@@ -72,7 +72,6 @@ type MemberRecord = z.infer<typeof memberRecordSchema>;
 /** A process that is there, as the stream says. */
 export interface Member {
   readonly id: string;
-  readonly isLeaving: boolean;
   readonly offers: ReadonlySet<string>;
   readonly holds: ReadonlySet<string>;
 }
@@ -151,7 +150,6 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
     }
     const now: Peer = {
       id: member.id,
-      isLeaving: member.status === 'leaving',
       offers: new Set(member.offers),
       holds: new Set(member.holds),
       process: member.process,
@@ -171,6 +169,8 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
     currentUntilMs = Math.max(currentUntilMs, sent + membershipTiming.leaseMs);
     if (wasCurrent || !isCurrent()) return false;
     for (const peer of peers.values()) peer.seenMs = clock.monotonicMs();
+    // The heartbeat that came back claimed nothing.
+    if (held.size > 0) wake.abort();
     return true;
   }
 
@@ -220,8 +220,8 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
       id,
       beat: ++beats,
       status,
-      offers: [...offered],
-      holds: [...held],
+      offers: status === 'here' ? [...offered] : [],
+      holds: isCurrent() ? [...held] : [],
       process: processes.own,
       at: new Date(clock.nowMs()).toISOString(),
     } satisfies MemberRecord);
@@ -298,7 +298,7 @@ function memberFrom(record: StreamRecord): MemberRecord | null {
 }
 
 function isSame(a: Member, b: Member): boolean {
-  return a.isLeaving === b.isLeaving && isSameSet(a.offers, b.offers) && isSameSet(a.holds, b.holds);
+  return isSameSet(a.offers, b.offers) && isSameSet(a.holds, b.holds);
 }
 
 function isSameSet(a: ReadonlySet<string>, b: ReadonlySet<string>): boolean {

@@ -57,13 +57,9 @@ export interface SharedOwnershipDeps {
 export function createSharedOwnership({ store, membership, clock, log }: SharedOwnershipDeps): Ownership {
   function isOurTurn(unit: string): boolean {
     if (!membership.isCurrent()) return false;
-    const candidates = membership.members().filter(({ isLeaving, offers }) => !isLeaving && offers.has(unit));
-    return (
-      ownerOf(
-        unit,
-        candidates.map(({ id }) => id),
-      ) === membership.id
-    );
+    const candidates = membership.members().filter(({ offers }) => offers.has(unit));
+    const ids = candidates.map(({ id }) => id);
+    return ownerOf(unit, ids) === membership.id;
   }
 
   const otherHolders = (unit: string): Set<string> =>

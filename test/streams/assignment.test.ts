@@ -25,7 +25,7 @@ it('moves nothing but what a newcomer gets, and back again when it goes', () => 
     fc.property(unitNames, ids, fc.uuid(), (units, candidates, newcomer) => {
       for (const unit of units) {
         const after = ownerOf(unit, [...candidates, newcomer]);
-        if (after !== newcomer) expect(after).toBe(ownerOf(unit, candidates));
+        expect([newcomer, ownerOf(unit, candidates)]).toContain(after);
       }
     }),
   );

@@ -37,7 +37,10 @@ it('tells what is offered and held at once, in one heartbeat', async () => {
   const [first, second] = [basin.start(), basin.start()];
   await basin.pass(100);
   const before = await store().stream(streamNames.members).tail();
-  for (const unit of ['receive', 'outbox', 'runner/a']) first.membership.offers.add(unit);
+  for (const unit of ['receive', 'outbox', 'runner/a']) {
+    first.membership.offers.add(unit);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
   first.membership.holds.add('receive');
   await basin.pass(75);
   expect(await store().stream(streamNames.members).tail()).toBe(before + 1);
@@ -110,12 +113,13 @@ it('does not wait for a process of this machine that is gone, nor for one that h
 
 it('stays, without being a candidate, until it holds nothing any more', async () => {
   const [leaving, other] = [basin.start(), basin.start()];
+  leaving.membership.offers.add('outbox');
   leaving.membership.holds.add('outbox');
   await basin.pass(500);
   const left = leaving.leave();
   await basin.pass(heartbeatMs);
   expect(other.membership.members().find(({ id }) => id === leaving.membership.id)).toMatchObject({
-    isLeaving: true,
+    offers: new Set(),
     holds: new Set(['outbox']),
   });
   leaving.membership.holds.delete('outbox');

@@ -135,16 +135,36 @@ it('does not begin before the owner has let go', async () => {
   expect(second.working.size).toBeGreaterThan(0);
 });
 
-it('takes a unit from an owner that is alive but stuck, which then may not append any more', async () => {
+it('takes units from an owner that is alive but stuck, which then may not append any more', async () => {
+  const stuck = startWorker();
+  await basin.pass(200);
+  stuck.drainUntil(new Promise(() => {}));
+  const other = startWorker();
+  await basin.pass(20_000);
+  expect(other.working.size).toBeGreaterThan(0);
+  for (const unit of UNITS)
+    await stuck
+      .storeOf(unit)
+      .stream('done')
+      .append([text(unit)])
+      .catch((error: unknown) => expect(error).toMatchObject({ code: 'stage.ownership_lost' }));
+  const kept = UNITS.filter((unit) => !other.working.has(unit));
+  expect(await readBodies(store().stream('done'))).toEqual(kept);
+});
+
+it('gives up what does not end in time, so that a stop comes to an end', async () => {
   const stuck = startWorker(['outbox']);
   await basin.pass(200);
   stuck.drainUntil(new Promise(() => {}));
-  const owned = stuck.storeOf('outbox');
-  void stuck.shutDown();
-  const other = startWorker(['outbox']);
+  const left = stuck.shutDown();
   await basin.pass(20_000);
-  expect(other.working).toContain('outbox');
-  await expect(owned.stream('done').append([text('late')])).rejects.toMatchObject({
+  await left;
+  await expect(
+    stuck
+      .storeOf('outbox')
+      .stream('done')
+      .append([text('late')]),
+  ).rejects.toMatchObject({
     code: 'stage.ownership_lost',
   });
 });
@@ -178,6 +198,18 @@ it('lets an owner that slept append nothing, neither before nor after it learns 
   await basin.pass(2_000);
   expectOneOwnerEach([sleeper, other]);
   expect(sleeper.working.size).toBeGreaterThan(0);
+});
+
+it('does not take anything from its new owner by what an owner that slept still believes', async () => {
+  const [sleeper, other] = [startWorker(), startWorker()];
+  await basin.pass(500);
+  sleeper.freeze();
+  await basin.pass(deadAfterMs + 2 * heartbeatMs);
+  const begun = other.begun();
+  sleeper.mend();
+  await basin.pass(deadAfterMs);
+  expect(other.begun()).toBe(begun);
+  expectOneOwnerEach([sleeper, other]);
 });
 
 it("leaves everything where it is after an outage that was everybody's", async () => {
