@@ -101,6 +101,8 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
     const lose = (): void => {
       lost.abort(ownershipLost(unit.name));
       moved.abort();
+      // Not ours to claim, even while what is left of the work comes to its end.
+      membership.holds.delete(unit.name);
     };
     const unsubscribe = membership.onChange(() => {
       if (!membership.isCurrent()) return;
