@@ -1,31 +1,36 @@
 /**
- * One isolate for one run, inside the child process. It is made ahead (prelude evaluated, bundle compiled
- * but not run), used once, and thrown away.
+ * One isolate inside the child process: it runs a bundle, once for each email, each time in a realm that is
+ * new. The bundle is compiled once; the next realm is made ahead, with the prelude evaluated.
  *
- * Invariants: the guest holds no object of the host but one synchronous callback; strings alone come out of
- * it; one entry is in flight at a time, each with what is left of the run's time as its timeout. A run is
- * over when the entry in which the tool settled has ended. Where an isolate may be lost (timeout, memory,
- * a flood) this only reports: the pool then kills the whole process.
+ * Invariants: the guest holds no object of the host but one synchronous callback, which is deaf outside of
+ * its own run; strings alone come out of it; one entry is in flight at a time, each with what is left of the
+ * run's time as its timeout. A run is over when the entry in which the tool settled has ended, and one more
+ * that shows what was left behind. The isolate is used again only after a run that ended well and left
+ * nothing: no call, timer, rejection or grown heap (see docs/adr/0007). Where it may be lost (timeout,
+ * memory, a flood) this only reports: the pool then kills the whole process.
  */
-import { randomBytes } from 'node:crypto';
 import ivm from 'isolated-vm';
 import { systemClock } from '../../platform/clock.ts';
+import { createHostOperations, DEADLINE_TIMER } from './host-operations.ts';
+import type { GuestRun } from './host-operations.ts';
 import type { Delivery, FromChild, GuestTask } from './messages.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
 
 const PRELUDE_TIMEOUT_MS = 1_000;
-const MAX_CALLS = 10_000;
-const MAX_PENDING_CALLS = 100;
-const MAX_TIMERS = 1_000;
-/** Among a run's timers, the one that ends it; the guest's are numbered from 1. */
-const DEADLINE_TIMER = 0;
-const MAX_RANDOM_BYTES = 65_536;
-/** What a log line counts beyond its text, so that empty lines are no way around the limit. */
-const LOG_LINE_OVERHEAD_BYTES = 16;
+const MAX_RUNS_PER_ISOLATE = 100;
+/** An isolate that holds more of its memory limit than this after a run is not used again. */
+const MAX_CARRIED_SHARE = 1 / 4;
+const BYTES_PER_MB = 1024 * 1024;
 
 export interface GuestIsolate {
-  run(run: { number: number; task: GuestTask; limits: RunLimits }): Promise<void>;
-  answer(settlement: { call: number; ok: boolean; value: unknown; bytes: string | null }): void;
+  readonly memoryLimitMb: number;
+  /**
+   * Resolves when the isolate is done with the run, after the outcome was sent.
+   * @returns whether it takes another; if not, it is disposed of.
+   */
+  run(run: { number: number; task: GuestTask; limits: RunLimits }): Promise<boolean>;
+  answer(settlement: { run: number; call: number; ok: boolean; value: unknown; bytes: string | null }): void;
+  dispose(): void;
 }
 
 interface Options {
@@ -35,252 +40,186 @@ interface Options {
   send: (message: FromChild) => void;
 }
 
-interface Run {
-  number: number;
-  limits: RunLimits;
-  deadlineMs: number;
-  calls: number;
-  pendingCalls: Set<number>;
-  timers: Map<number, () => void>;
-  logBytes: number;
-  /** What the guest reported; sent when its entry has ended. */
-  outcome: FromChild | null;
-  over: PromiseWithResolvers<void>;
-  isOver: boolean;
-  mailbox: { delivery: Delivery; bytes: ArrayBuffer | null }[];
+/** A fresh context, for one run. */
+interface Realm {
+  context: ivm.Context;
+  deliver: ivm.Reference;
+  /** Whose callback this is; null before and after. */
+  run: GuestRun | null;
 }
 
-type Operations = Record<string, (run: Run, payload: string) => string | void>;
+interface Scripts {
+  bundle: ivm.Script;
+  /** Does nothing: entering with it lets what was left behind come out. */
+  nothing: ivm.Script;
+}
 
 export function createGuestIsolate(options: Options): GuestIsolate {
-  let current: Run | null = null;
+  const { memoryLimitMb } = options;
+  let current: GuestRun | null = null;
   const isolate = new ivm.Isolate({
-    memoryLimit: options.memoryLimitMb,
+    memoryLimit: memoryLimitMb,
     onCatastrophicError: () => current && fail(current, 'memory', 'the tool ran out of memory'),
   });
-  const operations = hostOperations({ deliver, fail, send: options.send });
-  const prepared = prepare();
-  prepared.catch(() => {}); // `run` says so.
+  const operations = createHostOperations({ deliver, fail, send: options.send });
+  const compiled = compile();
+  let runs = 0;
+  let realm: Realm | null = null;
+  let next = prepareRealm();
   let isEntered = false;
 
-  async function prepare(): Promise<{ deliver: ivm.Reference; script: ivm.Script; context: ivm.Context }> {
-    const context = await isolate.createContext();
-    const callback = new ivm.Callback((operation: unknown, payload: unknown): string => {
-      const handler = Object.hasOwn(operations, String(operation))
-        ? operations[String(operation)]
-        : undefined;
-      if (!current || current.isOver || !handler) return '';
-      return handler(current, String(payload)) ?? '';
-    });
-    const reference = await context.evalClosure(`${options.prelude}; return __prelude.deliver`, [callback], {
-      result: { reference: true },
-      timeout: PRELUDE_TIMEOUT_MS,
-    });
-    const script = await isolate.compileScript(options.bundle.code, {
+  async function compile(): Promise<Scripts> {
+    const bundle = await isolate.compileScript(options.bundle.code, {
       filename: `tools@${options.bundle.revision}`,
     });
-    return { deliver: reference, script, context };
+    return { bundle, nothing: await isolate.compileScript('0') };
+  }
+
+  /** Null where there is not enough memory for it. */
+  async function prepareRealm(): Promise<Realm | null> {
+    try {
+      await compiled;
+      const listening: Pick<Realm, 'run'> = { run: null };
+      const context = await isolate.createContext();
+      const callback = new ivm.Callback((operation: unknown, payload: unknown): string => {
+        const handler = Object.hasOwn(operations, String(operation))
+          ? operations[String(operation)]
+          : undefined;
+        const { run } = listening;
+        return run && !run.isOver && handler ? (handler(run, String(payload)) ?? '') : '';
+      });
+      const entry = await context.evalClosure(`${options.prelude}; return __prelude.deliver`, [callback], {
+        result: { reference: true },
+        timeout: PRELUDE_TIMEOUT_MS,
+      });
+      return Object.assign(listening, { context, deliver: entry });
+    } catch {
+      return null;
+    }
   }
 
   /** Ends the run at once: the process is not used again. */
-  function fail(run: Run, reason: FailureReason, message: string): void {
+  function fail(run: GuestRun, reason: FailureReason, message: string): void {
     run.outcome = { type: 'failed', run: run.number, reason, message, stack: '' };
     finish(run);
   }
 
-  function finish(run: Run): void {
+  function finish(run: GuestRun): void {
     if (run.isOver) return;
     run.isOver = true;
+    run.timers.get(DEADLINE_TIMER)?.();
+    run.timers.delete(DEADLINE_TIMER);
+    if (run.outcome?.type !== 'returned' || run.timers.size > 0 || run.pendingCalls.size > 0) {
+      run.isClean = false;
+    }
     for (const cancel of run.timers.values()) cancel();
     options.send(run.outcome!);
     run.over.resolve();
   }
 
-  function deliver(run: Run, delivery: Delivery, bytes: ArrayBuffer | null = null): void {
+  function deliver(run: GuestRun, delivery: Delivery, bytes: ArrayBuffer | null = null): void {
     run.mailbox.push({ delivery, bytes });
     void pump(run);
   }
 
-  async function pump(run: Run): Promise<void> {
-    if (isEntered || run.isOver) return;
+  async function pump(run: GuestRun): Promise<void> {
+    if (isEntered || run.isOver || !realm) return;
     isEntered = true;
-    const guest = await prepared;
-    for (let next = run.mailbox.shift(); next && !run.isOver; next = run.mailbox.shift()) {
-      const { delivery, bytes } = next;
+    const { deliver: guest, context } = realm;
+    const { nothing } = await compiled;
+    for (let mail = run.mailbox.shift(); mail && !run.isOver; mail = run.mailbox.shift()) {
+      const { delivery, bytes } = mail;
       const copy =
         bytes &&
         new ivm.ExternalCopy(bytes, { transferOut: true }).copyInto({ release: true, transferIn: true });
       await enter(run, (timeout) =>
-        guest.deliver.apply(undefined, [JSON.stringify(delivery), copy ?? undefined], { timeout }),
+        guest.apply(undefined, [JSON.stringify(delivery), copy ?? undefined], { timeout }),
       );
-      if (run.outcome) finish(run);
+      if (run.outcome && !run.isOver) {
+        await enter(run, (timeout) => nothing.run(context, { timeout }));
+        finish(run);
+      }
     }
     isEntered = false;
   }
 
-  async function enter(run: Run, entry: (timeoutMs: number) => Promise<unknown>): Promise<void> {
+  async function enter(run: GuestRun, entry: (timeoutMs: number) => Promise<unknown>): Promise<void> {
     const leftMs = Math.ceil(run.deadlineMs - systemClock.monotonicMs());
     if (leftMs <= 0) return failTimeout(run);
     try {
       await entry(leftMs);
     } catch (error) {
+      run.isClean = false;
       const message = error instanceof Error ? error.message : 'an unknown value';
-      if (isolate.isDisposed) fail(run, 'memory', `the tool used more than ${options.memoryLimitMb} MiB`);
+      if (isolate.isDisposed) fail(run, 'memory', `the tool used more than ${memoryLimitMb} MiB`);
       else if (message === 'Script execution timed out.') failTimeout(run);
       // All of the guest's entries catch: what comes here is a rejection that nobody handled (yet).
       else operations['log']!(run, `unhandled rejection: ${message}`);
     }
   }
 
-  function failTimeout(run: Run): void {
+  function failTimeout(run: GuestRun): void {
     fail(run, 'timeout', `the tool took longer than ${run.limits.timeoutMs} ms`);
   }
 
+  /** Whether the isolate is as good as new; a realm that was used is gone either way. */
+  async function isReusableAfter(run: GuestRun): Promise<boolean> {
+    runs += 1;
+    realm?.deliver.release();
+    realm?.context.release();
+    realm = null;
+    if (!run.isClean || runs >= MAX_RUNS_PER_ISOLATE || isolate.isDisposed) return false;
+    const heap = await isolate.getHeapStatistics();
+    const heldBytes = heap.used_heap_size + heap.externally_allocated_size;
+    return heldBytes <= memoryLimitMb * BYTES_PER_MB * MAX_CARRIED_SHARE;
+  }
+
   return {
+    memoryLimitMb,
     async run({ number, task, limits }) {
-      const { timeoutMs } = limits;
-      const run: Run = {
-        number,
-        limits,
-        deadlineMs: systemClock.monotonicMs() + timeoutMs,
-        calls: 0,
-        pendingCalls: new Set(),
-        timers: new Map(),
-        logBytes: 0,
-        outcome: null,
-        over: Promise.withResolvers(),
-        isOver: false,
-        mailbox: [],
-      };
+      const run = createRun(number, limits);
       current = run;
-      const cancelDeadline = systemClock.after(timeoutMs, () => failTimeout(run));
-      run.timers.set(DEADLINE_TIMER, cancelDeadline);
-      const guest = await prepared.catch(() => null);
-      if (guest) await enter(run, (timeout) => guest.script.run(guest.context, { timeout }));
-      else fail(run, 'memory', 'the tools do not fit into the memory of an isolate');
-      deliver(run, { kind: 'begin', task });
+      run.timers.set(
+        DEADLINE_TIMER,
+        systemClock.after(limits.timeoutMs, () => failTimeout(run)),
+      );
+      realm = await next;
+      if (realm) {
+        const { context } = realm;
+        const { bundle } = await compiled;
+        realm.run = run;
+        await enter(run, (timeout) => bundle.run(context, { timeout }));
+        deliver(run, { kind: 'begin', task });
+      } else fail(run, 'memory', 'the tools do not fit into the memory of an isolate');
       await run.over.promise;
-      isolate.dispose();
+      current = null;
+      const isReusable = await isReusableAfter(run);
+      if (isReusable) next = prepareRealm();
+      else isolate.dispose();
+      return isReusable;
     },
-    answer({ call, ok, value, bytes }) {
-      if (!current?.pendingCalls.delete(call)) return;
+    answer({ run, call, ok, value, bytes }) {
+      if (current?.number !== run || !current.pendingCalls.delete(call)) return;
       const copy = bytes === null ? null : new Uint8Array(Buffer.from(bytes, 'base64')).buffer;
       deliver(current, { kind: 'settle', call, ok, value }, copy);
     },
+    dispose: () => void next.then(() => isolate.dispose()),
   };
 }
 
-/** What the guest's callback may ask for. None throws: an exception would show our stack to the guest. */
-function hostOperations(host: {
-  deliver: (run: Run, delivery: Delivery) => void;
-  fail: (run: Run, reason: FailureReason, message: string) => void;
-  send: (message: FromChild) => void;
-}): Operations {
+function createRun(number: number, limits: RunLimits): GuestRun {
   return {
-    log(run, line) {
-      run.logBytes += Buffer.byteLength(line) + LOG_LINE_OVERHEAD_BYTES;
-      if (run.logBytes > run.limits.maxLogBytes) {
-        return host.fail(run, 'log-flood', `the tool logged more than ${run.limits.maxLogBytes} bytes`);
-      }
-      host.send({ type: 'log', run: run.number, line });
-    },
-    call(run, payload) {
-      const request = parsed(payload) as { call: number; name: string; argument: unknown } | null;
-      if (request === null || !Number.isSafeInteger(request.call)) return;
-      run.calls += 1;
-      run.pendingCalls.add(request.call);
-      if (run.calls > MAX_CALLS || run.pendingCalls.size > MAX_PENDING_CALLS) {
-        const limit = `${MAX_PENDING_CALLS} at once, ${MAX_CALLS} in all`;
-        return host.fail(run, 'call-flood', `the tool made too many calls to its host (${limit})`);
-      }
-      const { call, name, argument } = request;
-      host.send({ type: 'call', run: run.number, call, name: String(name), argument });
-    },
-    abort(run, payload) {
-      if (run.pendingCalls.delete(Number(payload))) {
-        host.send({ type: 'abort', run: run.number, call: Number(payload) });
-      }
-    },
-    timer(run, payload) {
-      const { id, ms } = (parsed(payload) ?? {}) as { id?: unknown; ms?: unknown };
-      if (!Number.isSafeInteger(id) || typeof ms !== 'number') return;
-      if (run.timers.size > MAX_TIMERS) {
-        return host.fail(run, 'call-flood', `the tool started more than ${MAX_TIMERS} timers`);
-      }
-      const timer = id as number;
-      const due = (): void => {
-        run.timers.delete(timer);
-        host.deliver(run, { kind: 'timer', id: timer });
-      };
-      if (timer > DEADLINE_TIMER && ms <= run.limits.timeoutMs)
-        run.timers.set(timer, systemClock.after(ms, due));
-    },
-    'clear-timer'(run, payload) {
-      const timer = Number(payload);
-      if (!(timer > DEADLINE_TIMER)) return;
-      run.timers.get(timer)?.();
-      run.timers.delete(timer);
-    },
-    url: (_run, payload) => JSON.stringify(urlParts(parsed(payload))),
-    random: (_run, payload) => {
-      const count = Math.min(Math.max(Math.trunc(Number(payload)) || 0, 0), MAX_RANDOM_BYTES);
-      return randomBytes(count).toString('base64');
-    },
-    returned(run, json) {
-      const bytes = Buffer.byteLength(json);
-      const { maxResultBytes } = run.limits;
-      run.outcome ??=
-        bytes <= maxResultBytes
-          ? { type: 'returned', run: run.number, json }
-          : {
-              type: 'failed',
-              run: run.number,
-              reason: 'result-too-large',
-              message: `the tool returned ${bytes} bytes; at most ${maxResultBytes} are taken`,
-              stack: '',
-            };
-    },
-    failed(run, payload) {
-      const { reason, message, stack } = (parsed(payload) ?? {}) as Record<string, unknown>;
-      run.outcome ??= {
-        type: 'failed',
-        run: run.number,
-        reason: reason === 'invalid-result' ? reason : 'threw',
-        message: String(message),
-        stack: String(stack),
-      };
-    },
+    number,
+    limits,
+    deadlineMs: systemClock.monotonicMs() + limits.timeoutMs,
+    calls: 0,
+    pendingCalls: new Set(),
+    timers: new Map(),
+    logBytes: 0,
+    outcome: null,
+    over: Promise.withResolvers(),
+    isOver: false,
+    isClean: true,
+    mailbox: [],
   };
-}
-
-function parsed(json: string): unknown {
-  try {
-    return JSON.parse(json);
-  } catch {
-    return null;
-  }
-}
-
-const URL_PARTS = [
-  'href',
-  'origin',
-  'protocol',
-  'username',
-  'password',
-  'host',
-  'hostname',
-  'port',
-  'pathname',
-  'search',
-  'hash',
-] as const;
-
-/** Parses for the guest's `URL`; null where it is none. */
-function urlParts(request: unknown): Record<string, string> | null {
-  const { url, base, set } = (request ?? {}) as { url?: unknown; base?: unknown; set?: [string, unknown] };
-  const parsedUrl = URL.parse(String(url), base === undefined ? undefined : String(base));
-  if (!parsedUrl) return null;
-  const part = URL_PARTS.find((name) => name === set?.[0]);
-  if (part && part !== 'origin') parsedUrl[part] = String(set?.[1]);
-  return Object.fromEntries(URL_PARTS.map((name) => [name, parsedUrl[name]]));
 }

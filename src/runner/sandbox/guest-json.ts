@@ -27,6 +27,7 @@ export const plainRepliesSchema = z.nullable(
 export const inspectionSchema = z.strictObject({
   functions: z.array(z.string()),
   settings: z.unknown().optional(),
+  tests: z.unknown().optional(),
 });
 
 /** What the guest made, if it is JSON of that shape. */

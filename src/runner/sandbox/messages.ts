@@ -13,6 +13,8 @@ export type GuestTask =
       email: SandboxEmail;
       nowMs: number;
       secrets: Readonly<Record<string, string | null>>;
+      /** Which of the tool's tests judges it; none in a run. */
+      test?: number | undefined;
     }
   | { kind: 'inspect' };
 

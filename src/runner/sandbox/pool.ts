@@ -102,8 +102,8 @@ class Pool implements SandboxPool {
   }
 
   async run(request: RunRequest): Promise<RunResult> {
-    const { bundle, exportName, email, limits, capabilities, secrets, fairnessKey } = request;
-    const task = { kind: 'call', exportName, email, nowMs: this.#clock.nowMs(), secrets } as const;
+    const { bundle, exportName, email, limits, capabilities, secrets, fairnessKey, test } = request;
+    const task = { kind: 'call', exportName, email, nowMs: this.#clock.nowMs(), secrets, test } as const;
     const { outcome, durationMs } = await this.#finished(
       { bundle, task, limits, capabilities, fairnessKey },
       request.signal,
@@ -129,7 +129,7 @@ class Pool implements SandboxPool {
     if (outcome.kind !== 'returned') return { status: 'failed', ...failureOf(outcome, bundle) };
     const parsed = parseGuestJson(inspectionSchema, outcome.json);
     if ('fault' in parsed) return { status: 'failed', reason: 'invalid-result', message: parsed.fault };
-    return { status: 'inspected', settings: null, ...parsed.data };
+    return { status: 'inspected', settings: null, tests: null, ...parsed.data };
   }
 
   async close(): Promise<void> {

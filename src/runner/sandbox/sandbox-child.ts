@@ -16,14 +16,11 @@ declare const GUEST_PRELUDE: string;
 
 const STDOUT = 1;
 
-interface Prepared {
-  isolate: GuestIsolate;
-  memoryLimitMb: number;
-}
-
 let bundle = { revision: '', code: '' };
-let spare: Prepared | null = null;
-let running: GuestIsolate | null = null;
+/** Ready for a run of the bundle, or at one. */
+let isolate: GuestIsolate | null = null;
+/** Settles when what came before is done with. */
+let turn = Promise.resolve();
 
 function endProcess(): void {
   process.kill(process.pid, 'SIGKILL');
@@ -39,35 +36,38 @@ function send(message: FromChild): void {
   }
 }
 
-function prepare(memoryLimitMb: number): Prepared {
-  return {
-    isolate: createGuestIsolate({ prelude: GUEST_PRELUDE, bundle, memoryLimitMb, send }),
-    memoryLimitMb,
-  };
+async function load(message: ToChild & { type: 'load' }): Promise<void> {
+  bundle = { revision: message.revision, code: message.code };
+  isolate?.dispose();
+  isolate = null;
 }
 
-async function runOnce(message: ToChild & { type: 'run' }): Promise<void> {
-  const { memoryLimitMb } = message.limits;
-  const prepared = spare?.memoryLimitMb === memoryLimitMb ? spare : prepare(memoryLimitMb);
-  spare = null;
-  running = prepared.isolate;
-  await running.run({ number: message.run, task: message.task, limits: message.limits });
-  running = null;
+async function run({ run: number, task, limits }: ToChild & { type: 'run' }): Promise<void> {
+  const { memoryLimitMb } = limits;
+  if (isolate?.memoryLimitMb !== memoryLimitMb) {
+    isolate?.dispose();
+    isolate = newIsolate(memoryLimitMb);
+  }
+  const isReusable = await isolate.run({ number, task, limits });
   // The next run is likely to be of the same bundle.
-  spare = prepare(memoryLimitMb);
+  if (!isReusable) isolate = newIsolate(memoryLimitMb);
 }
 
+function newIsolate(memoryLimitMb: number): GuestIsolate {
+  return createGuestIsolate({ prelude: GUEST_PRELUDE, bundle, memoryLimitMb, send });
+}
+
+/** A run is answered before its isolate is ready for the next; what the parent sends meanwhile waits its turn. */
 function receive(message: ToChild): void {
   switch (message.type) {
     case 'load':
-      bundle = { revision: message.revision, code: message.code };
-      spare = null;
+      turn = turn.then(() => load(message));
       break;
     case 'run':
-      runOnce(message).catch(endProcess);
+      turn = turn.then(() => run(message)).catch(endProcess);
       break;
     case 'answer':
-      running?.answer(message);
+      isolate?.answer(message);
       break;
   }
 }

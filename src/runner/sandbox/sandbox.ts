@@ -38,6 +38,8 @@ export interface RunRequest {
   bundle: Pick<ToolBundle, 'revision' | 'code' | 'sourceMap'>;
   exportName: string;
   email: SandboxEmail;
+  /** Judges the tool by this one of its own tests, in place of handing its replies back. */
+  test?: number;
   limits: RunLimits;
   capabilities: Readonly<Record<string, Capability>>;
   /** Values that `context.secret` returns: the granted ones only, null where one is granted but not set. */
@@ -81,7 +83,7 @@ export type RunResult =
 
 /** What evaluating a bundle shows of it. */
 export type Inspection =
-  | { status: 'inspected'; functions: string[]; settings: unknown }
+  | { status: 'inspected'; functions: string[]; settings: unknown; tests: unknown }
   | { status: 'failed'; reason: FailureReason; message: string };
 
 export interface SandboxPool {

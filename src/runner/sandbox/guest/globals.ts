@@ -123,6 +123,22 @@ export function installGlobals(): void {
   }
   for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics'])
     Reflect.deleteProperty(globalThis, name);
+  reportUseOf('FinalizationRegistry');
+}
+
+/**
+ * Its callbacks come when the engine collects garbage, perhaps in the time of another run: the host is told
+ * when a tool reaches for it, and does not use this isolate again.
+ */
+function reportUseOf(name: 'FinalizationRegistry'): void {
+  const original = globalThis[name];
+  Object.defineProperty(globalThis, name, {
+    configurable: true,
+    get: () => (tellHost('retire', ''), original),
+    set: (value: unknown) => {
+      Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
+    },
+  });
 }
 
 function latin1(text: string): Uint8Array {

@@ -6,11 +6,13 @@
  */
 import type { Delivery, GuestTask } from '../messages.ts';
 import type { Context, Tool } from '../../tool-api.ts';
+import type { PlainReply } from '../sandbox.ts';
 import { describeError, describeValue } from './describe.ts';
 import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
 import { fireTimer, installGlobals } from './globals.ts';
 import { fromJson, settleCall, tellHost, toJson } from './host.ts';
+import { expectedOf, judge, plainTests } from './judge.ts';
 import { InvalidResult, plainReplies } from './result.ts';
 
 /** Where the bundle leaves its exports, or what it threw: see the banner in `bundle.ts`. */
@@ -32,7 +34,7 @@ async function begin(task: GuestTask): Promise<void> {
   const { __millraceTools: tools = {}, __millraceError: failure } = globalThis as Bundle;
   try {
     if (failure) throw failure.thrown;
-    const outcome = task.kind === 'inspect' ? inspect(tools) : await plainReplies(await call(tools, task));
+    const outcome = task.kind === 'inspect' ? inspect(tools) : await replies(tools, task);
     tellHost('returned', toJson(outcome));
   } catch (error) {
     const reason = error instanceof InvalidResult ? 'invalid-result' : 'threw';
@@ -40,6 +42,17 @@ async function begin(task: GuestTask): Promise<void> {
     const text = error instanceof InvalidResult ? error.message : message;
     tellHost('failed', { reason, message: text, stack: reason === 'threw' ? stack : '' });
   }
+}
+
+/** What the tool answers; in a test nothing, unless it fails. */
+async function replies(
+  tools: Record<string, unknown>,
+  task: GuestTask & { kind: 'call' },
+): Promise<PlainReply[] | null> {
+  const run = async (): Promise<PlainReply[] | null> => plainReplies(await call(tools, task));
+  if (task.test === undefined) return run();
+  await judge(expectedOf(tools['tests'], task.exportName, task.test), run);
+  return null;
 }
 
 function call(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): unknown {
@@ -64,7 +77,7 @@ function contextFor(task: GuestTask & { kind: 'call' }): Context {
   };
 }
 
-function inspect(tools: Record<string, unknown>): { functions: string[]; settings: unknown } {
+function inspect(tools: Record<string, unknown>): Record<'functions' | 'settings' | 'tests', unknown> {
   const functions = Object.keys(tools).filter((name) => typeof tools[name] === 'function');
-  return { functions, settings: tools['settings'] ?? null };
+  return { functions, settings: tools['settings'] ?? null, tests: plainTests(tools['tests']) };
 }

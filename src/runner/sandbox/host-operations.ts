@@ -1,0 +1,156 @@
+/**
+ * What the callback of a guest may ask of its process, and the state of the run that it asks for.
+ *
+ * Nothing here throws: an exception would show our stack to the guest. Names and payloads come from hostile
+ * code; what is too much ends the run.
+ */
+import { randomBytes } from 'node:crypto';
+import { systemClock } from '../../platform/clock.ts';
+import type { Delivery, FromChild } from './messages.ts';
+import type { FailureReason, RunLimits } from './sandbox.ts';
+
+const MAX_CALLS = 10_000;
+const MAX_PENDING_CALLS = 100;
+const MAX_TIMERS = 1_000;
+/** Among a run's timers, the one that ends it; the guest's are numbered from 1. */
+export const DEADLINE_TIMER = 0;
+const MAX_RANDOM_BYTES = 65_536;
+/** What a log line counts beyond its text, so that empty lines are no way around the limit. */
+const LOG_LINE_OVERHEAD_BYTES = 16;
+
+export interface GuestRun {
+  number: number;
+  limits: RunLimits;
+  deadlineMs: number;
+  calls: number;
+  pendingCalls: Set<number>;
+  timers: Map<number, () => void>;
+  logBytes: number;
+  /** What the guest reported; sent when its entry has ended. */
+  outcome: FromChild | null;
+  over: PromiseWithResolvers<void>;
+  isOver: boolean;
+  /** False once something of it may outlive it: its isolate is then not used again. */
+  isClean: boolean;
+  mailbox: { delivery: Delivery; bytes: ArrayBuffer | null }[];
+}
+
+export type HostOperations = Record<string, (run: GuestRun, payload: string) => string | void>;
+
+export function createHostOperations(host: {
+  deliver: (run: GuestRun, delivery: Delivery) => void;
+  fail: (run: GuestRun, reason: FailureReason, message: string) => void;
+  send: (message: FromChild) => void;
+}): HostOperations {
+  return {
+    log(run, line) {
+      run.logBytes += Buffer.byteLength(line) + LOG_LINE_OVERHEAD_BYTES;
+      if (run.logBytes > run.limits.maxLogBytes) {
+        return host.fail(run, 'log-flood', `the tool logged more than ${run.limits.maxLogBytes} bytes`);
+      }
+      host.send({ type: 'log', run: run.number, line });
+    },
+    call(run, payload) {
+      const request = parsed(payload) as { call: number; name: unknown; argument: unknown } | null;
+      if (request === null || !Number.isSafeInteger(request.call)) return;
+      run.calls += 1;
+      run.pendingCalls.add(request.call);
+      if (run.calls > MAX_CALLS || run.pendingCalls.size > MAX_PENDING_CALLS) {
+        const limit = `${MAX_PENDING_CALLS} at once, ${MAX_CALLS} in all`;
+        return host.fail(run, 'call-flood', `the tool made too many calls to its host (${limit})`);
+      }
+      const { call, name, argument } = request;
+      host.send({ type: 'call', run: run.number, call, name: String(name), argument });
+    },
+    abort(run, payload) {
+      if (run.pendingCalls.delete(Number(payload))) {
+        host.send({ type: 'abort', run: run.number, call: Number(payload) });
+      }
+    },
+    timer(run, payload) {
+      const { id, ms } = (parsed(payload) ?? {}) as { id?: unknown; ms?: unknown };
+      if (!Number.isSafeInteger(id) || typeof ms !== 'number') return;
+      if (run.timers.size > MAX_TIMERS) {
+        return host.fail(run, 'call-flood', `the tool started more than ${MAX_TIMERS} timers`);
+      }
+      const timer = id as number;
+      const due = (): void => {
+        run.timers.delete(timer);
+        host.deliver(run, { kind: 'timer', id: timer });
+      };
+      if (timer > DEADLINE_TIMER && ms <= run.limits.timeoutMs)
+        run.timers.set(timer, systemClock.after(ms, due));
+    },
+    'clear-timer'(run, payload) {
+      const timer = Number(payload);
+      if (!(timer > DEADLINE_TIMER)) return;
+      run.timers.get(timer)?.();
+      run.timers.delete(timer);
+    },
+    /** Says that something of the run may outlive it. */
+    retire(run) {
+      run.isClean = false;
+    },
+    url: (_run, payload) => JSON.stringify(urlParts(parsed(payload))),
+    random: (_run, payload) => {
+      const count = Math.min(Math.max(Math.trunc(Number(payload)) || 0, 0), MAX_RANDOM_BYTES);
+      return randomBytes(count).toString('base64');
+    },
+    returned(run, json) {
+      const bytes = Buffer.byteLength(json);
+      const { maxResultBytes } = run.limits;
+      run.outcome ??=
+        bytes <= maxResultBytes
+          ? { type: 'returned', run: run.number, json }
+          : {
+              type: 'failed',
+              run: run.number,
+              reason: 'result-too-large',
+              message: `the tool returned ${bytes} bytes; at most ${maxResultBytes} are taken`,
+              stack: '',
+            };
+    },
+    failed(run, payload) {
+      const { reason, message, stack } = (parsed(payload) ?? {}) as Record<string, unknown>;
+      run.outcome ??= {
+        type: 'failed',
+        run: run.number,
+        reason: reason === 'invalid-result' ? reason : 'threw',
+        message: String(message),
+        stack: String(stack),
+      };
+    },
+  };
+}
+
+function parsed(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return null;
+  }
+}
+
+const URL_PARTS = [
+  'href',
+  'origin',
+  'protocol',
+  'username',
+  'password',
+  'host',
+  'hostname',
+  'port',
+  'pathname',
+  'search',
+  'hash',
+] as const;
+
+/** Parses for the guest's `URL`; null where it is none. */
+function urlParts(request: unknown): Record<string, string> | null {
+  const { url, base, set } = (request ?? {}) as { url?: unknown; base?: unknown; set?: [string, unknown] };
+  const parsedUrl = URL.parse(String(url), base === undefined ? undefined : String(base));
+  if (!parsedUrl) return null;
+  const part = URL_PARTS.find((name) => name === set?.[0]);
+  if (part && part !== 'origin') parsedUrl[part] = String(set?.[1]);
+  return Object.fromEntries(URL_PARTS.map((name) => [name, parsedUrl[name]]));
+}
