@@ -6,9 +6,9 @@
  * - `keys`       a segment of settled keys (`settled-keys.ts`);
  * - `checkpoint` all that recovery needs of what stands before it, in one or several parts.
  *
- * Recovery reads backwards to the newest complete checkpoint, and forwards from there. Whoever recovers
- * fences the journal with its own token, on condition that nobody wrote in between; from then on every
- * append names the token and the expected sequence number, so that a second owner fails at its next commit.
+ * Whoever takes over fences the journal with its own token first, so that nobody else can write any more, and
+ * recovers then: backwards to the newest complete checkpoint, and forwards from there. Every append names the
+ * token and the expected sequence number, so that the owner before fails at its next commit.
  */
 import { z } from 'zod';
 import type { Clock } from '../platform/clock.ts';
@@ -100,10 +100,12 @@ export interface Progress {
   doubts: Map<number, number>;
   keys: SettledKeys;
   runningMs: number;
+  /** Outcomes and attempts that stand on the journal behind the newest checkpoint. */
+  sinceCheckpoint: number;
 }
 
 export interface Journal {
-  /** Recovers the progress and makes this process the owner. */
+  /** Makes this process the owner, and recovers the progress. */
   acquire(signal: AbortSignal): Promise<Progress>;
   /** Appends as the owner, exactly once, however often it must be tried; resolves to the first sequence number. */
   append(records: readonly NewRecord[], signal: AbortSignal): Promise<number>;
@@ -118,9 +120,8 @@ export interface JournalOptions {
   horizonMs: number;
 }
 
-const ASIDE_PER_PART = 2000;
-const RANGES_PER_PART = 20_000;
-const MAX_TAKEOVERS = 20;
+/** Of each list, in one part of a checkpoint. */
+const SHARE_BYTES = 256 * 1024;
 const READ_BACK_RECORDS = 1000;
 const RETRY = { baseMs: 50, maxMs: 5_000 };
 
@@ -186,24 +187,10 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
   return {
     append,
     async acquire(signal) {
-      for (let attempts = 1; attempts <= MAX_TAKEOVERS; attempts++) {
-        const tail = await stream.tail(signal);
-        const progress = await recover(stream, { tail, horizonMs: options.horizonMs, signal });
-        try {
-          nextSeqNum = await stream.fence(owner, { matchSeqNum: tail, signal });
-          return progress;
-        } catch (error) {
-          // The owner before us is still writing, or our own fence lost its acknowledgement: look again.
-          if (!hasCode(error, 'streams.seq_num_mismatch') && !hasCode(error, 'streams.append_ambiguous'))
-            throw error;
-          await clock.sleep(backoffMs(attempts, RETRY, clock.random), signal);
-        }
-      }
-      throw new MillraceError(
-        'transient',
-        'stage.takeover_failed',
-        `${stream.name} is being written by another process`,
-      );
+      // From here on the owner before us cannot write: what stands below is all that there is to recover. A
+      // fence that lost its acknowledgement may be there twice, which harms nobody.
+      nextSeqNum = await stream.fence(owner, { signal });
+      return recover(stream, { tail: nextSeqNum, horizonMs: options.horizonMs, signal });
     },
     async checkpoint(progress, signal) {
       progress.keys.expire(progress.runningMs);
@@ -220,16 +207,12 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
   };
 }
 
+/** Each part holds a share of each list, and fits into one append whatever the keys and lanes are. */
 function checkpointParts(progress: Progress, id: string): CheckpointPart[] {
-  const settled = rangesOf([...progress.settled].filter((seqNum) => seqNum >= progress.low));
-  const aside = [...progress.aside.values()];
-  const doubts = [...progress.doubts];
-  const parts = Math.max(
-    1,
-    Math.ceil(aside.length / ASIDE_PER_PART),
-    Math.ceil(settled.length / RANGES_PER_PART),
-    Math.ceil(doubts.length / RANGES_PER_PART),
-  );
+  const settled = sharesOf(rangesOf([...progress.settled].filter((seqNum) => seqNum >= progress.low)));
+  const aside = sharesOf([...progress.aside.values()]);
+  const doubts = sharesOf([...progress.doubts]);
+  const parts = Math.max(1, settled.length, aside.length, doubts.length);
   return Array.from({ length: parts }, (_, part) => ({
     kind: 'checkpoint',
     version: 1,
@@ -237,12 +220,28 @@ function checkpointParts(progress: Progress, id: string): CheckpointPart[] {
     part,
     parts,
     low: progress.low,
-    settled: settled.slice(part * RANGES_PER_PART, (part + 1) * RANGES_PER_PART),
-    aside: aside.slice(part * ASIDE_PER_PART, (part + 1) * ASIDE_PER_PART),
-    doubts: doubts.slice(part * RANGES_PER_PART, (part + 1) * RANGES_PER_PART),
+    settled: settled[part] ?? [],
+    aside: aside[part] ?? [],
+    doubts: doubts[part] ?? [],
     keySegments: part === 0 ? progress.keys.segments() : [],
     runningMs: progress.runningMs,
   }));
+}
+
+/** Consecutive shares of at most `SHARE_BYTES` as JSON. */
+function sharesOf<T>(values: readonly T[]): T[][] {
+  const shares: T[][] = [];
+  let bytes = SHARE_BYTES;
+  for (const value of values) {
+    const size = Buffer.byteLength(JSON.stringify(value)) + 1;
+    if (bytes + size > SHARE_BYTES) {
+      shares.push([]);
+      bytes = 0;
+    }
+    shares.at(-1)!.push(value);
+    bytes += size;
+  }
+  return shares;
 }
 
 /** Half-open ranges that cover these numbers. */
@@ -284,6 +283,7 @@ async function recover(stream: Stream, { tail, horizonMs, signal }: RecoverOptio
     doubts: new Map(checkpoint.flatMap((part) => part.doubts)),
     keys,
     runningMs: checkpoint[0]?.runningMs ?? 0,
+    sinceCheckpoint: 0,
   };
   for (const [from, to] of checkpoint.flatMap((part) => part.settled))
     for (let seqNum = from; seqNum < to; seqNum++) progress.settled.add(seqNum);
@@ -327,6 +327,7 @@ async function readRange(
 
 /** What one journal record changes: the same at recovery as it was when it was written. */
 export function applyJournalRecord(progress: Progress, record: z.infer<typeof journalRecordSchema>): void {
+  progress.sinceCheckpoint++;
   if (record.kind === 'attempt') {
     if (!progress.doubts.has(record.seqNum)) progress.doubts.set(record.seqNum, Date.parse(record.at));
   } else if (record.kind === 'outcome') {
@@ -337,6 +338,7 @@ export function applyJournalRecord(progress: Progress, record: z.infer<typeof jo
     }
     progress.aside.delete(record.seqNum);
     progress.settled.add(record.seqNum);
-    progress.keys.add(fingerprint(record.key), progress.runningMs);
+    // A second copy may be settled before the first one, and then the key is not yet settled at all.
+    if (record.outcome !== 'duplicate') progress.keys.add(fingerprint(record.key), progress.runningMs);
   }
 }

@@ -7,9 +7,9 @@
  * The states of a record:
  *
  * - *unread*: at or above the position of the reader. The reader pauses while `window` records are in
- *   memory or `MAX_ASIDE` are set aside, so memory does not depend on the backlog.
+ *   memory or `aside` records are set aside, so memory does not depend on the backlog.
  * - *duplicate*: its key is settled, or another unsettled record has it: settled at once as `duplicate`.
- * - *waiting*: an earlier record of its lane is not settled. The first `LANE_BODIES` of a lane keep their
+ * - *waiting*: an earlier record of its lane is not settled. The first `laneBodies` of a lane keep their
  *   body in memory; of those behind only the number is kept, and they are read again when their turn comes:
  *   so a long lane does not use up the window and hold back the other lanes.
  * - *ready*: its lane is free, it waits for one of `concurrency` slots. First come, first served.
@@ -36,6 +36,8 @@ import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import type { Backoff } from '../platform/retry.ts';
 import { createDueQueue } from './due-queue.ts';
+import { createFifo } from './fifo.ts';
+import type { Fifo } from './fifo.ts';
 import { applyJournalRecord, createJournal } from './journal.ts';
 import type { Aside, OutcomeRecord, Progress } from './journal.ts';
 import { KEY_HEADER, headerOf, jsonRecord } from './records.ts';
@@ -104,6 +106,7 @@ export interface StageOptions {
   horizonMs?: number;
   /** How long running handlers may go on after the signal. Default: 8 s. */
   drainMs?: number;
+  limits?: Partial<StageLimits>;
 }
 
 export interface StageStats {
@@ -112,6 +115,8 @@ export interface StageStats {
   readonly inMemory: number;
   readonly aside: number;
   readonly settledKeys: number;
+  /** Who waits inside the stage for something to change: a handful, whatever the backlog. */
+  readonly waiters: number;
 }
 
 export interface Stage {
@@ -122,12 +127,28 @@ export interface Stage {
   stats(): StageStats;
 }
 
-const WINDOW = 512;
-const LANE_BODIES = 16;
-const MAX_ASIDE = 200_000;
-const COMMIT_RECORDS = 400;
+/** Limits that a simulation makes small, so that it meets them often. */
+export interface StageLimits {
+  /** Records in memory, beyond which the reader pauses. */
+  readonly window: number;
+  /** Waiting records of one lane that keep their body in memory. */
+  readonly laneBodies: number;
+  /** Records set aside, beyond which the reader pauses. */
+  readonly aside: number;
+  /** Journal records in one append. */
+  readonly commitRecords: number;
+  /** Outcomes between two checkpoints. */
+  readonly checkpointOutcomes: number;
+}
+
+const DEFAULT_LIMITS: StageLimits = {
+  window: 512,
+  laneBodies: 16,
+  aside: 200_000,
+  commitRecords: 400,
+  checkpointOutcomes: 500,
+};
 const COMMIT_BYTES = 512 * 1024;
-const CHECKPOINT_OUTCOMES = 500;
 const CHECKPOINT_MS = 30_000;
 const MAX_FACTS_BYTES = 256 * 1024;
 const DEFAULT_HORIZON_MS = 72 * 3_600_000;
@@ -150,7 +171,7 @@ interface Entry {
 interface Lane {
   /** Ready, running, committing, or deferred with the lane held. */
   head: Entry;
-  readonly waiting: Entry[];
+  readonly waiting: Fifo<Entry>;
 }
 
 /** Something to be made durable on the journal, after its outputs. */
@@ -165,6 +186,7 @@ function createSignal() {
   let waiters: (() => void)[] = [];
   return {
     wait: () => new Promise<void>((resolve) => waiters.push(resolve)),
+    waiters: () => waiters.length,
     notify() {
       const woken = waiters;
       waiters = [];
@@ -178,6 +200,7 @@ export function createStage(
   options: StageOptions,
 ): Stage {
   const { store, clock } = deps;
+  const bounds: StageLimits = { ...DEFAULT_LIMITS, ...options.limits };
   const log = deps.log.child({ stage: options.name });
   const source = store.stream(options.source);
   const journal = createJournal(
@@ -203,15 +226,15 @@ export function createStage(
   const waitingAside = new Map<number, Entry>();
   const unsettledKeys = new Map<string, number>();
   const lanes = new Map<string, Lane>();
-  const readyQueue: Entry[] = [];
+  const readyQueue = createFifo<Entry>();
   const deferred = createDueQueue<Entry>();
   let running = 0;
   let commits: Commit[] = [];
-  let outcomesSinceCheckpoint = 0;
   const changed = createSignal();
   const halt = new AbortController();
   const handlerAbort = new AbortController();
   let cancelWake: (() => void) | undefined;
+  let awaitsRoom = false;
 
   const runningMs = (): number => runningMsBefore + (clock.monotonicMs() - startedMs);
   const asideCount = (): number => progress.aside.size + waitingAside.size;
@@ -232,10 +255,18 @@ export function createStage(
     )
       return;
     const key = headerOf(record, KEY_HEADER) ?? `${options.source}#${record.seqNum}`;
+    let lane: string | null = null;
+    let misfit: { error: unknown } | undefined;
+    try {
+      lane = options.laneOf?.(record) ?? null;
+    } catch (error) {
+      // A record that has no lane because it cannot be read is one poisonous record, not the end of the stage.
+      misfit = { error };
+    }
     const entry: Entry = {
       seqNum: record.seqNum,
       key,
-      lane: options.laneOf?.(record) ?? null,
+      lane,
       record,
       attempts: 0,
       doubtSinceMs: progress.doubts.get(record.seqNum) ?? null,
@@ -247,24 +278,24 @@ export function createStage(
       return;
     }
     unsettledKeys.set(key, entry.seqNum);
-    enterLane(entry);
+    if (misfit) commitOutcome(entry, outcomeOfError(entry, misfit.error), 0);
+    else enterLane(entry);
   }
 
   function enterLane(entry: Entry): void {
     const lane = entry.lane === null ? undefined : lanes.get(entry.lane);
     if (lane) {
       lane.waiting.push(entry);
-      if (lane.waiting.length > LANE_BODIES || lane.head.aside) setBodyAside(entry);
+      if (lane.waiting.size > bounds.laneBodies || lane.head.aside) setBodyAside(entry);
       return;
     }
-    if (entry.lane !== null) lanes.set(entry.lane, { head: entry, waiting: [] });
+    if (entry.lane !== null) lanes.set(entry.lane, { head: entry, waiting: createFifo() });
     readyQueue.push(entry);
     startReady();
   }
 
   /** A waiting record gives up its place in memory; it is read again when its turn comes. */
   function setBodyAside(entry: Entry): void {
-    if (!entry.record) return;
     entry.record = undefined;
     inMemory.delete(entry.seqNum);
     waitingAside.set(entry.seqNum, entry);
@@ -273,7 +304,7 @@ export function createStage(
   function leaveLane(entry: Entry): void {
     const lane = entry.lane === null ? undefined : lanes.get(entry.lane);
     if (!lane || lane.head !== entry) return;
-    const next = lane.waiting.shift();
+    const next = lane.waiting.take();
     if (!next) {
       lanes.delete(entry.lane!);
       return;
@@ -285,9 +316,9 @@ export function createStage(
   // ── Running: from ready to committing ──────────────────────────────────────────────────────────────────
 
   function startReady(): void {
-    while (!stopping && running < options.concurrency && readyQueue.length > 0) {
+    while (!stopping && running < options.concurrency && readyQueue.size > 0) {
       running++;
-      const entry = readyQueue.shift()!;
+      const entry = readyQueue.take()!;
       inMemory.set(entry.seqNum, entry);
       void runEntry(entry)
         .catch(fail)
@@ -420,7 +451,6 @@ export function createStage(
     applyJournalRecord(progress, record);
     inMemory.delete(entry.seqNum);
     waitingAside.delete(entry.seqNum);
-    outcomesSinceCheckpoint++;
     if (record.aside) {
       entry.record = undefined;
       entry.attempts = record.attempts;
@@ -465,12 +495,22 @@ export function createStage(
       );
       for (const commit of batch) commit.onDurable();
       changed.notify();
-      if (outcomesSinceCheckpoint >= CHECKPOINT_OUTCOMES || clock.monotonicMs() >= checkpointDueMs) {
+      if (isCheckpointDue(checkpointDueMs)) {
         await checkpoint();
         checkpointDueMs = clock.monotonicMs() + CHECKPOINT_MS;
       }
     }
-    if (outcomesSinceCheckpoint > 0) await checkpoint();
+    if (progress.sinceCheckpoint > 0) await checkpoint();
+  }
+
+  /**
+   * A checkpoint writes everything that is set aside, so with much of it, more has to happen in between: the
+   * cost of a checkpoint and the length of a recovery stay in proportion to what there is to know.
+   */
+  function isCheckpointDue(dueMs: number): boolean {
+    const aside = asideCount();
+    const isTime = clock.monotonicMs() >= dueMs && progress.sinceCheckpoint >= aside / 40;
+    return isTime || progress.sinceCheckpoint >= Math.max(bounds.checkpointOutcomes, aside / 4);
   }
 
   function takeCommits(): Commit[] {
@@ -478,7 +518,7 @@ export function createStage(
     let count = 0;
     for (const { record } of commits) {
       bytes += meteredBytes(record);
-      if (count > 0 && (count >= COMMIT_RECORDS || bytes > COMMIT_BYTES)) break;
+      if (count > 0 && (count >= bounds.commitRecords || bytes > COMMIT_BYTES)) break;
       count++;
     }
     return commits.splice(0, count);
@@ -512,15 +552,17 @@ export function createStage(
 
   async function checkpoint(): Promise<void> {
     progress.runningMs = runningMs();
-    const firstSeen = [...inMemory.keys()].filter(
-      (seqNum) => !progress.aside.has(seqNum) && !waitingAside.has(seqNum),
-    );
-    progress.low = Math.min(position, ...firstSeen);
+    progress.low = position;
+    for (const seqNum of inMemory.keys())
+      if (seqNum < progress.low && !progress.aside.has(seqNum) && !waitingAside.has(seqNum))
+        progress.low = seqNum;
     for (const seqNum of progress.settled) if (seqNum < progress.low) progress.settled.delete(seqNum);
-    outcomesSinceCheckpoint = 0;
+    progress.sinceCheckpoint = 0;
     const aside = new Map(progress.aside);
+    // Those above `low` are read again, in their place among those of their lane that are still in memory.
     for (const entry of waitingAside.values())
-      if (!aside.has(entry.seqNum)) aside.set(entry.seqNum, waitingToAside(entry));
+      if (entry.seqNum < progress.low && !aside.has(entry.seqNum))
+        aside.set(entry.seqNum, waitingToAside(entry));
     await journal.checkpoint({ ...progress, aside }, halt.signal);
     log.debug({ low: progress.low, aside: aside.size, keys: progress.keys.size }, 'stage.checkpoint');
   }
@@ -536,6 +578,7 @@ export function createStage(
   }
 
   function armWake(): void {
+    if (awaitsRoom) return;
     cancelWake?.();
     const dueMs = deferred.nextDueMs();
     cancelWake =
@@ -546,7 +589,7 @@ export function createStage(
   function wakeDue(): void {
     if (stopping) return;
     // Not more than fit into the window: ten thousand that are due together come in turn.
-    for (let entry; inMemory.size < WINDOW && (entry = deferred.takeDue(clock.nowMs()));) {
+    for (let entry; inMemory.size < bounds.window && (entry = deferred.takeDue(clock.nowMs()));) {
       const holdsLane = entry.aside?.holdsLane;
       entry.aside = undefined;
       inMemory.set(entry.seqNum, entry);
@@ -554,11 +597,24 @@ export function createStage(
       else enterLane(entry);
     }
     startReady();
-    if (inMemory.size < WINDOW) armWake();
-    else void changed.wait().then(wakeDue);
+    if (inMemory.size < bounds.window) armWake();
+    else void awaitRoom();
   }
 
-  /** Takes over from recovery what was set aside: lanes are held again, and order within them kept. */
+  /** Looks again when something has changed; one at a time, however many records are due. */
+  async function awaitRoom(): Promise<void> {
+    cancelWake?.();
+    if (awaitsRoom) return;
+    awaitsRoom = true;
+    await changed.wait();
+    awaitsRoom = false;
+    wakeDue();
+  }
+
+  /**
+   * Takes over from recovery what was set aside: lanes are held again, and order within them kept. All that
+   * merely waits here stands below `low`, so the reader brings what has to come after it.
+   */
   function restoreAside(): void {
     const all = [...progress.aside.values()].sort(
       (a, b) => Number(b.holdsLane) - Number(a.holdsLane) || a.seqNum - b.seqNum,
@@ -575,7 +631,8 @@ export function createStage(
       };
       unsettledKeys.set(entry.key, entry.seqNum);
       if (aside.untilMs > 0) {
-        if (aside.holdsLane && entry.lane !== null) lanes.set(entry.lane, { head: entry, waiting: [] });
+        if (aside.holdsLane && entry.lane !== null)
+          lanes.set(entry.lane, { head: entry, waiting: createFifo() });
         setDeferred(entry, aside);
         continue;
       }
@@ -592,7 +649,7 @@ export function createStage(
     for await (const batch of source.follow({ fromSeqNum: position, signal })) {
       if (batch.missing) log.error({ source: options.source, ...batch.missing }, 'stage.records_missing');
       for (const record of batch.records) {
-        while ((inMemory.size >= WINDOW || asideCount() >= MAX_ASIDE) && !signal.aborted)
+        while ((inMemory.size >= bounds.window || asideCount() >= bounds.aside) && !signal.aborted)
           await changed.wait();
         if (signal.aborted) return;
         position = record.seqNum + 1;
@@ -622,6 +679,7 @@ export function createStage(
       inMemory: inMemory.size,
       aside: progress ? asideCount() : 0,
       settledKeys: progress?.keys.size ?? 0,
+      waiters: changed.waiters(),
     }),
     async run(signal) {
       startedMs = clock.monotonicMs();
@@ -648,6 +706,7 @@ export function createStage(
       if (failure) handlerAbort.abort(failure.error);
       await drain();
       await committing;
+      signal.removeEventListener('abort', stop);
       if (failure) throw failure.error;
     },
   };

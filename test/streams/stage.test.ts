@@ -2,110 +2,26 @@
  * The stage on a real local store: outcomes, duplicates, lanes, deferral, dead letters, and what a restart
  * or a second owner finds. Time is a clock of the test's own where a wait matters.
  */
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { systemClock } from '../../src/platform/clock.ts';
+import { describe, expect, it } from 'vitest';
+import { systemClock as clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
-import { createLog } from '../../src/platform/log.ts';
-import { outcomeSchema } from '../../src/streams/journal.ts';
-import type { OutcomeRecord } from '../../src/streams/journal.ts';
-import { openLocalStore } from '../../src/streams/local-store.ts';
-import { jsonRecord } from '../../src/streams/records.ts';
-import { createStage } from '../../src/streams/stage.ts';
 import type { Outcome, StageOptions } from '../../src/streams/stage.ts';
-import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
+import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import { copyTo, never, numberOf, numbered, useStages } from './stage-fixture.ts';
+import { readAll } from './store-reading.ts';
 
-const log = createLog('silent');
-const clock = systemClock;
-let directory: string;
-let store: StreamStore;
-
-beforeEach(async () => {
-  directory = await mkdtemp(join(tmpdir(), 'millrace-stage-'));
-  store = await openLocalStore({ clock, log }, { directory, retentionFor: () => 'forever' });
-});
-
-afterEach(async () => {
-  await store.close();
-  await rm(directory, { recursive: true });
-});
-
-const numbered = (n: number, key?: string) => jsonRecord({ kind: 'test', version: 1, n }, key ?? `key-${n}`);
-const numberOf = (record: StreamRecord): number =>
-  (JSON.parse(Buffer.from(record.body).toString()) as { n: number }).n;
-
-async function readAll(name: string): Promise<StreamRecord[]> {
-  const records: StreamRecord[] = [];
-  for (let from = 0; ;) {
-    const batch = await store.stream(name).read({ fromSeqNum: from });
-    if (batch.nextSeqNum === from) return records;
-    records.push(...batch.records);
-    from = batch.nextSeqNum;
-  }
-}
-
-async function outcomes(): Promise<OutcomeRecord[]> {
-  const parsed = (await readAll('journal')).map((record) =>
-    outcomeSchema.safeParse(JSON.parse(Buffer.from(record.body).toString())),
-  );
-  return parsed.flatMap((result) => (result.success ? [result.data] : []));
-}
-
-const final = async (): Promise<OutcomeRecord[]> =>
-  (await outcomes()).filter(({ outcome }) => outcome !== 'deferred');
-
-/** Starts a stage over `source`; `stop` drains it. */
-function start(handle: StageOptions['handle'], options: Partial<StageOptions> = {}) {
-  const abort = new AbortController();
-  const stage = createStage(
-    { store, clock, log },
-    {
-      name: 'test',
-      source: 'source',
-      journal: 'journal',
-      concurrency: 8,
-      maxAttempts: 5,
-      backoff: { baseMs: 1, maxMs: 5 },
-      handle,
-      ...options,
-    },
-  );
-  const running = stage.run(abort.signal);
-  running.catch(() => {});
-  return {
-    stage,
-    running,
-    async stop() {
-      abort.abort();
-      await running;
-    },
-  };
-}
-
-const copyTo =
-  (stream: string) =>
-  async (record: StreamRecord): Promise<Outcome> => ({
-    kind: 'done',
-    outputs: [{ stream, record: numbered(numberOf(record)) }],
-  });
-
-async function settled(count: number): Promise<OutcomeRecord[]> {
-  await expect.poll(async () => (await final()).length, { timeout: 10_000, interval: 10 }).toBe(count);
-  return final();
-}
+const { stream, start, outcomes, final, settled } = useStages();
 
 describe('stage', () => {
   it('gives every record one outcome and its outputs, those there and those that arrive', async () => {
-    await store.stream('source').append([0, 1, 2].map((n) => numbered(n)));
+    await stream('source').append([0, 1, 2].map((n) => numbered(n)));
     const { stop } = start(copyTo('target'));
     await settled(3);
-    await store.stream('source').append([3, 4].map((n) => numbered(n)));
+    await stream('source').append([3, 4].map((n) => numbered(n)));
     const all = await settled(5);
     await stop();
     expect(all.map(({ outcome }) => outcome)).toEqual(Array(5).fill('done'));
-    expect((await readAll('target')).map(numberOf).sort()).toEqual([0, 1, 2, 3, 4]);
+    expect((await readAll(stream('target'))).map(numberOf).sort()).toEqual([0, 1, 2, 3, 4]);
   });
 
   it('drops a key that it has settled, or has in hand, also after a restart', async () => {
@@ -114,11 +30,11 @@ describe('stage', () => {
       handled.push(numberOf(record));
       return { kind: 'done' };
     };
-    await store.stream('source').append([numbered(0, 'same'), numbered(1, 'same'), numbered(2, 'other')]);
+    await stream('source').append([numbered(0, 'same'), numbered(1, 'same'), numbered(2, 'other')]);
     const first = start(handle);
     await settled(3);
     await first.stop();
-    await store.stream('source').append([numbered(3, 'same'), numbered(4, 'new')]);
+    await stream('source').append([numbered(3, 'same'), numbered(4, 'new')]);
     const second = start(handle);
     await settled(5);
     await second.stop();
@@ -132,11 +48,11 @@ describe('stage', () => {
   it('keeps a duplicate dropped over many checkpoints, whose key segments are merged', async () => {
     const total = 21_000;
     const records = Array.from({ length: total }, (_, n) => numbered(n));
-    for (let i = 0; i < total; i += 1000) await store.stream('source').append(records.slice(i, i + 1000));
+    for (let i = 0; i < total; i += 1000) await stream('source').append(records.slice(i, i + 1000));
     const first = start(async () => ({ kind: 'done' }));
     await expect.poll(() => first.stage.stats().settledKeys, { timeout: 60_000 }).toBe(total);
     await first.stop();
-    const before = await store.stream('source').append([numbered(7), numbered(total - 1), numbered(total)]);
+    const before = await stream('source').append([numbered(7), numbered(total - 1), numbered(total)]);
     const handled: number[] = [];
     const second = start(async (record) => {
       handled.push(numberOf(record));
@@ -152,7 +68,7 @@ describe('stage', () => {
     const laneOf = (record: StreamRecord): string => (numberOf(record) % 2 === 0 ? 'slow' : 'fast');
     const order: number[] = [];
     const gate = Promise.withResolvers<void>();
-    await store.stream('source').append(Array.from({ length: 100 }, (_, n) => numbered(n)));
+    await stream('source').append(Array.from({ length: 100 }, (_, n) => numbered(n)));
     const { stop } = start(
       async (record) => {
         if (numberOf(record) === 0) await gate.promise;
@@ -172,8 +88,8 @@ describe('stage', () => {
   it('does not let a lane longer than the window hold back the others', async () => {
     const gate = Promise.withResolvers<void>();
     const long = Array.from({ length: 2000 }, (_, n) => numbered(n));
-    await store.stream('source').append(long.slice(0, 1000));
-    await store.stream('source').append([...long.slice(1000, 1999), numbered(9999)]);
+    await stream('source').append(long.slice(0, 1000));
+    await stream('source').append([...long.slice(1000, 1999), numbered(9999)]);
     const order: number[] = [];
     const { stop } = start(
       async (record) => {
@@ -193,7 +109,7 @@ describe('stage', () => {
 
   it('tries a transient failure again, in its lane, without holding back others', async () => {
     const attempts: [number, number][] = [];
-    await store.stream('source').append([0, 1, 2].map((n) => numbered(n)));
+    await stream('source').append([0, 1, 2].map((n) => numbered(n)));
     const { stop } = start(
       async (record, { number }) => {
         attempts.push([numberOf(record), number]);
@@ -216,7 +132,7 @@ describe('stage', () => {
   });
 
   it('parks what fails for good, with the error and the attempts, and goes on', async () => {
-    await store.stream('source').append([0, 1, 2, 3].map((n) => numbered(n)));
+    await stream('source').append([0, 1, 2, 3].map((n) => numbered(n)));
     const { stop } = start(
       async (record) => {
         if (numberOf(record) === 0)
@@ -240,7 +156,7 @@ describe('stage', () => {
   });
 
   it('stops on a bug', async () => {
-    await store.stream('source').append([numbered(0)]);
+    await stream('source').append([numbered(0)]);
     const { running } = start(async () => {
       throw new MillraceError('bug', 'test.bug', 'this must not be');
     });
@@ -249,7 +165,7 @@ describe('stage', () => {
   });
 
   it('remembers a deferral and its attempts over a restart, and handles it when it is due', async () => {
-    await store.stream('source').append([0, 1, 2].map((n) => numbered(n)));
+    await stream('source').append([0, 1, 2].map((n) => numbered(n)));
     let dueMs = Number.POSITIVE_INFINITY;
     const seen: [number, number][] = [];
     const handle: StageOptions['handle'] = async (record, { number }) => {
@@ -290,20 +206,18 @@ describe('stage', () => {
       if (handled.filter((other) => other === 0).length === 1) {
         return { kind: 'deferred', untilMs: clock.nowMs() + 50, reason: 'scheduled', holdsLane: false };
       }
-      return new Promise((_resolve, reject) =>
-        signal.addEventListener('abort', () => reject(signal.reason as Error)),
-      );
+      return never(signal);
     };
     // No key is remembered: only the positions can tell what was settled.
     const options = { horizonMs: -1, drainMs: 0 };
-    await store.stream('source').append([numbered(0)]);
+    await stream('source').append([numbered(0)]);
     const first = start(handle, options);
     for (let i = 1; i <= 1500; i += 500) {
-      await store.stream('source').append(Array.from({ length: 500 }, (_, j) => numbered(i + j)));
+      await stream('source').append(Array.from({ length: 500 }, (_, j) => numbered(i + j)));
     }
     await settled(1500);
     await expect.poll(() => handled.filter((n) => n === 0).length).toBe(2);
-    await store.stream('source').append(Array.from({ length: 600 }, (_, j) => numbered(1501 + j)));
+    await stream('source').append(Array.from({ length: 600 }, (_, j) => numbered(1501 + j)));
     await settled(2100);
     await first.stop();
     stuck = false;
@@ -316,7 +230,7 @@ describe('stage', () => {
   it('ten thousand deferred records neither hold back fresh ones nor get lost in a restart', async () => {
     const total = 10_000;
     for (let i = 0; i < total; i += 1000)
-      await store.stream('source').append(Array.from({ length: 1000 }, (_, j) => numbered(i + j)));
+      await stream('source').append(Array.from({ length: 1000 }, (_, j) => numbered(i + j)));
     const due = { atMs: Number.POSITIVE_INFINITY };
     const handle: StageOptions['handle'] = async (record) =>
       numberOf(record) < total && clock.nowMs() < due.atMs
@@ -329,26 +243,24 @@ describe('stage', () => {
         : { kind: 'done' };
     const first = start(handle);
     await expect.poll(() => first.stage.stats().aside, { timeout: 60_000 }).toBe(total);
-    await store.stream('source').append([numbered(total)]);
+    await stream('source').append([numbered(total)]);
     await settled(1);
     await first.stop();
     const second = start(handle);
     await second.stage.ready;
     expect(second.stage.stats().aside).toBe(total);
-    await store.stream('source').append([numbered(total + 1)]);
+    await stream('source').append([numbered(total + 1)]);
     await settled(2);
     await second.stop();
   });
 
   it('says since when an attempt is in doubt after a stop in the worst place', async () => {
-    await store.stream('source').append([numbered(0)]);
+    await stream('source').append([numbered(0)]);
     const begun = Promise.withResolvers<void>();
     const first = start(
       async (_record, { signal }) => {
         begun.resolve();
-        return new Promise((_resolve, reject) =>
-          signal.addEventListener('abort', () => reject(signal.reason as Error)),
-        );
+        return never(signal);
       },
       { recordsAttempts: true, drainMs: 0 },
     );
@@ -368,7 +280,7 @@ describe('stage', () => {
   });
 
   it('keeps no doubt after an attempt that surely had no effect', async () => {
-    await store.stream('source').append([numbered(0)]);
+    await stream('source').append([numbered(0)]);
     const doubts: (number | null)[] = [];
     const { stop } = start(
       async (_record, { number, doubtSinceMs }) => {
@@ -385,12 +297,12 @@ describe('stage', () => {
   });
 
   it('stops the owner whose journal was taken over, before it commits anything more', async () => {
-    await store.stream('source').append([numbered(0)]);
+    await stream('source').append([numbered(0)]);
     const first = start(copyTo('target'));
     await settled(1);
     const second = start(copyTo('target'));
     await second.stage.ready;
-    await store.stream('source').append([numbered(1)]);
+    await stream('source').append([numbered(1)]);
     await expect(first.running).rejects.toMatchObject({ code: 'stage.ownership_lost' });
     await settled(2);
     await second.stop();
@@ -398,7 +310,7 @@ describe('stage', () => {
   });
 
   it('finishes what runs when it is stopped, and records it', async () => {
-    await store.stream('source').append([numbered(0)]);
+    await stream('source').append([numbered(0)]);
     const gate = Promise.withResolvers<void>();
     const begun = Promise.withResolvers<void>();
     const { stop } = start(async () => {

@@ -1,0 +1,257 @@
+/**
+ * Who watches a simulation: it sees every record that becomes durable, every call of a handler and every mail
+ * that leaves, and says at once what must not be. It knows what the stage promises, not how it is made.
+ *
+ * - A record has one final outcome; a key is settled as done once; a mail leaves once.
+ * - Within a lane a record is handled when all before it are settled, unless they were scheduled for later.
+ * - The `low` of a journal's checkpoints never goes back, and what follows the newest one is bounded: so is
+ *   what a recovery reads.
+ * - At the end every mail has the outcome that its plan says.
+ */
+import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import { KEY_HEADER, headerOf, streamNames } from '../../src/streams/records.ts';
+import type { Stage } from '../../src/streams/stage.ts';
+import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import type { DaemonProcess } from './daemon-process.ts';
+import { CONCURRENCY, SMALL_LIMITS, journalOf } from './pipeline.ts';
+import type { MailPlan } from './pipeline.ts';
+import type { World } from './world.ts';
+
+export interface Oracle {
+  /** What must not be, and was seen. */
+  readonly faults: readonly string[];
+  fault(what: string): void;
+  expectMail(plan: MailPlan): void;
+  observe(stream: string, records: readonly StreamRecord[]): void;
+  observeRead(daemon: DaemonProcess, stream: string, records: number): void;
+  mailLeft(mailId: string): void;
+  watchHandler<T>(
+    daemon: DaemonProcess,
+    what: { source: string; record: StreamRecord },
+    handle: () => Promise<T>,
+  ): Promise<T>;
+  /** Resolves when the stage has recovered; a crash may come before. */
+  watchRecovery(daemon: DaemonProcess, what: { source: string; stage: Stage }): Promise<void>;
+  /** Looks at the memory of a stage. */
+  watchMemory(stage: Stage): void;
+  /** Every mail has its outcome. */
+  isSettled(): boolean;
+  /** The outcome of every mail is the one that its plan says. */
+  judge(): void;
+}
+
+interface SourceFacts {
+  readonly keyOf: Map<number, string>;
+  readonly laneOf: Map<number, string>;
+  /** Numbers of a lane in order, without second copies of a key. */
+  readonly lanes: Map<string, number[]>;
+  readonly firstOfKey: Map<string, number>;
+}
+
+interface JournalFacts {
+  readonly final: Map<number, OutcomeRecord>;
+  readonly finalOfKey: Map<string, OutcomeRecord>;
+  /** Scheduled for later: they gave up their place in the lane. */
+  readonly scheduled: Set<number>;
+  low: number;
+  sinceCheckpoint: number;
+  checkpointParts: number;
+}
+
+/** Outcomes and attempts of all that can be under way while a checkpoint is due, several times over. */
+const MAX_SINCE_CHECKPOINT = 10 * (SMALL_LIMITS.checkpointOutcomes + SMALL_LIMITS.window + CONCURRENCY);
+const MAX_WAITERS = 12;
+
+export function createOracle(world: World): Oracle {
+  const faults: string[] = [];
+  const sources = new Map<string, SourceFacts>();
+  const journals = new Map<string, JournalFacts>();
+  const plans = new Map<string, MailPlan>();
+  const left = new Map<string, number>();
+  /** Mail → keys of the requests that were frozen for it. */
+  const requests = new Map<string, Set<string>>();
+  const busyLanes = new WeakMap<DaemonProcess, Map<string, number>>();
+  const recordsRead = new WeakMap<DaemonProcess, Map<string, number>>();
+
+  function fault(what: string): void {
+    world.trace(`FAULT ${what}`);
+    faults.push(what);
+  }
+
+  const factsOfSource = (stream: string): SourceFacts =>
+    orMake(sources, stream, () => ({
+      keyOf: new Map(),
+      laneOf: new Map(),
+      lanes: new Map(),
+      firstOfKey: new Map(),
+    }));
+  const factsOfJournal = (stream: string): JournalFacts =>
+    orMake(journals, stream, () => ({
+      final: new Map(),
+      finalOfKey: new Map(),
+      scheduled: new Set(),
+      low: 0,
+      sinceCheckpoint: 0,
+      checkpointParts: 1,
+    }));
+
+  function observeSource(stream: string, record: StreamRecord): void {
+    const facts = factsOfSource(stream);
+    const key = headerOf(record, KEY_HEADER) ?? '';
+    const body = JSON.parse(Buffer.from(record.body).toString()) as {
+      thread: string;
+      cause?: { emailId: string };
+    };
+    facts.keyOf.set(record.seqNum, key);
+    if (body.cause) orMake(requests, body.cause.emailId, () => new Set()).add(key);
+    if (facts.firstOfKey.has(key)) return;
+    facts.firstOfKey.set(key, record.seqNum);
+    if (stream === streamNames.events) return;
+    facts.laneOf.set(record.seqNum, body.thread);
+    orMake(facts.lanes, body.thread, () => []).push(record.seqNum);
+  }
+
+  /** All that stands before this record in its lane must be settled. */
+  function checkOrder(source: string, seqNum: number, what: string): void {
+    const facts = factsOfSource(source);
+    const journal = factsOfJournal(journalOf[source]!);
+    const lane = facts.laneOf.get(seqNum);
+    if (lane === undefined || journal.scheduled.has(seqNum)) return;
+    for (const earlier of facts.lanes.get(lane) ?? []) {
+      if (earlier >= seqNum) return;
+      if (!journal.final.has(earlier) && !journal.scheduled.has(earlier))
+        fault(`order: ${source}#${seqNum} ${what} before #${earlier} of its lane is settled`);
+    }
+  }
+
+  function observeOutcome(source: string, journal: JournalFacts, outcome: OutcomeRecord): void {
+    const { seqNum, key } = outcome;
+    if (factsOfSource(source).keyOf.get(seqNum) !== key) fault(`${source}#${seqNum} has another key`);
+    if (journal.final.has(seqNum)) fault(`${source}#${seqNum} has two outcomes`);
+    if (outcome.outcome === 'deferred') {
+      if (outcome.aside?.holdsLane === false) journal.scheduled.add(seqNum);
+      return;
+    }
+    if (outcome.outcome !== 'duplicate') {
+      checkOrder(source, seqNum, 'is settled');
+      if (journal.finalOfKey.has(key)) fault(`${source}: key ${key} is settled twice`);
+      journal.finalOfKey.set(key, outcome);
+    }
+    journal.final.set(seqNum, outcome);
+  }
+
+  function observeJournal(source: string, name: string, record: StreamRecord): void {
+    const journal = factsOfJournal(name);
+    const body = JSON.parse(Buffer.from(record.body).toString()) as
+      | OutcomeRecord
+      | { kind: 'attempt' | 'keys' }
+      | { kind: 'checkpoint'; part: number; parts: number; low: number };
+    world.trace(
+      `${name}#${record.seqNum} ${body.kind}${body.kind === 'outcome' ? ` ${body.seqNum} ${body.outcome}` : ''}`,
+    );
+    journal.sinceCheckpoint++;
+    if (body.kind === 'outcome') observeOutcome(source, journal, body);
+    if (body.kind !== 'checkpoint') return;
+    // Until its last part is there, it is none.
+    if (body.part < body.parts - 1) return;
+    if (body.low < journal.low) fault(`${name}: low went back from ${journal.low} to ${body.low}`);
+    journal.low = body.low;
+    if (journal.sinceCheckpoint > MAX_SINCE_CHECKPOINT + body.parts)
+      fault(`${name}: ${journal.sinceCheckpoint} records without a checkpoint`);
+    journal.sinceCheckpoint = 0;
+    journal.checkpointParts = body.parts;
+  }
+
+  function outcomeOf(plan: MailPlan): string | null {
+    const received = factsOfJournal(streamNames.received).finalOfKey.get(plan.mailId);
+    if (received?.outcome !== 'done') return received ? `receive ${received.outcome}` : null;
+    const run = factsOfJournal(streamNames.runs(plan.inbox)).finalOfKey.get(plan.mailId);
+    if (run?.outcome !== 'done') return run ? `runner ${run.outcome}` : null;
+    const keys = [...(requests.get(plan.mailId) ?? [])];
+    const sent = keys.map((key) => factsOfJournal(streamNames.sent).finalOfKey.get(key));
+    if (sent.length !== 1) return `outbox with ${sent.length} requests`;
+    return sent[0] ? `outbox ${sent[0].outcome}` : null;
+  }
+
+  return {
+    faults,
+    fault,
+    expectMail: (plan) => plans.set(plan.mailId, plan),
+    observe(stream, records) {
+      const source = Object.keys(journalOf).find((name) => journalOf[name] === stream);
+      for (const record of records) {
+        if (source !== undefined) observeJournal(source, stream, record);
+        else observeSource(stream, record);
+      }
+    },
+    observeRead(daemon, stream, records) {
+      const read = orMake(recordsRead, daemon, () => new Map<string, number>());
+      read.set(stream, (read.get(stream) ?? 0) + records);
+    },
+    mailLeft(mailId) {
+      left.set(mailId, (left.get(mailId) ?? 0) + 1);
+      if (left.get(mailId)! > 1) fault(`mail ${mailId} is answered twice`);
+    },
+    async watchHandler(daemon, { source, record }, handle) {
+      const { seqNum } = record;
+      world.trace(`${daemon.name} handles ${source}#${seqNum}`);
+      checkOrder(source, seqNum, 'is handled');
+      const busy = orMake(busyLanes, daemon, () => new Map<string, number>());
+      const laneName = factsOfSource(source).laneOf.get(seqNum);
+      const lane = `${source} ${laneName ?? `#${seqNum}`}`;
+      if (busy.has(lane)) fault(`${source}#${seqNum} is handled while #${busy.get(lane)} of its lane is`);
+      busy.set(lane, seqNum);
+      try {
+        return await handle();
+      } finally {
+        busy.delete(lane);
+      }
+    },
+    async watchRecovery(daemon, { source, stage }) {
+      const name = journalOf[source]!;
+      const before = recordsRead.get(daemon)?.get(name) ?? 0;
+      await stage.ready;
+      const read = (recordsRead.get(daemon)?.get(name) ?? 0) - before;
+      const bound = 8 * (MAX_SINCE_CHECKPOINT + factsOfJournal(name).checkpointParts) + 100;
+      if (read > bound) fault(`${name}: a recovery read ${read} records`);
+    },
+    watchMemory(stage) {
+      const { inMemory, aside, waiters } = stage.stats();
+      if (inMemory > SMALL_LIMITS.window + CONCURRENCY) fault(`${inMemory} records in memory`);
+      if (aside > SMALL_LIMITS.aside + SMALL_LIMITS.window) fault(`${aside} records aside`);
+      if (waiters > MAX_WAITERS) fault(`${waiters} waiters`);
+    },
+    isSettled: () => [...plans.values()].every((plan) => outcomeOf(plan) !== null),
+    judge() {
+      // What was left undone after a fault is no news.
+      if (faults.length > 0) return;
+      for (const plan of plans.values()) {
+        const [expected, answers] = expectationOf(plan);
+        const outcome = outcomeOf(plan);
+        if (outcome !== expected) fault(`mail ${plan.mailId}: ${outcome}, not ${expected}`);
+        if ((left.get(plan.mailId) ?? 0) !== answers)
+          fault(`mail ${plan.mailId} was answered ${left.get(plan.mailId) ?? 0} times, not ${answers}`);
+      }
+    },
+  };
+}
+
+/** The outcome, and how many mails leave. */
+function expectationOf(plan: MailPlan): [outcome: string, answers: number] {
+  if (plan.isMalformed) return ['receive dead-letter', 0];
+  if (plan.tool === 'skip') return ['runner skipped', 0];
+  if (plan.tool !== 'reply') return ['runner dead-letter', 0];
+  return plan.isRejected ? ['outbox dead-letter', 0] : ['outbox done', 1];
+}
+
+function orMake<K, V>(
+  map: { get(key: K): V | undefined; set(key: K, value: V): unknown },
+  key: K,
+  make: () => V,
+): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const made = make();
+  map.set(key, made);
+  return made;
+}

@@ -1,0 +1,173 @@
+/**
+ * The three stages of the simulation in the shape of the real path: receive → runner (one for each inbox) →
+ * outbox. The stage, the services that restart it and the outbox's handler are the real ones; what a mail will
+ * meet on its way (failures, a slow tool, a refusal) is written in the mail itself.
+ */
+import { createOutbox, leavesDoubt, outboxLane } from '../../src/outbox/outbox.ts';
+import { MillraceError } from '../../src/platform/errors.ts';
+import { createServices } from '../../src/platform/lifecycle.ts';
+import type { Services } from '../../src/platform/lifecycle.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { jsonRecord, streamNames } from '../../src/streams/records.ts';
+import { createStage } from '../../src/streams/stage.ts';
+import type { Outcome, Stage, StageLimits, StageOptions } from '../../src/streams/stage.ts';
+import type { NewRecord, StreamRecord } from '../../src/streams/stream-store.ts';
+import type { DaemonProcess } from './daemon-process.ts';
+import type { DurableStreams } from './durable-streams.ts';
+import type { Oracle } from './oracle.ts';
+import { REJECTED_RECIPIENT } from './provider.ts';
+import type { Provider } from './provider.ts';
+import { createSimulatedStore } from './simulated-store.ts';
+
+/** A mail, and what it is going to meet. */
+export interface MailPlan {
+  readonly mailId: string;
+  readonly thread: string;
+  readonly inbox: string;
+  /** Transient failures before its content can be fetched. */
+  readonly fetchFails: number;
+  readonly isMalformed: boolean;
+  /** Transient failures of its tool. */
+  readonly toolFails: number;
+  readonly toolMs: number;
+  readonly tool: 'reply' | 'skip' | 'throw' | 'hang';
+  /** The reply leaves so long after the run; null for at once. */
+  readonly laterMs: number | null;
+  readonly isRejected: boolean;
+}
+
+export const journalOf: Readonly<Record<string, string>> = {
+  [streamNames.events]: streamNames.received,
+  [streamNames.inbox('a')]: streamNames.runs('a'),
+  [streamNames.inbox('b')]: streamNames.runs('b'),
+  [streamNames.outbox]: streamNames.sent,
+};
+const TOOL_TIMEOUT_MS = 30_000;
+export const CONCURRENCY = 3;
+export const SMALL_LIMITS: StageLimits = {
+  window: 8,
+  laneBodies: 2,
+  aside: 1_000,
+  commitRecords: 4,
+  checkpointOutcomes: 6,
+};
+
+export function mailRecord(plan: MailPlan): NewRecord {
+  return jsonRecord({ kind: 'mail', version: 1, ...plan }, plan.mailId);
+}
+
+export function planOf(record: StreamRecord): MailPlan {
+  return JSON.parse(Buffer.from(record.body).toString()) as MailPlan;
+}
+
+export interface Pipeline {
+  readonly services: Services;
+  /** The stages that run now, by the name of their source. */
+  readonly stages: ReadonlyMap<string, Stage>;
+}
+
+export function createPipeline(
+  daemon: DaemonProcess,
+  far: { durable: DurableStreams; provider: Provider; oracle: Oracle },
+): Pipeline {
+  const { clock, network } = daemon;
+  const store = createSimulatedStore(far.durable, network);
+  const log = createLog('silent');
+  const stages = new Map<string, Stage>();
+  const outbox = createOutbox({ store, outbound: far.provider.outbound(network), clock });
+
+  function stageService(options: Pick<StageOptions, 'source' | 'handle'> & Partial<StageOptions>) {
+    const { source } = options;
+    return {
+      name: source,
+      async run(signal: AbortSignal): Promise<void> {
+        const stage = createStage(
+          { store, clock, log },
+          {
+            name: source,
+            journal: journalOf[source]!,
+            concurrency: CONCURRENCY,
+            backoff: { baseMs: 500, maxMs: 60_000 },
+            maxAttempts: 10_000,
+            limits: SMALL_LIMITS,
+            ...options,
+            handle: (record, attempt) =>
+              far.oracle.watchHandler(daemon, { source, record }, () => options.handle(record, attempt)),
+          },
+        );
+        stages.set(source, stage);
+        void far.oracle.watchRecovery(daemon, { source, stage });
+        await stage.run(signal);
+      },
+    };
+  }
+
+  const runner = (inbox: string) =>
+    stageService({
+      source: streamNames.inbox(inbox),
+      laneOf: (record) => planOf(record).thread,
+      handle: (record, { number, signal }) => runTool(daemon, { record, number, signal }),
+    });
+  const services = createServices({ clock, log }, [
+    stageService({
+      source: streamNames.events,
+      handle: (record, { number, signal }) => receive(daemon, { record, number, signal }),
+    }),
+    runner('a'),
+    runner('b'),
+    stageService({
+      source: streamNames.outbox,
+      laneOf: outboxLane,
+      recordsAttempts: true,
+      leavesDoubt,
+      handle: outbox,
+    }),
+  ]);
+  return { services, stages };
+}
+
+interface Call {
+  record: StreamRecord;
+  number: number;
+  signal: AbortSignal;
+}
+
+async function receive(daemon: DaemonProcess, { record, number, signal }: Call): Promise<Outcome> {
+  const plan = planOf(record);
+  await daemon.network.request('fetch', () => null, signal);
+  if (number <= plan.fetchFails) throw new MillraceError('transient', 'resend.content_missing', 'simulated');
+  if (plan.isMalformed) throw new MillraceError('permanent', 'receive.malformed_event', 'simulated');
+  return { kind: 'done', outputs: [{ stream: streamNames.inbox(plan.inbox), record: mailRecord(plan) }] };
+}
+
+async function runTool(daemon: DaemonProcess, { record, number, signal }: Call): Promise<Outcome> {
+  const plan = planOf(record);
+  const { clock } = daemon;
+  await clock.sleep(plan.tool === 'hang' ? TOOL_TIMEOUT_MS : plan.toolMs, signal);
+  if (number <= plan.toolFails) throw new MillraceError('transient', 'tool.transient', 'simulated');
+  if (plan.tool === 'throw') throw new TypeError('simulated');
+  if (plan.tool === 'hang') throw new MillraceError('permanent', 'tool.timeout', 'simulated');
+  if (plan.tool === 'skip') return { kind: 'skipped', reason: 'tool.nothing' };
+  const idempotencyKey = `${plan.inbox}/${record.seqNum}/0`;
+  const request = {
+    from: `${plan.inbox}@example.com`,
+    to: plan.isRejected ? REJECTED_RECIPIENT : 'writer@example.com',
+    subject: 'Re:',
+    text: '',
+    headers: {},
+    tags: [{ name: 'cause', value: plan.mailId }],
+  };
+  const output = jsonRecord(
+    {
+      kind: 'request',
+      version: 1,
+      idempotencyKey,
+      cause: { inbox: plan.inbox, seqNum: record.seqNum, effect: 0, emailId: plan.mailId },
+      thread: plan.thread,
+      notBefore: plan.laterMs === null ? null : new Date(clock.nowMs() + plan.laterMs).toISOString(),
+      request,
+    },
+    idempotencyKey,
+  );
+  return { kind: 'done', outputs: [{ stream: streamNames.outbox, record: output }] };
+}
