@@ -1,0 +1,225 @@
+/**
+ * One world of the crash matrix: the stand-in for Resend, `s2 lite` where that is the store, a loopback
+ * server that tools call, and the daemon, each a process of its own (but for the server). Whatever is killed
+ * comes back over the same data and on the same port.
+ */
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
+import { openS2Store } from '../../src/streams/s2-store.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
+import { freePort, temporaryDirectory } from '../e2e/daemon.ts';
+import { spawnResendStandIn } from '../resend-stand-in/client.ts';
+import type { ResendStandIn } from '../resend-stand-in/contract.ts';
+import { startS2Lite } from '../streams/s2-lite.ts';
+import type { S2Lite } from '../streams/s2-lite.ts';
+import type { CrashingDaemonOptions } from './crashing-daemon.ts';
+import type { KillPlan } from './kill-plan.ts';
+
+export type Streams = 'local' | 's2';
+export const DOMAIN = 'agents.example';
+
+const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
+const API_KEY = 're_crash';
+const BASIN = 'agents-example';
+const entry = fileURLToPath(new URL('crashing-daemon.ts', import.meta.url));
+const root = fileURLToPath(new URL('../..', import.meta.url));
+/** Of what a daemon prints, the end is kept for the report of a failure. */
+const KEPT_OUTPUT_CHARS = 20_000;
+
+export interface CrashingDaemon {
+  readonly pid: number;
+  /** Resolves when the process is gone, however it ended. */
+  readonly gone: Promise<void>;
+  isGone(): boolean;
+  /** It ended by SIGKILL, its own or ours. */
+  wasKilled(): boolean;
+  output(): string;
+  arm(plan: KillPlan): void;
+  /** SIGKILL, and waits. */
+  kill(): Promise<void>;
+  /** SIGTERM, and waits; resolves to the exit code. */
+  stop(): Promise<number | null>;
+}
+
+/** Where the tool `held` calls: requests are answered at once, or held until somebody lets go of them. */
+export interface HeldCalls {
+  /** From now on calls are held; resolves at the n-th. */
+  hold(nth: number): Promise<void>;
+  release(): void;
+}
+
+export interface CrashWorld {
+  readonly streams: Streams;
+  readonly resend: ResendStandIn;
+  readonly calls: HeldCalls;
+  /** Starts a daemon; the one before must be gone. It listens a moment later. */
+  start(options?: CrashingDaemonOptions): CrashingDaemon;
+  /** Kills the stream store (`s2` only); resolves to the port that is free now. */
+  killStore(): Promise<number>;
+  /** Starts it again over its data, on the same port. */
+  startStore(): Promise<void>;
+  /** The streams as they are now; the daemon must be gone, where the store is `local`. */
+  openStreams(): Promise<StreamStore>;
+  stop(): Promise<void>;
+}
+
+export async function createCrashWorld(streams: Streams): Promise<CrashWorld> {
+  const stack = new AsyncDisposableStack();
+  const directory = stack.use(await temporaryDirectory());
+  const port = await freePort();
+  const webhook = { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET };
+  const resend = await spawnResendStandIn({ apiKey: API_KEY, webhook });
+  stack.defer(() => resend.stop());
+  const { calls, url: callsUrl, close } = await startHeldCalls();
+  stack.defer(close);
+  await writeTools(join(directory.path, 'tools'), callsUrl);
+  const storeDirectory = join(directory.path, 's2');
+  let lite: S2Lite | null = streams === 's2' ? await startS2Lite({ directory: storeDirectory }) : null;
+  stack.defer(async () => {
+    await lite?.stop();
+  });
+  const dataDir = join(directory.path, 'data');
+  const variables: Record<string, string> = {
+    MAIL_DOMAIN: DOMAIN,
+    RESEND_API_KEY: API_KEY,
+    RESEND_BASE_URL: resend.url,
+    RESEND_WEBHOOK_SECRET: SECRET,
+    STREAMS: streams,
+    DATA_DIR: dataDir,
+    TOOLS_PATH: join(directory.path, 'tools'),
+    PORT: String(port),
+    LOG_LEVEL: 'warn',
+    ...(lite && { S2_ACCESS_TOKEN: 'ignored', S2_ACCOUNT_ENDPOINT: lite.url, S2_BASIN_ENDPOINT: lite.url }),
+  };
+  let daemon: CrashingDaemon | undefined;
+  stack.defer(async () => {
+    await daemon?.kill();
+  });
+  return {
+    streams,
+    resend,
+    calls,
+    start(options = {}) {
+      daemon = spawnDaemon(variables, options);
+      return daemon;
+    },
+    async killStore() {
+      await lite?.kill('SIGKILL');
+      return lite?.port ?? 0;
+    },
+    async startStore() {
+      if (lite) lite = await startS2Lite({ directory: storeDirectory, port: lite.port });
+    },
+    openStreams: () => openStreams(dataDir, lite?.url ?? null),
+    stop: () => stack.disposeAsync(),
+  };
+}
+
+function spawnDaemon(variables: Record<string, string>, options: CrashingDaemonOptions): CrashingDaemon {
+  const child: ChildProcess = spawn(
+    process.execPath,
+    ['--no-node-snapshot', entry, JSON.stringify(options)],
+    {
+      cwd: root,
+      env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
+      stdio: ['pipe', 'pipe', 'pipe'],
+    },
+  );
+  let output = '';
+  for (const stream of [child.stdout!, child.stderr!])
+    stream
+      .setEncoding('utf8')
+      .on('data', (text: string) => (output = (output + text).slice(-KEPT_OUTPUT_CHARS)));
+  // A plan that is written to a process that has just died is of no use to anybody.
+  child.stdin!.on('error', () => {});
+  const { promise: gone, resolve } = Promise.withResolvers<void>();
+  child.once('exit', () => resolve());
+  const end = async (signal: NodeJS.Signals): Promise<void> => {
+    child.kill(signal);
+    await gone;
+  };
+  return {
+    pid: child.pid!,
+    gone,
+    isGone: () => child.exitCode !== null || child.signalCode !== null,
+    wasKilled: () => child.signalCode === 'SIGKILL',
+    output: () => output,
+    arm: (plan) => void child.stdin!.write(`${JSON.stringify(plan)}\n`),
+    kill: () => end('SIGKILL'),
+    async stop() {
+      await end('SIGTERM');
+      return child.exitCode;
+    },
+  };
+}
+
+async function openStreams(dataDir: string, s2Url: string | null): Promise<StreamStore> {
+  if (s2Url === null) return openLocalStoreReadOnly({ clock: systemClock }, { directory: dataDir });
+  return openS2Store(
+    { clock: systemClock, log: createLog('silent') },
+    {
+      basin: BASIN,
+      accessToken: 'ignored',
+      accountEndpoint: s2Url,
+      basinEndpoint: s2Url,
+      retentionFor: () => 'forever',
+    },
+  );
+}
+
+async function startHeldCalls(): Promise<{ calls: HeldCalls; url: string; close(): Promise<void> }> {
+  let held: ServerResponse[] | null = null;
+  let onCall = (): void => {};
+  const server = createServer((_request, response) => {
+    if (held) {
+      held.push(response);
+      onCall();
+    } else response.end('go on');
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const calls: HeldCalls = {
+    hold(nth) {
+      held = [];
+      return new Promise((resolve) => {
+        onCall = () => held && held.length >= nth && resolve();
+      });
+    },
+    release() {
+      for (const response of held ?? []) response.end('go on');
+      held = null;
+    },
+  };
+  return {
+    calls,
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    async close() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+async function writeTools(directory: string, callsUrl: string): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  await writeFile(
+    join(directory, 'index.ts'),
+    `export const echo = (email) => email.text.trim();
+export const held = async (email, { fetch }) => {
+  await fetch('${callsUrl}/');
+  return email.text.trim();
+};
+export const settings = { held: { hosts: ['${callsUrl}'] } };
+`,
+  );
+}

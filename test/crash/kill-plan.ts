@@ -1,0 +1,110 @@
+/**
+ * Where a process ends itself: at the n-th append, fence or send that fits a plan, before it begins, while it
+ * is under way, or after it is done. `crashing-daemon.ts` puts this between the daemon and its streams, and
+ * between the daemon and the provider.
+ *
+ * The end is a SIGKILL from within: no handler, no `finally`, no flush comes after it.
+ */
+import type { NewRecord, Stream, StreamStore } from '../../src/streams/stream-store.ts';
+
+export interface KillPlan {
+  readonly at: 'append' | 'fence' | 'send';
+  readonly when: 'before' | 'during' | 'after';
+  /** A regular expression that the stream's name matches; default: any stream. */
+  readonly stream?: string;
+  /** The `kind` of a JSON record that is in the batch; default: any batch. */
+  readonly recordKind?: string;
+  /** The first that fits is 1. */
+  readonly nth: number;
+  /** For `during`: so long after the begin. */
+  readonly delayMs?: number;
+}
+
+/** What is about to happen. */
+interface Step {
+  readonly at: KillPlan['at'];
+  readonly stream?: string;
+  readonly records?: readonly NewRecord[];
+}
+
+export interface Executioner {
+  /** Begins to count for a plan; the one before is forgotten. */
+  arm(plan: KillPlan): void;
+  /** Does the work of a step, unless the plan ends the process before, during or after it. */
+  around<T>(step: Step, work: () => Promise<T>): Promise<T>;
+}
+
+export function createExecutioner(endProcess: () => void): Executioner {
+  let plan: KillPlan | undefined;
+  let seen = 0;
+  return {
+    arm(next) {
+      plan = next;
+      seen = 0;
+    },
+    async around(step, work) {
+      const isItsTurn = plan !== undefined && fits(plan, step) && ++seen === plan.nth;
+      if (!plan || !isItsTurn) return work();
+      const { when, delayMs = 0 } = plan;
+      if (when === 'before') endProcess();
+      if (when === 'during') setTimeout(endProcess, delayMs);
+      const result = await work();
+      if (when === 'after') endProcess();
+      return result;
+    },
+  };
+}
+
+function fits(plan: KillPlan, step: Step): boolean {
+  if (plan.at !== step.at) return false;
+  if (plan.stream !== undefined && !new RegExp(plan.stream).test(step.stream ?? '')) return false;
+  return (
+    plan.recordKind === undefined || (step.records ?? []).some((record) => kindOf(record) === plan.recordKind)
+  );
+}
+
+function kindOf({ body }: NewRecord): unknown {
+  try {
+    return (JSON.parse(Buffer.from(body).toString('utf8')) as { kind?: unknown }).kind;
+  } catch {
+    // A piece of a mail is not JSON.
+    return undefined;
+  }
+}
+
+/** The same store, with the executioner at every append and fence. */
+export function executedStore(store: StreamStore, executioner: Executioner): StreamStore {
+  return {
+    stream: (name) => executedStream(store.stream(name), executioner),
+    list: (options) => store.list(options),
+    close: () => store.close(),
+  };
+}
+
+function executedStream(stream: Stream, executioner: Executioner): Stream {
+  return {
+    name: stream.name,
+    append: (records, options) =>
+      executioner.around({ at: 'append', stream: stream.name, records }, () =>
+        stream.append(records, options),
+      ),
+    fence: (token, options) =>
+      executioner.around({ at: 'fence', stream: stream.name }, () => stream.fence(token, options)),
+    tail: (signal) => stream.tail(signal),
+    read: (options) => stream.read(options),
+    follow: (options) => stream.follow(options),
+    trim: (beforeSeqNum, options) => stream.trim(beforeSeqNum, options),
+  };
+}
+
+/** The same `fetch`, with the executioner at every request that hands a mail to the provider. */
+export function executedFetch(
+  fetch: typeof globalThis.fetch,
+  executioner: Executioner,
+): typeof globalThis.fetch {
+  return (input, init) => {
+    const isSend =
+      typeof input === 'string' && init?.method === 'POST' && new URL(input).pathname === '/emails';
+    return isSend ? executioner.around({ at: 'send' }, () => fetch(input, init)) : fetch(input, init);
+  };
+}
