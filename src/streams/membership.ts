@@ -43,8 +43,8 @@ export const membershipTiming = {
   rereadAfterMs: 2_500,
   /** What changes within this time is told in one heartbeat. */
   gatherMs: 25,
-  /** At the end: so long for what is held to be let go. More than a stage takes to drain (8 s). */
-  leaveWithinMs: 12_000,
+  /** At the end: so long for what is held to be let go. A stage lets its handlers go on for 8 s. */
+  leaveWithinMs: 10_000,
 } as const;
 
 /** How many of the last records a new process reads: a second of two hundred others. */

@@ -38,8 +38,8 @@ export interface Ownership {
 
 /** A stage drains within 8 s: who has not let go after this is taken for stuck. */
 const HANDOVER_MS = 15_000;
-/** After losing a unit; doubled while that goes on. */
-const LOSS_BACKOFF = { baseMs: 500, maxMs: 30_000 };
+/** After losing a unit, or a failure that may pass; doubled while that goes on. */
+const LOSS_BACKOFF = { baseMs: 500, maxMs: 10_000 };
 /** Who kept a unit for so long begins again with short waits. */
 const STEADY_MS = 60_000;
 
@@ -125,8 +125,9 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
     } catch (error) {
       const isOver = ended.aborted && error === ended.reason;
       if (!isOver && !lost.signal.aborted && !isLoss(error)) throw error;
-      log.info({ unit: unit.name, error: isOver ? undefined : error }, 'ownership.lost');
-      return isOver && !lost.signal.aborted;
+      if (isOver && !lost.signal.aborted) return true;
+      log[errorKind(error) === 'transient' ? 'warn' : 'info']({ unit: unit.name, error }, 'ownership.lost');
+      return false;
     } finally {
       unsubscribe();
       cancelLimit?.();
