@@ -1,0 +1,86 @@
+/**
+ * What each route of the admin API takes, with its limits; docs/admin-api.md is compared with it. A parameter
+ * that is not known is refused, not passed over: a misspelt one must not widen what is run again.
+ */
+import { z } from 'zod';
+
+const MAX_PAGE = 500;
+const DEFAULT_PAGE = 100;
+
+const seqNum = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
+const seqNums = z
+  .strictObject({ from: seqNum, to: seqNum })
+  .refine(({ from, to }) => from <= to, 'the range ends before it begins');
+/** As they come in a query. */
+const numberText = z
+  .string()
+  .regex(/^\d{1,15}$/, 'must be a number')
+  .transform(Number);
+const pageSize = numberText.pipe(z.number().min(1).max(MAX_PAGE)).default(DEFAULT_PAGE);
+const streamName = z.string().min(1).max(512);
+const emailId = z
+  .string()
+  .regex(/^[\w.-]{1,128}$/, 'must be the id of an email')
+  .transform((id) => id.toLowerCase());
+
+/** One stage, or an inbox, whose stage is the runner's. */
+const stage = z.enum(['receive', 'outbox']);
+
+export const deadLettersQuery = z
+  .strictObject({
+    stage: stage.optional(),
+    inbox: z.string().optional(),
+    from: numberText.default(0),
+    limit: pageSize,
+    open: z.literal('true').optional(),
+  })
+  .refine(hasOneStage, 'either stage or inbox');
+
+export const redriveBody = z
+  .strictObject({
+    stage: stage.optional(),
+    inbox: z.string().optional(),
+    seqNums: z.union([z.literal('all'), seqNums]),
+    from: seqNum.default(0),
+    isKnownUnsent: z.boolean().default(false),
+  })
+  .refine(hasOneStage, 'either stage or inbox')
+  .refine((body) => !body.isKnownUnsent || body.stage === 'outbox', 'isKnownUnsent is for the outbox');
+
+export const replayBody = z
+  .strictObject({
+    id: z.string().regex(/^[\w-]{1,64}$/, 'must be 1 to 64 letters, digits and hyphens'),
+    inbox: z.string().optional(),
+    unroutedTo: z.string().optional(),
+    seqNums: seqNums.optional(),
+    since: z.iso.datetime({ offset: true }).optional(),
+    emailId: emailId.optional(),
+    page: z.strictObject({ fromSeqNum: seqNum, untilSeqNum: seqNum }).nullable().default(null),
+    isDryRun: z.boolean().default(false),
+  })
+  .refine(({ inbox, unroutedTo }) => (inbox === undefined) !== (unroutedTo === undefined), {
+    message: 'either inbox or unroutedTo',
+  })
+  .refine(
+    (body) => body.unroutedTo !== undefined || (body.seqNums ?? body.since ?? body.emailId) !== undefined,
+    'one of seqNums, since and emailId',
+  );
+
+/** The id of an email, or a Message-ID. */
+export const traceQuery = z.strictObject({ id: z.string().regex(/^[\x21-\x7e]{1,998}$/, 'must be an id') });
+
+export const streamsQuery = z.strictObject({
+  prefix: z.string().max(512).default(''),
+  startAfter: z.string().max(512).optional(),
+  limit: pageSize,
+});
+
+export const recordsQuery = z.strictObject({
+  name: streamName,
+  from: numberText.optional(),
+  count: pageSize,
+});
+
+function hasOneStage(which: { stage?: unknown; inbox?: unknown }): boolean {
+  return (which.stage === undefined) !== (which.inbox === undefined);
+}

@@ -1,0 +1,104 @@
+/**
+ * `redrive`: puts dead letters back on the stream that they came from, each once. A copy stands for its dead
+ * letter: what it leads to has the same idempotency keys, so that whatever an earlier attempt has done after all
+ * is not done again.
+ *
+ * - A mail's copy carries the number of the record that it stands for; its replies are keyed by that number.
+ * - A request's copy goes to the provider under the key that the request was frozen with. It may have been taken
+ *   at an attempt whose answer was lost: the copy says since when, and the outbox asks the provider first where
+ *   that is too long ago for the key to be remembered. Only a person who has looked can say otherwise
+ *   (`isKnownUnsent`), and even then the key stays.
+ */
+import {
+  COPY_HEADERS,
+  headerOf,
+  originSeqNum,
+  outboxRecordSchema,
+  parseJsonRecord,
+} from '../streams/records.ts';
+import type { RecordHeader, StreamRecord, StreamStore } from '../streams/stream-store.ts';
+import { listDeadLetters, redriveKey } from './dead-letters.ts';
+import type { DeadLetter } from './dead-letters.ts';
+import { copyOf } from './record-copy.ts';
+import type { Copy } from './record-copy.ts';
+import { MAX_COPIES } from './rerun.ts';
+import type { Rerun } from './rerun.ts';
+import type { StageStreams } from './stage-streams.ts';
+import { recordAt } from './stream-scan.ts';
+
+export interface RedriveRequest {
+  /** On the source, both included; null for all. */
+  readonly seqNums: { readonly from: number; readonly to: number } | null;
+  /** On the journal: where the page before ended; 0 for the first. */
+  readonly fromSeqNum: number;
+  /** Of requests: a person has seen that the provider did not send them. */
+  readonly isKnownUnsent: boolean;
+}
+
+export interface RedrivenDeadLetter extends Pick<DeadLetter, 'seqNum' | 'emailId'> {
+  /** `expired`: its record is not kept any more. */
+  readonly status: 'redriven' | 'already-redriven' | 'expired';
+}
+
+export interface RedrivePage {
+  readonly deadLetters: readonly RedrivenDeadLetter[];
+  readonly next: number | null;
+}
+
+/**
+ * Puts back the next `MAX_COPIES` of the dead letters that are asked for.
+ * @throws MillraceError what the store throws; the same request again goes on where it stopped
+ */
+export async function redrive(
+  deps: { store: StreamStore; rerun: Rerun },
+  streams: StageStreams,
+  { request, signal }: { request: RedriveRequest; signal: AbortSignal },
+): Promise<RedrivePage> {
+  const { fromSeqNum, seqNums } = request;
+  // Of those that are named, each is answered for; of all, those that are left.
+  const which = seqNums === null ? { isOpen: true } : { seqNums };
+  const range = { fromSeqNum, limit: MAX_COPIES, signal, ...which };
+  const { deadLetters, next } = await listDeadLetters(deps, streams, range);
+  const source = deps.store.stream(streams.source);
+  const copies: Copy[] = [];
+  for (const deadLetter of deadLetters) {
+    if (deadLetter.redrivenAt !== null) continue;
+    const record = await recordAt(source, deadLetter.seqNum, signal);
+    if (!record) continue;
+    const headers = inherited(streams, { record, isKnownUnsent: request.isKnownUnsent });
+    copies.push(copyOf(streams.source, record, { key: redriveKey(deadLetter), headers }));
+  }
+  const { source: stream } = streams;
+  await deps.rerun.putBack({ action: 'redrive', from: stream, to: stream, copies }, signal);
+  const put = new Set(copies.map(({ seqNum }) => seqNum));
+  const statusOf = ({ seqNum, redrivenAt }: DeadLetter): RedrivenDeadLetter['status'] => {
+    if (redrivenAt !== null) return 'already-redriven';
+    return put.has(seqNum) ? 'redriven' : 'expired';
+  };
+  return {
+    deadLetters: deadLetters.map((deadLetter) => ({
+      seqNum: deadLetter.seqNum,
+      emailId: deadLetter.emailId,
+      status: statusOf(deadLetter),
+    })),
+    next,
+  };
+}
+
+/** What a copy takes over from the record that it stands for. */
+function inherited(
+  { stage }: StageStreams,
+  { record, isKnownUnsent }: { record: StreamRecord; isKnownUnsent: boolean },
+): RecordHeader[] {
+  if (stage === 'runner') return [[COPY_HEADERS.origin, String(originSeqNum(record))]];
+  if (stage === 'receive' || isKnownUnsent) return [];
+  return [
+    [COPY_HEADERS.doubtSince, headerOf(record, COPY_HEADERS.doubtSince) ?? String(firstAttemptMs(record))],
+  ];
+}
+
+/** No attempt began before: not before the request was there, nor before it was due. */
+function firstAttemptMs(record: StreamRecord): number {
+  const { notBefore } = parseJsonRecord(outboxRecordSchema, record);
+  return Math.max(record.timestampMs, notBefore === null ? 0 : Date.parse(notBefore));
+}

@@ -1,0 +1,61 @@
+/** docs/admin-api.md against the code: every route, and every parameter of each. */
+import { readFileSync } from 'node:fs';
+import type { z } from 'zod';
+import { expect, it } from 'vitest';
+import {
+  deadLettersQuery,
+  recordsQuery,
+  redriveBody,
+  replayBody,
+  streamsQuery,
+  traceQuery,
+} from '../../src/admin/admin-parameters.ts';
+import { createAdminRoutes } from '../../src/admin/admin-routes.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
+
+const parameters: Record<string, z.ZodObject> = {
+  'GET /api/admin/dead-letters': deadLettersQuery,
+  'POST /api/admin/redrive': redriveBody,
+  'POST /api/admin/replay': replayBody,
+  'GET /api/admin/trace': traceQuery,
+  'GET /api/admin/streams': streamsQuery,
+  'GET /api/admin/streams/records': recordsQuery,
+};
+
+/** Parameters by route, as the document has them. */
+const documented = Object.fromEntries(
+  readFileSync(new URL('../../docs/admin-api.md', import.meta.url), 'utf8')
+    .split('\n## ')
+    .filter((section) => section.startsWith('`'))
+    .map((section) => [
+      /^`([^`]+)`/.exec(section)?.[1] ?? '',
+      [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name).toSorted(),
+    ]),
+);
+
+it('documents every route that is there, and no other', () => {
+  // No route is called: the store is not needed to list them.
+  const store = { stream: () => ({}) } as unknown as StreamStore;
+  const routes = createAdminRoutes({
+    store,
+    inboxes: () => [],
+    clock: systemClock,
+    log: createLog('silent'),
+  });
+  const served = new Set(
+    routes.routes
+      .filter(({ path }) => path.startsWith('/api'))
+      .map(({ method, path }) => `${method} ${path}`),
+  );
+  expect(Object.keys(documented).toSorted()).toEqual([...served].toSorted());
+});
+
+it('documents every parameter of a route, and no other', () => {
+  const taken = Object.entries(parameters).map(([route, schema]) => [
+    route,
+    Object.keys(schema.shape).toSorted(),
+  ]);
+  expect(documented).toEqual(Object.fromEntries(taken));
+});
