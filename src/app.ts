@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Hono } from 'hono';
 import { adminAuth } from './admin/admin-auth.ts';
+import { createAdminRoutes } from './admin/admin-routes.ts';
 import { writeDaemonFile } from './admin/daemon-file.ts';
 import { createLocalMail } from './admin/local-mail.ts';
 import { createMailboxRoutes } from './admin/mailbox-routes.ts';
@@ -304,10 +305,12 @@ function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Ho
     const webhookSecrets = secrets.resendWebhookSecrets.map((secret) => secret.reveal());
     app.route('/', createWebhookRoute({ events, clock, log }, { secrets: webhookSecrets }));
   }
+  // What is public stands above this line.
+  app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));
+  const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
+  app.route('/', createAdminRoutes({ store, inboxes, clock, log }));
   if (view) {
     const localMail = createLocalMail({ store, clock, log }, { domains: config.domains });
-    const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
-    app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));
     app.route('/', createMailboxRoutes({ store, localMail, view, inboxes, clock, log }));
   }
   return app;

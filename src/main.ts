@@ -2,6 +2,7 @@
  * The command line: a role or a subcommand → configuration → app → run until a signal.
  */
 import { Command, InvalidArgumentError } from 'commander';
+import { addAdminCommands } from './admin/commands.ts';
 import { sendFile } from './admin/send.ts';
 import { createApp } from './app.ts';
 import { systemClock } from './platform/clock.ts';
@@ -60,6 +61,8 @@ program
   .option('--to <address>', 'the inbox that it is for (default: its To)')
   .option('--no-wait', 'do not wait for the answer')
   .action(sendFile);
+
+addAdminCommands(program);
 
 try {
   await program.parseAsync();
