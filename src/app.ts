@@ -43,6 +43,7 @@ import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
 import { createToolSet } from './runner/tool-set.ts';
 import type { ToolSource } from './runner/tool-set.ts';
+import { runToolTests } from './runner/tool-tests.ts';
 import { createLiveTools } from './streams/live-tools.ts';
 import type { LiveTools } from './streams/live-tools.ts';
 import { openLocalStore } from './streams/local-store.ts';
@@ -227,8 +228,11 @@ function runnerServices(
     clock,
     log,
     source: toolSource(deps, store),
-    build: ({ directory, root }, signal) =>
-      bundleTools({ directory, pool, signal, ...(root === undefined ? {} : { root }) }),
+    build: async ({ directory, root }, signal) => {
+      const bundle = await bundleTools({ directory, pool, signal, ...(root === undefined ? {} : { root }) });
+      await runToolTests({ pool, clock }, bundle, signal);
+      return bundle;
+    },
   });
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);

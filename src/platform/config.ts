@@ -207,7 +207,9 @@ export function programEnvironment(): Record<string, string> {
 }
 
 const PROGRAM_VARIABLES =
-  'PATH HOME LANG TMPDIR SSH_AUTH_SOCK SSL_CERT_FILE HTTPS_PROXY https_proxy NO_PROXY no_proxy'.split(' ');
+  'PATH HOME LANG TMPDIR SSH_AUTH_SOCK SSL_CERT_FILE HTTPS_PROXY https_proxy NO_PROXY no_proxy npm_config_registry'.split(
+    ' ',
+  );
 
 /** The configuration of this process: `parseConfig` of its environment. */
 export function loadConfig(options: { only?: Role } = {}): { config: Config; secrets: Secrets } {

@@ -15,6 +15,8 @@ import { errorMessage, MillraceError } from '../platform/errors.ts';
 import type { SandboxPool } from './sandbox/sandbox.ts';
 import { checkedSettings } from './tool-settings.ts';
 import type { CheckedSettings } from './tool-settings.ts';
+import { checkedTests } from './tool-tests.ts';
+import type { CheckedTests } from './tool-tests.ts';
 
 export interface ToolBundle {
   /** Derived from the code alone: the same tools have the same revision everywhere. */
@@ -25,6 +27,8 @@ export interface ToolBundle {
   /** Names of the exported functions. `settings` and `tests` are never tools. */
   exports: readonly string[];
   settings: CheckedSettings;
+  /** Not run yet: see `tool-tests.ts`. */
+  tests: CheckedTests;
 }
 
 const MAX_BUNDLE_BYTES = 5 * 1024 * 1024;
@@ -50,7 +54,7 @@ const OFFERED_OF_HONO = /^hono\/(?:jsx|html)(?:\/|$)/;
 /**
  * @param options.directory a folder with an `index.ts` or `index.tsx`, or that file itself
  * @param options.root the repository around it, whose packages may be imported (default: the folder)
- * @throws MillraceError (invalid) `tools.build_failed`, `tools.settings_invalid`; what `pool.inspect` throws
+ * @throws MillraceError (invalid) `tools.build_failed`, `tools.settings_invalid`, `tools.tests_invalid`; what `pool.inspect` throws
  */
 export async function bundleTools(options: {
   directory: string;
@@ -68,7 +72,8 @@ export async function bundleTools(options: {
   const reserved = inspection.functions.filter((name) => RESERVED_EXPORTS.includes(name));
   if (reserved.length > 0) throw buildFailed(`${reserved.join(', ')}: not a name for a tool`);
   const exports = inspection.functions;
-  return { revision, ...built, exports, settings: checkedSettings(inspection.settings, exports) };
+  const settings = checkedSettings(inspection.settings, exports);
+  return { revision, ...built, exports, settings, tests: checkedTests(inspection.tests, exports) };
 }
 
 function entryOf(directory: string): string {

@@ -35,12 +35,13 @@ const ARGUMENTS = [
   '--no-fund',
   '--no-update-notifier',
   '--loglevel=error',
+  '--logs-max=0',
+  // What fails is tried again from outside, and finds the cache filled so far.
+  '--fetch-retries=0',
   // What a lockfile could otherwise have npm read on this machine, or run.
   '--allow-git=none',
   '--allow-file=none',
   '--allow-directory=none',
-  '--globalconfig=/dev/null',
-  '--userconfig=/dev/null',
 ];
 
 /**
@@ -90,7 +91,14 @@ async function manifestAt(path: string): Promise<boolean> {
 }
 
 async function npm(directory: string, options: InstallOptions, signal: AbortSignal): Promise<void> {
-  const child = spawn('npm', [...ARGUMENTS, `--cache=${join(options.cacheDirectory, 'cache')}`], {
+  const own = (name: string): string => join(options.cacheDirectory, name);
+  // Files that are not there: npm shall find no settings of this machine.
+  const folders = [
+    `--cache=${own('cache')}`,
+    `--userconfig=${own('npmrc')}`,
+    `--globalconfig=${own('global-npmrc')}`,
+  ];
+  const child = spawn('npm', [...ARGUMENTS, ...folders], {
     cwd: directory,
     env: { ...options.environment, HOME: options.cacheDirectory },
     stdio: ['ignore', 'pipe', 'pipe'],

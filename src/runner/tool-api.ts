@@ -114,5 +114,53 @@ export interface ToolSettings {
 /** `export const settings: Settings = { translator: { hosts: ['libretranslate.com'] } }` */
 export type Settings = Readonly<Record<string, ToolSettings>>;
 
+/** The email that a test hands to a tool: what is left out is as in a plain mail from somebody. */
+export interface TestEmail {
+  /** An address, or a name and an address. Default: `{ name: 'Ann', address: 'ann@example.net' }`. */
+  from?: string | Mailbox;
+  /** Default: `Test`. */
+  subject?: string;
+  /** Default: empty. */
+  text?: string;
+  /** Default: `text`. */
+  newText?: string;
+  html?: string;
+  /** As for mail to `inbox+tag@…`. */
+  tag?: string;
+  headers?: Readonly<Record<string, string>>;
+  attachments?: readonly { filename: string; content: string; contentType?: string }[];
+  /** ISO 8601. */
+  date?: string;
+}
+
+/** What is to come of it: of the first reply one or several of the first three, or one of the last two alone. */
+export interface Expected {
+  /** The reply's text, exactly; its HTML where it has no text. */
+  text?: string;
+  /** A part of it. */
+  contains?: string;
+  matches?: RegExp;
+  /** The tool answers nothing. */
+  noReply?: true;
+  /** It throws; a string is a part of the error's message. */
+  throws?: true | string;
+}
+
+/** One test of a tool. It runs in the sandbox, without a network. */
+export interface Test {
+  /** What it shows, for the message when it does not hold. */
+  name?: string;
+  email: TestEmail;
+  expect: Expected;
+  /** What `context.secret` answers, for secrets that the settings grant. */
+  secrets?: Readonly<Record<string, string>>;
+}
+
+/**
+ * By name of exported function; tools whose tests fail do not go live.
+ * `export const tests: Tests = { reverser: [{ email: { text: 'abc' }, expect: { text: 'cba' } }] }`
+ */
+export type Tests = Readonly<Record<string, readonly Test[]>>;
+
 /** HTML in which every value is escaped: ``html`<p>${email.subject}</p>` ``; `raw` lets a string through as it is. */
 export { html, raw } from 'hono/html';

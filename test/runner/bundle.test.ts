@@ -24,7 +24,7 @@ it('shows functions as tools, other exports not, and the same code as the same r
     export { one as 'daily-report' };
     export default () => 'rest';
     export const number = 42;
-    export const tests = [];
+    export const tests = {};
     export const settings = { one: { timeoutMs: 500 } };`;
   const bundle = await build({ 'index.ts': source });
   expect([...bundle.exports].toSorted()).toEqual(['daily-report', 'default', 'one', 'two']);

@@ -90,7 +90,7 @@ async function onRecord(): Promise<ToolsRecord[]> {
   const { records } = await store.stream(streamNames.tools).read({ fromSeqNum: 0 });
   return records
     .map((stored) => parseJsonRecord(toolsStreamSchema, stored))
-    .filter(({ kind }) => kind === 'tools');
+    .filter((stored) => stored.kind === 'tools');
 }
 
 /** The newest record, once there are so many. */
