@@ -10,7 +10,7 @@
  * | `resend.busy` | transient | `concurrent_idempotent_requests`, `resource_locked` |
  * | `resend.quota_exceeded` | transient, after an hour | `daily_quota_exceeded`, `monthly_quota_exceeded` |
  * | `resend.content_above_quota` | transient, after an hour | `email_above_quota` |
- * | `resend.unauthorized` | transient, after five minutes: a key can be mended while we wait | `missing_api_key`, `invalid_api_key`, `restricted_api_key`, `suspended_api_key`; other 401 |
+ * | `resend.unauthorized` | transient, after a minute: a key can be mended while we wait | `missing_api_key`, `invalid_api_key`, `restricted_api_key`, `suspended_api_key`; other 401 |
  * | `resend.idempotency_conflict` | permanent | `invalid_idempotent_request` |
  * | `resend.not_found` | permanent | `not_found` |
  * | `resend.rejected` | permanent | `validation_error` (also 403: a domain that is not verified), `invalid_*`, `missing_*`, `security_error`; other 4xx |
@@ -35,7 +35,7 @@ interface Verdict {
   readonly holdMs?: number;
 }
 
-const UNAUTHORIZED_HOLD_MS = 300_000;
+const UNAUTHORIZED_HOLD_MS = 60_000;
 /** The reset is not told; asking once an hour finds it. */
 const QUOTA_HOLD_MS = 3_600_000;
 const MESSAGE_MAX_LENGTH = 500;

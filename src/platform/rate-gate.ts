@@ -3,7 +3,8 @@
  * that is not theirs alone (Resend counts a whole team).
  *
  * - A call may start while fewer than `limit` others started within the last window. The limit is learnt
- *   from `ratelimit-limit`; until the first answer it is a cautious one.
+ *   from `ratelimit-limit`; until the first answer it is a cautious one. Who answers without telling a limit
+ *   (no Resend, but what stands in its place) is not paced, and can still refuse.
  * - `ratelimit-remaining: 0` closes the gate until `ratelimit-reset`: others use up the window, too.
  * - A refusal (429) closes it for `retry-after` and a little jitter, for everybody.
  * - Callers pass in the order in which they came. There is a limit to how many may wait.
@@ -94,6 +95,7 @@ export function createRateGate(clock: Clock, options: RateGateOptions = {}): Rat
     observe(headers, refused) {
       const toldLimit = wholeNumber(headers?.['ratelimit-limit']);
       if (toldLimit !== undefined && toldLimit > 0) limit = Math.min(toldLimit, MAX_LIMIT);
+      else if (headers !== null && !refused && toldLimit === undefined) limit = MAX_LIMIT;
       let pauseMs = 0;
       if (refused) pauseMs = (retryAfterMs(headers) ?? DEFAULT_REFUSED_PAUSE_MS) + clock.random() * JITTER_MS;
       else if (wholeNumber(headers?.['ratelimit-remaining']) === 0)

@@ -54,6 +54,23 @@ test('two calls start before the provider has told its limit, then as many as it
   expect(startedMs).toHaveLength(5);
 });
 
+test('who answers without telling a limit is not paced, until it refuses', async () => {
+  const gate = createRateGate(systemClock);
+  const startedMs = enterMany(gate, 50);
+  gate.observe(null, false);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(startedMs).toHaveLength(2);
+  gate.observe({ 'content-type': 'application/json' }, false);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(startedMs).toHaveLength(50);
+  gate.observe({ 'retry-after': '3' }, true);
+  const laterMs = enterMany(gate, 1);
+  await vi.advanceTimersByTimeAsync(2_900);
+  expect(laterMs).toHaveLength(0);
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(laterMs).toHaveLength(1);
+});
+
 test('a refusal closes the gate for everybody until its retry-after', async () => {
   const gate = createRateGate(systemClock);
   gate.observe({ 'ratelimit-limit': '10', 'retry-after': '7' }, true);
