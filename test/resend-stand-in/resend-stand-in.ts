@@ -29,7 +29,10 @@ import { setTimeout as wait } from 'node:timers/promises';
 const DEFAULT_WAIT_MS = 10_000;
 
 /** Starts it on loopback; port 0 or none picks a free one. */
-export async function startResendStandIn(options: ResendStandInOptions): Promise<ResendStandIn> {
+export async function startResendStandIn(
+  options: ResendStandInOptions,
+  onAccepted?: (mail: AcceptedMail) => void,
+): Promise<ResendStandIn> {
   const state = new StandInState(options);
   const receiving = new Receiving(state);
   const webhooks = new Webhooks(() => state.options.webhook);
@@ -48,6 +51,7 @@ export async function startResendStandIn(options: ResendStandInOptions): Promise
   app.route('/', api);
   await once(server, 'listening');
   url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  if (onAccepted) state.changes.on('accepted', onAccepted);
   state.changes.on('accepted', (mail: AcceptedMail) => {
     void postConfiguredEvents(standIn, mail, state.options.deliveryEvents ?? []);
   });

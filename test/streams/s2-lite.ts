@@ -15,6 +15,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 export interface S2Lite {
   readonly url: string;
   readonly port: number;
+  readonly pid: number;
   /** Sends a signal and resolves when the process is gone. */
   kill(signal: NodeJS.Signals): Promise<void>;
   stop(): Promise<void>;
@@ -63,7 +64,7 @@ export async function startS2Lite(options: { directory: string; port?: number })
     child.kill(signal);
     await exited;
   };
-  return { url, port, kill, stop: () => kill('SIGKILL') };
+  return { url, port, pid: child.pid!, kill, stop: () => kill('SIGKILL') };
 }
 
 /** A loopback port that was free a moment ago. */

@@ -1,0 +1,36 @@
+/**
+ * The far end of the benchmark as a process: the stand-in for Resend without a rate limit. It says who was
+ * answered and when, in batches.
+ */
+import type { LoadMail, Replies } from './load.ts';
+import { BENCH_API_KEY, machineMs } from './load.ts';
+import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
+
+const REPORT_MS = 2;
+
+const replies: [string, number][] = [];
+let reporting = false;
+
+const standIn = await startResendStandIn({ apiKey: BENCH_API_KEY }, (mail) => {
+  replies.push([String([mail.payload.to].flat()[0]), machineMs()]);
+  if (reporting) return;
+  reporting = true;
+  setTimeout(report, REPORT_MS);
+});
+
+function report(): void {
+  reporting = false;
+  const message: Replies = { kind: 'replies', replies: replies.splice(0) };
+  process.send?.(message);
+}
+
+async function take(message: { register?: readonly LoadMail[] }): Promise<unknown> {
+  for (const { raw, emailId } of message.register ?? [])
+    await standIn.deliver(raw, { emailId, silent: true });
+  const { user, system } = process.cpuUsage();
+  return { kind: 'done', cpuMs: (user + system) / 1000 };
+}
+
+process.on('message', (message: object) => void take(message).then((answer) => process.send?.(answer)));
+process.on('disconnect', () => process.exit());
+process.send?.({ kind: 'ready', url: standIn.url });
