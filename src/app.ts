@@ -13,6 +13,7 @@ import { createLocalMail } from './admin/local-mail.ts';
 import { createMailboxRoutes } from './admin/mailbox-routes.ts';
 import { createMailboxView } from './admin/mailbox-view.ts';
 import type { MailboxView } from './admin/mailbox-view.ts';
+import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
 import { createReceive } from './ingest/receive.ts';
 import type { InboundProvider } from './ingest/receive.ts';
@@ -308,6 +309,11 @@ function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Ho
     const events = store.stream(streamNames.events);
     const webhookSecrets = secrets.resendWebhookSecrets.map((secret) => secret.reveal());
     app.route('/', createWebhookRoute({ events, clock, log }, { secrets: webhookSecrets }));
+  }
+  if (secrets.gitWebhookSecret) {
+    const tools = store.stream(streamNames.tools);
+    const secret = secrets.gitWebhookSecret.reveal();
+    app.route('/', createGitWebhookRoute({ tools, clock, log }, { secret }));
   }
   // What is public stands above this line.
   app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));
