@@ -1,18 +1,19 @@
 /**
- * The crash matrix: `npm run crash-matrix -- [--kills N] [--store local|s2|both] [--point NAME] [--minutes M]`.
- * Kills the daemon (and `s2 lite`) at every named point so many times, and prints a table of what the far end
- * counted. Its exit code is 1 when a mail was lost, answered twice or out of order.
+ * The crash matrix: `npm run crash-matrix -- [--kills N] [--store local|s2|both] [--point NAME] [--minutes M] [--out FILE]`.
  *
- * It goes round over the points, a few kills at each in one world, then a new world: so that what it has
- * when the time is up says as much about every point.
+ * Kills the daemon (and `s2 lite`) at every named point so many times, and prints a table of what the far end
+ * counted. Its exit code is 1 when a mail was lost, answered twice or out of order. It goes round over the
+ * points, a few kills at each in one world, then a new world: so the table after every world, which `--out`
+ * keeps, says as much about every point.
  */
+import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { Streams } from './crash-world.ts';
 import { killPoints } from './kill-points.ts';
 import type { KillPoint } from './kill-points.ts';
 import { matrixTable } from './matrix-table.ts';
 import type { MatrixRow } from './matrix-table.ts';
-import { startMatrixRun } from './matrix-run.ts';
+import { UnansweredError, startMatrixRun } from './matrix-run.ts';
 import { addTally, tallyOf } from './tally.ts';
 
 /** So many kills at every point before the world is made anew. */
@@ -24,6 +25,8 @@ export interface MatrixOptions {
   /** No new world is begun after this. */
   readonly deadlineMs?: number;
   onProgress?(line: string): void;
+  /** After each world, with all rows so far. */
+  onWorld?(rows: readonly MatrixRow[]): void;
 }
 
 /** The rows of one store, one for each point. */
@@ -83,7 +86,9 @@ async function runWorld(
     }
     for (const [point, tally] of await run.count()) addTally(rowOf(point).tally, tally);
   } catch (error) {
-    rowOf(row?.point ?? 'the end').tally.faults.push(error instanceof Error ? error.message : String(error));
+    row ??= rowOf('the end');
+    row.tally.faults.push(error instanceof Error ? error.message : String(error));
+    if (error instanceof UnansweredError) row.tally.lost += error.count;
   } finally {
     await run.stop();
   }
@@ -96,6 +101,7 @@ async function main(): Promise<void> {
       store: { type: 'string', default: 'both' },
       point: { type: 'string' },
       minutes: { type: 'string' },
+      out: { type: 'string' },
     },
   });
   const points = killPoints.filter(({ name }) => values.point === undefined || name.includes(values.point));
@@ -112,6 +118,7 @@ async function main(): Promise<void> {
         ...(values.minutes && {
           deadlineMs: performance.now() + (Number(values.minutes) * 60_000) / stores.length,
         }),
+        onWorld: (soFar) => values.out && writeFileSync(values.out, `${matrixTable([...rows, ...soFar])}\n`),
         onProgress: (line) => process.stderr.write(`${line}\n`),
       })),
     );

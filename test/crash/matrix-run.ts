@@ -29,6 +29,16 @@ export interface MatrixRun {
   stop(): Promise<void>;
 }
 
+/** Mails that were never answered, with all there is to know about them. */
+export class UnansweredError extends Error {
+  readonly count: number;
+
+  constructor(count: number, message: string) {
+    super(message);
+    this.count = count;
+  }
+}
+
 /** Checkpoints are due every 30 s; at this rate they come every second and a half. On `s2` the leases need a true clock. */
 const CLOCK_RATES: Record<Streams, number> = { local: 20, s2: 1 };
 /** In the middle of the first mails. */
@@ -107,12 +117,15 @@ export async function startMatrixRun(streams: Streams): Promise<MatrixRun> {
   }
 
   /** What there is to know about mails that stay without an answer. */
-  async function unsettled(mails: readonly SentMail[], open: readonly string[]): Promise<Error> {
+  async function unsettled(mails: readonly SentMail[], open: readonly string[]): Promise<UnansweredError> {
     const { reasons, faults } = await readOutcomes(world);
     const stories = mails
       .filter(({ id }) => open.includes(id))
       .map(({ id, emailId }) => `${id} (${emailId}): ${reasons.get(emailId) ?? 'no reason on record'}`);
-    return new Error(['not answered:', ...stories, ...faults, daemon.output()].join('\n'));
+    return new UnansweredError(
+      open.length,
+      ['not answered:', ...stories, ...faults, daemon.output()].join('\n'),
+    );
   }
 
   return {
