@@ -151,6 +151,37 @@ describe('a caller that gives up', () => {
   });
 });
 
+it('a process that has run enough is replaced before it is missed', async () => {
+  const maxRunsPerChild = 3;
+  const pool = createSandboxPool(
+    { clock: systemClock, log: createLog('silent') },
+    { minChildren: 1, maxChildren: 1, maxRunsPerChild },
+  );
+  try {
+    const bundle = await sandbox.bundle(`export const test = async (email, context) => { ${waits} }`);
+    const others = sandboxPids();
+    const own = (): number[] => sandboxPids().filter((pid) => !others.includes(pid) && isRunning(pid));
+    const run = async (): Promise<number[]> => {
+      let seen: number[] = [];
+      const fetch: Capability = async () => {
+        seen = own();
+        return { value: { status: 200, headers: [] } };
+      };
+      const request = { bundle, exportName: 'test', fairnessKey: 'x', secrets: {}, limits, email };
+      const { signal } = new AbortController();
+      expect(repliesOf(await pool.run({ ...request, capabilities: { fetch }, signal }))).toHaveLength(1);
+      return seen;
+    };
+    await pool.start();
+    const [first = 0] = own();
+    for (let index = 0; index <= maxRunsPerChild; index++) expect(await run()).toContain(first);
+    await vi.waitFor(async () => expect(await run()).not.toContain(first), { timeout: 10_000, interval: 1 });
+    expect(own().length).toBeLessThanOrEqual(2);
+  } finally {
+    await pool.close();
+  }
+});
+
 it('a pool that is closed takes nothing, twice, and leaves no process', async () => {
   const pool = createSandboxPool(
     { clock: systemClock, log: createLog('silent') },

@@ -28,12 +28,15 @@ export interface PoolOptions {
   maxRunsPerKey?: number;
   /** Compiled code is several times faster at number crunching; interpreted code is a smaller target. */
   usesJit?: boolean;
+  /** Default: 2,000. */
+  maxRunsPerChild?: number;
 }
 
 const DEFAULT_MIN_CHILDREN = 4;
 const DEFAULT_MAX_CHILDREN = 8;
 const MAX_WAITING_RUNS = 10_000;
-const MAX_RUNS_PER_CHILD = 250;
+/** A child that has run so many is replaced: its successor is started first, so that it is not missed. */
+const MAX_RUNS_PER_CHILD = 2_000;
 const RECYCLE_ABOVE_MB = 200;
 const IDLE_MS = 30_000;
 const MAX_FAILED_STARTS = 3;
@@ -65,15 +68,18 @@ interface Member {
   child: SandboxChild;
   state: 'starting' | 'idle' | 'busy';
   job: Job | null;
+  /** It ends with the run that it has. */
+  isReplaced: boolean;
   stopRetiring: () => void;
 }
 
 export function createSandboxPool(deps: { clock: Clock; log: Log }, options: PoolOptions = {}): SandboxPool {
   const { maxChildren = DEFAULT_MAX_CHILDREN, usesJit = false } = options;
+  const { maxRunsPerChild = MAX_RUNS_PER_CHILD } = options;
   const minChildren =
     options.minChildren ?? Math.min(availableParallelism(), DEFAULT_MIN_CHILDREN, maxChildren);
   const maxRunsPerKey = options.maxRunsPerKey ?? Math.max(1, Math.floor(maxChildren / 2));
-  return new Pool(deps, { minChildren, maxChildren, maxRunsPerKey, usesJit });
+  return new Pool(deps, { minChildren, maxChildren, maxRunsPerKey, usesJit, maxRunsPerChild });
 }
 
 class Pool implements SandboxPool {
@@ -209,7 +215,8 @@ class Pool implements SandboxPool {
     else if (outcome.kind === 'host-failed') job.done.reject(outcome.error);
     else job.done.resolve(outcome);
     const { child } = member;
-    if (child.runs >= MAX_RUNS_PER_CHILD || child.residentMb() > RECYCLE_ABOVE_MB) child.kill();
+    if (member.isReplaced || child.residentMb() > RECYCLE_ABOVE_MB) child.kill();
+    else if (child.runs === this.#options.maxRunsPerChild) this.#startChild(this.#setup!);
     if (child.isAlive) this.#becomeIdle(member);
     else this.#remove(member);
   }
@@ -256,7 +263,7 @@ class Pool implements SandboxPool {
 
   #startChild(setup: Setup): void {
     const child = createSandboxChild({ clock: this.#clock }, setup);
-    const member: Member = { child, state: 'starting', job: null, stopRetiring: () => {} };
+    const member: Member = { child, state: 'starting', job: null, isReplaced: false, stopRetiring: () => {} };
     this.#members.add(member);
     void this.#follow(member);
   }
@@ -274,9 +281,21 @@ class Pool implements SandboxPool {
     }
     this.#failedStarts = 0;
     this.#firstReady.resolve();
+    this.#replaceWorn();
     this.#becomeIdle(member);
     await member.child.closed;
     if (member.state === 'idle') this.#remove(member);
+  }
+
+  /** Lets the child go that the one which is ready now was started for, if there is one. */
+  #replaceWorn(): void {
+    const { maxRunsPerChild } = this.#options;
+    const worn = [...this.#members].find(
+      ({ child, isReplaced }) => !isReplaced && child.runs >= maxRunsPerChild,
+    );
+    if (!worn) return;
+    worn.isReplaced = true;
+    if (worn.state === 'idle') worn.child.kill();
   }
 
   /** No child will start: whoever waits shall know, and the next run tries afresh. */
