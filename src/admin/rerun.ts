@@ -69,10 +69,8 @@ export function createRerun(deps: { store: StreamStore; clock: Clock; log: Log }
     for (const record of await readNotes(store, signal)) {
       if (record.to !== to) continue;
       const { phase, toTail, at } = record;
-      for (const { key } of record.copies) {
-        const known = found.get(key);
-        if (known?.phase !== 'done') found.set(key, { phase, toTail: known?.toTail ?? toTail, at });
-      }
+      for (const { key } of record.copies)
+        if (found.get(key)?.phase !== 'done') found.set(key, { phase, toTail, at });
     }
     return found;
   }

@@ -85,7 +85,7 @@ export function createFindSent(
       'outbox.outcome_unknown',
       'it is not known whether Resend has sent this mail, and it has sent too many since to look',
       {
-        hint: 'Look for the mail in Resend. Redrive the dead letter only if it is not there.',
+        hint: 'Look for the mail in Resend. If it is not there, redrive the dead letter with --not-sent.',
       },
     );
   };

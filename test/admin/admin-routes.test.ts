@@ -17,7 +17,7 @@ const one = { inbox: 'desk', seqNums: { from: 0, to: 0 } };
 const again = { inbox: 'desk', id: 'a', emailId: 'e0' };
 
 describe('the admin API', () => {
-  it.each([null, 'another-token', `${'x'.repeat(1000)}`])('answers 401 to %s', async (token) => {
+  it.each([null, 'another-token', 'x'.repeat(1000)])('answers 401 to %s', async (token) => {
     for (const path of GETS) expect((await world.ask(`/api/admin/${path}`, { token })).status).toBe(401);
     for (const [path, body] of [['redrive', one] as const, ['replay', again] as const])
       expect((await world.ask(`/api/admin/${path}`, { body, token })).status).toBe(401);

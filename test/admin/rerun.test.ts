@@ -267,6 +267,14 @@ describe('replay', () => {
     expect(statuses(page)).toEqual([[0, 'replayed']]);
   });
 
+  it('answers anew also for the copy of a mail that was put back', async () => {
+    await park(1);
+    await world.redrive({ inbox: 'desk', seqNums: 'all' });
+    await replay({ inbox: 'desk', id: 'a', seqNums: { from: 1, to: 1 } });
+    await workDesk(mended);
+    expect(ran.map((record) => originSeqNum(record)).toSorted()).toEqual([0, 2]);
+  });
+
   it('hands mail for no tool to the inbox of its name, once, whatever the replay is called', async () => {
     await world.mail('e0', { stream: 'inbox/unrouted', inbox: 'desk' });
     await world.mail('e1', { stream: 'inbox/unrouted', inbox: 'other' });
@@ -276,5 +284,8 @@ describe('replay', () => {
     expect(statuses(await replay({ unroutedTo: 'default', id: 'c' }))).toHaveLength(2);
     await workDesk(mended);
     expect(statuses(await replay({ inbox: 'desk', id: 'd', emailId: 'e0' }))).toEqual([[0, 'replayed']]);
+    // Also when the copies have expired long ago.
+    await world.store.stream('inbox/desk').trim(100);
+    expect(statuses(await replay({ unroutedTo: 'desk', id: 'e' }))).toEqual([[0, 'already-replayed']]);
   });
 });
