@@ -10,6 +10,7 @@ import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { programFlags, programVariables } from '../../src/launch.mjs';
 import { freePort, startDaemon } from '../e2e/daemon.ts';
 import { startS2Lite } from '../streams/s2-lite.ts';
 import { BENCH_API_KEY, BENCH_DOMAIN, BENCH_SECRET } from './load.ts';
@@ -33,6 +34,7 @@ export const systemNames = ['millrace-local', 'millrace-s2', 'bullmq', 'restate'
 export type SystemName = (typeof systemNames)[number];
 
 const START_TIMEOUT_MS = 60_000;
+const root = fileURLToPath(new URL('../..', import.meta.url));
 const peersFolder = fileURLToPath(new URL('peers', import.meta.url));
 
 export async function startSystem(name: SystemName, options: SystemOptions): Promise<RunningSystem> {
@@ -140,8 +142,10 @@ async function startMillrace(
     DATA_DIR: join(directory, 'data'),
     TOOLS_PATH: tools,
     PORT: String(port),
+    ...programVariables(root),
+    // As the launcher starts it.
     NODE_OPTIONS: [
-      process.env['BENCH_NODE_OPTIONS'] ?? '',
+      ...programFlags,
       ...(profileInto === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileInto}`]),
     ].join(' '),
     ...s2,
