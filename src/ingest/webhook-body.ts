@@ -25,22 +25,36 @@ const EVENT_TYPE = /^[\x21-\x7e]{1,100}$/;
  * @throws Refusal 413 as soon as more than `maxBytes` are announced or have come; 400 if it breaks off
  */
 export async function readBody(request: Request, maxBytes: number): Promise<Buffer> {
-  const tooLarge = new Refusal(413, `the body is larger than ${maxBytes} bytes`);
-  if (Number(request.headers.get('content-length') ?? 0) > maxBytes) throw tooLarge;
+  const announced = request.headers.get('content-length');
+  if (announced === null) return readUnannounced(request, maxBytes);
+  if (Number(announced) > maxBytes) throw tooLarge(maxBytes);
+  // The HTTP parser lets through no more bytes than are announced; read whole, they need no web stream.
+  try {
+    return Buffer.from(await request.arrayBuffer());
+  } catch (error) {
+    throw new Refusal(400, 'the body broke off', error);
+  }
+}
+
+async function readUnannounced(request: Request, maxBytes: number): Promise<Buffer> {
   if (!request.body) return Buffer.alloc(0);
   const chunks: Uint8Array[] = [];
   let size = 0;
   try {
     for await (const chunk of request.body as unknown as AsyncIterable<Uint8Array>) {
       size += chunk.byteLength;
-      if (size > maxBytes) throw tooLarge;
+      if (size > maxBytes) throw tooLarge(maxBytes);
       chunks.push(chunk);
     }
   } catch (error) {
-    if (error === tooLarge) throw error;
+    if (error instanceof Refusal) throw error;
     throw new Refusal(400, 'the body broke off', error);
   }
   return Buffer.concat(chunks, size);
+}
+
+function tooLarge(maxBytes: number): Refusal {
+  return new Refusal(413, `the body is larger than ${maxBytes} bytes`);
 }
 
 /**
