@@ -1,6 +1,6 @@
 /**
- * The short version of the crash matrix: one kill at some of the points, on both stores. The long version
- * (`npm run crash-matrix`) has a hundred at each; its table is docs/crash-matrix.md.
+ * The short version of the crash matrix: one kill at some of the points, on both stores. `npm run
+ * crash-matrix` is the long one, with all points; its table is docs/crash-matrix.md.
  */
 import { describe, expect, it } from 'vitest';
 import { s2Binary } from '../streams/s2-lite.ts';
