@@ -143,7 +143,7 @@ describe('what comes late', () => {
   const next = `let garbage = [];
     for (let turn = 0; turn < 8; turn++) {
       await new Promise((resolve) => setTimeout(resolve, 2));
-      for (let i = 0; i < 20; i++) garbage.push(new Array(20_000).fill(turn));
+      for (let i = 0; i < 100; i++) garbage.push(new Array(20_000).fill(turn));
       garbage = [];
     }
     return 'well';`;
@@ -153,11 +153,14 @@ describe('what comes late', () => {
       export const leaving = async (email, context) => { const { fetch } = context; ${leave} return 'left' };
       export const looking = async (email, context) => { ${next} };`);
     const request = { limits: { ...limits, timeoutMs: 2_000 } };
+    const pids = sandboxPids();
     expect(await answerOf(bundle, 'leaving', request)).toBe('left');
     for (const run of [1, 2]) {
       const result = await sandbox.run(bundle, { exportName: 'looking', ...request });
       expect(result, `run ${run}`).toMatchObject({ replies: [{ text: 'well' }], logs: [] });
     }
+    // A process that died of it would have cost the next run its first attempt.
+    expect(sandboxPids()).toEqual(pids);
   });
 
   it('an answer of the host reaches only the run that asked', async () => {
