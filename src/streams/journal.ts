@@ -194,12 +194,9 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
     },
     async checkpoint(progress, signal) {
       progress.keys.expire(progress.runningMs);
-      const unsaved = progress.keys.takeUnsaved(progress.runningMs);
-      if (unsaved) {
-        const seqNum = await append(
-          [jsonRecord({ kind: 'keys', version: 1, fingerprints: unsaved.fingerprints })],
-          signal,
-        );
+      for (const unsaved of progress.keys.takeUnsaved(progress.runningMs)) {
+        const { fingerprints } = unsaved;
+        const seqNum = await append([jsonRecord({ kind: 'keys', version: 1, fingerprints })], signal);
         progress.keys.saved(unsaved, seqNum);
       }
       for (const part of checkpointParts(progress, clock.uuid())) await append([jsonRecord(part)], signal);

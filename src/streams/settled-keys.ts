@@ -74,17 +74,24 @@ export class SettledKeys {
     this.#small = this.#small.filter(({ segment }) => segment.newestMs >= oldestMs);
   }
 
-  /** The keys that the next checkpoint saves: those since the last one, merged with small segments when there are many. */
-  takeUnsaved(runningMs: number): UnsavedKeys | null {
-    if (this.#unsaved.length === 0) return null;
-    let fingerprints = this.#unsaved.join('');
+  /**
+   * The keys that the next checkpoint saves, as segments that fit into a record each: those since the last
+   * one, merged with small segments when there are many.
+   */
+  takeUnsaved(runningMs: number): UnsavedKeys[] {
+    if (this.#unsaved.length === 0) return [];
+    let all = this.#unsaved.join('');
     this.#unsaved = [];
     const smallKeys = this.#small.reduce((sum, { segment }) => sum + segment.count, 0);
     if (this.#small.length >= MERGE_SEGMENTS || smallKeys >= MERGED_KEYS / 2) {
-      fingerprints = this.#small.map((small) => small.fingerprints).join('') + fingerprints;
+      all = this.#small.map((small) => small.fingerprints).join('') + all;
       this.#small = [];
     }
-    return { fingerprints, newestMs: runningMs, count: fingerprints.length / FINGERPRINT_CHARS };
+    const chars = MERGED_KEYS * FINGERPRINT_CHARS;
+    return Array.from({ length: Math.ceil(all.length / chars) }, (_, i) => {
+      const fingerprints = all.slice(i * chars, (i + 1) * chars);
+      return { fingerprints, newestMs: runningMs, count: fingerprints.length / FINGERPRINT_CHARS };
+    });
   }
 
   /** Notes where the journal keeps what `takeUnsaved` gave. */

@@ -41,6 +41,7 @@ import type { Fifo } from './fifo.ts';
 import { applyJournalRecord, createJournal } from './journal.ts';
 import type { Aside, OutcomeRecord, Progress } from './journal.ts';
 import { KEY_HEADER, headerOf, jsonRecord } from './records.ts';
+import { createReread } from './reread.ts';
 import { fingerprint } from './settled-keys.ts';
 import { limits, meteredBytes } from './stream-store.ts';
 import type { NewRecord, StreamRecord, StreamStore } from './stream-store.ts';
@@ -139,6 +140,8 @@ export interface StageLimits {
   readonly commitRecords: number;
   /** Outcomes between two checkpoints. */
   readonly checkpointOutcomes: number;
+  /** A due time is by the wall clock, which can jump forward: so it is looked at so often. */
+  readonly wakeMs: number;
 }
 
 const DEFAULT_LIMITS: StageLimits = {
@@ -147,6 +150,7 @@ const DEFAULT_LIMITS: StageLimits = {
   aside: 200_000,
   commitRecords: 400,
   checkpointOutcomes: 500,
+  wakeMs: 60_000,
 };
 const COMMIT_BYTES = 512 * 1024;
 const CHECKPOINT_MS = 30_000;
@@ -228,6 +232,7 @@ export function createStage(
   const lanes = new Map<string, Lane>();
   const readyQueue = createFifo<Entry>();
   const deferred = createDueQueue<Entry>();
+  const reread = createReread(source, (seqNum) => waitingAside.has(seqNum) || progress.aside.has(seqNum));
   let running = 0;
   let commits: Commit[] = [];
   const changed = createSignal();
@@ -336,7 +341,7 @@ export function createStage(
     entry.attempts++;
     let outcome: Outcome;
     try {
-      const record = entry.record ?? (await readAgain(entry.seqNum));
+      const record = entry.record ?? (await reread(entry.seqNum, halt.signal));
       entry.record = record;
       if (options.recordsAttempts) await recordAttempt(entry);
       outcome = await options.handle(record, {
@@ -352,19 +357,6 @@ export function createStage(
     }
     if (handlerAbort.signal.aborted) return;
     commitOutcome(entry, outcome, clock.monotonicMs() - startedAtMs);
-  }
-
-  async function readAgain(seqNum: number): Promise<StreamRecord> {
-    const { records } = await source.read({ fromSeqNum: seqNum, maxRecords: 1, signal: halt.signal });
-    if (records[0]?.seqNum === seqNum) return records[0];
-    throw new MillraceError(
-      'permanent',
-      'stage.record_expired',
-      `record ${seqNum} of ${options.source} expired before it was handled`,
-      {
-        hint: 'Raise RETENTION_DAYS if records must wait longer.',
-      },
-    );
   }
 
   async function recordAttempt(entry: Entry): Promise<void> {
@@ -582,7 +574,9 @@ export function createStage(
     cancelWake?.();
     const dueMs = deferred.nextDueMs();
     cancelWake =
-      dueMs === undefined || stopping ? undefined : clock.after(Math.max(0, dueMs - clock.nowMs()), wakeDue);
+      dueMs === undefined || stopping
+        ? undefined
+        : clock.after(Math.min(bounds.wakeMs, Math.max(0, dueMs - clock.nowMs())), wakeDue);
   }
 
   /** Its place in `progress.aside` stays until the next outcome, so that `low` need never go back for it. */

@@ -44,12 +44,14 @@ export const journalOf: Readonly<Record<string, string>> = {
 };
 const TOOL_TIMEOUT_MS = 30_000;
 export const CONCURRENCY = 3;
+/** Small ones are met often; only time is not cut into as small pieces as in life. */
 export const SMALL_LIMITS: StageLimits = {
   window: 8,
   laneBodies: 2,
   aside: 1_000,
   commitRecords: 4,
   checkpointOutcomes: 6,
+  wakeMs: 86_400_000,
 };
 
 export function mailRecord(plan: MailPlan): NewRecord {

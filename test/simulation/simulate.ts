@@ -53,6 +53,8 @@ interface Scene {
   start(): void;
   current(): Daemon | undefined;
   zombies: Daemon[];
+  /** Whoever ever ran. */
+  readonly daemons: Daemon[];
   kills: number;
   arrivals: number;
   isCalm: boolean;
@@ -89,6 +91,11 @@ export async function simulate(seed: number, watch?: (line: string) => void): Pr
   return result();
 
   function result(): SimulationResult {
+    // Node keeps a combined signal that somebody listens to until it is aborted: the dead would stay for ever.
+    for (const { process, stop } of scene.daemons) {
+      process.kill();
+      stop.abort();
+    }
     return {
       seed,
       faults: oracle.faults,
@@ -127,6 +134,7 @@ function createScene(world: World): Scene {
     oracle,
     durable,
     zombies: [],
+    daemons: [],
     kills: 0,
     arrivals: 0,
     isCalm: false,
@@ -144,6 +152,7 @@ function createScene(world: World): Scene {
       const pipeline = createPipeline(process, { durable: watched, provider, oracle });
       const daemon: Daemon = { process, pipeline, stop: new AbortController(), hasEnded: false };
       current = daemon;
+      scene.daemons.push(daemon);
       world.trace(`${process.name} starts`);
       pipeline.services.run(daemon.stop.signal).then(
         () => ended(daemon, undefined),
