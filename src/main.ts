@@ -4,7 +4,6 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { addAdminCommands } from './admin/commands.ts';
 import { sendFile } from './admin/send.ts';
-import { createApp } from './app.ts';
 import { systemClock } from './platform/clock.ts';
 import { loadConfig } from './platform/config.ts';
 import type { Role } from './platform/config.ts';
@@ -21,6 +20,8 @@ function parseRole(value: string): Role {
 }
 
 async function serve({ only }: { only?: Role }): Promise<void> {
+  // The daemon takes a second to load, which no other command should wait for.
+  const { createApp } = await import('./app.ts');
   const { config, secrets } = loadConfig(only === undefined ? {} : { only });
   const stop = new AbortController();
   // Under npm one Ctrl-C arrives more than once: the later ones must not cut the drain short.
