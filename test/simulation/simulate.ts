@@ -85,8 +85,8 @@ export async function simulate(seed: number, watch?: (line: string) => void): Pr
   // Whatever a fresh daemon finds, there is nothing left to do.
   if (scene.current()?.process.isAlive()) scene.current()?.process.kill();
   scene.start();
-  const { pipeline } = scene.current()!;
-  await calmDown(scene, () => hasReadAll(scene, pipeline));
+  // A fence that was late may end the daemon: then the one that follows counts.
+  await calmDown(scene, () => hasReadAll(scene, scene.current()!.pipeline));
   oracle.judge();
   return result();
 
