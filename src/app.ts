@@ -11,6 +11,7 @@ import { createAdminRoutes } from './admin/admin-routes.ts';
 import { writeDaemonFile } from './admin/daemon-file.ts';
 import { createLocalMail } from './admin/local-mail.ts';
 import { createMailboxRoutes } from './admin/mailbox-routes.ts';
+import { createToolRoutes } from './admin/tool-routes.ts';
 import { createMailboxView } from './admin/mailbox-view.ts';
 import type { MailboxView } from './admin/mailbox-view.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
@@ -319,6 +320,7 @@ function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Ho
   app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));
   const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
   app.route('/', createAdminRoutes({ store, inboxes, clock, log }));
+  app.route('/', createToolRoutes({ store, clock, log }));
   if (view) {
     const localMail = createLocalMail({ store, clock, log }, { domains: config.domains });
     app.route('/', createMailboxRoutes({ store, localMail, view, inboxes, clock, log }));

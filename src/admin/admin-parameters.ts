@@ -81,6 +81,16 @@ export const recordsQuery = z.strictObject({
   count: pageSize,
 });
 
+/** Without a revision: the one that was live before. */
+export const toolsPinBody = z.strictObject({
+  revision: z
+    .string()
+    .regex(/^[0-9a-f]{4,64}$/, 'must be a revision, or the beginning of a commit')
+    .nullable(),
+});
+
+export const toolsUnpinBody = z.strictObject({});
+
 function hasOneStage(which: { stage?: unknown; inbox?: unknown }): boolean {
   return (which.stage === undefined) !== (which.inbox === undefined);
 }

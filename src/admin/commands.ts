@@ -11,6 +11,7 @@ import { createAdminClient } from './admin-client.ts';
 import { readDaemonFile } from './daemon-file.ts';
 import { printRecords, printStreams, printTrace } from './look-commands.ts';
 import { printDeadLetters, redriveDeadLetters, replayMails } from './rerun-commands.ts';
+import { pinRevision, printTools, unpinRevision } from './tool-commands.ts';
 import type {
   CommandDeps,
   RedriveOptions,
@@ -93,6 +94,29 @@ export function addAdminCommands(program: Command): void {
     .option('--json', 'as JSON', false)
     .action((id: string, { json }: { json: boolean }) => printTrace(commandDeps(), { id, json }));
   addStreamsCommand(program);
+  addToolsCommand(program);
+}
+
+function addToolsCommand(program: Command): void {
+  const tools = program
+    .command('tools')
+    .description('list the revisions of the tools, and what is live')
+    .option('--json', 'as JSON', false)
+    .action(({ json }: { json: boolean }) => printTools(commandDeps(), json));
+  tools
+    .command('rollback')
+    .description('go back to what was live before, or to a revision, and stay there')
+    .argument('[revision]', 'a revision, or the beginning of a commit')
+    .action((revision?: string) => pinRevision(commandDeps(), revision ?? null));
+  tools
+    .command('pin')
+    .description('stay with one revision, whatever is pushed')
+    .argument('<revision>', 'a revision, or the beginning of a commit')
+    .action((revision: string) => pinRevision(commandDeps(), revision));
+  tools
+    .command('unpin')
+    .description('follow the branch again')
+    .action(() => unpinRevision(commandDeps()));
 }
 
 function addStreamsCommand(program: Command): void {

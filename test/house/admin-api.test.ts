@@ -1,6 +1,6 @@
 /** docs/admin-api.md against the code: every route, and every parameter of each. */
 import { readFileSync } from 'node:fs';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { expect, it } from 'vitest';
 import {
   deadLettersQuery,
@@ -8,9 +8,12 @@ import {
   redriveBody,
   replayBody,
   streamsQuery,
+  toolsPinBody,
+  toolsUnpinBody,
   traceQuery,
 } from '../../src/admin/admin-parameters.ts';
 import { createAdminRoutes } from '../../src/admin/admin-routes.ts';
+import { createToolRoutes } from '../../src/admin/tool-routes.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
@@ -22,6 +25,9 @@ const parameters: Record<string, z.ZodObject> = {
   'GET /api/admin/trace': traceQuery,
   'GET /api/admin/streams': streamsQuery,
   'GET /api/admin/streams/records': recordsQuery,
+  'GET /api/admin/tools': z.object({}),
+  'POST /api/admin/tools/pin': toolsPinBody,
+  'POST /api/admin/tools/unpin': toolsUnpinBody,
 };
 
 /** Parameters by route, as the document has them. */
@@ -38,14 +44,11 @@ const documented = Object.fromEntries(
 it('documents every route that is there, and no other', () => {
   // No route is called: the store is not needed to list them.
   const store = { stream: () => ({}) } as unknown as StreamStore;
-  const routes = createAdminRoutes({
-    store,
-    inboxes: () => [],
-    clock: systemClock,
-    log: createLog('silent'),
-  });
+  const deps = { store, clock: systemClock, log: createLog('silent') };
+  const apps = [createAdminRoutes({ ...deps, inboxes: () => [] }), createToolRoutes(deps)];
   const served = new Set(
-    routes.routes
+    apps
+      .flatMap(({ routes }) => routes)
       .filter(({ path }) => path.startsWith('/api'))
       .map(({ method, path }) => `${method} ${path}`),
   );

@@ -1,0 +1,50 @@
+/**
+ * `millrace tools` and what it does with revisions: what they ask the daemon, and what they print. A pin is a
+ * request: the daemon takes it up at once, and `millrace tools` shows when it has.
+ */
+import type { ToolsRecord } from '../streams/records.ts';
+import type { CommandDeps } from './rerun-commands.ts';
+import type { ToolRevisions } from './tool-revisions.ts';
+
+type ToolCommandDeps = Pick<CommandDeps, 'client' | 'print'>;
+
+const COMMIT_CHARS = 12;
+
+/** Revisions, newest first, and what the live one serves. */
+export async function printTools({ client, print }: ToolCommandDeps, json: boolean): Promise<void> {
+  const answer: ToolRevisions = await client.get('/api/admin/tools');
+  if (json) return print(JSON.stringify(answer, null, 2));
+  const { live, pinned, revisions } = answer;
+  for (const record of revisions) print(revisionText(record));
+  if (live) print(`Live: ${named(live)}, serving ${live.inboxes.join(', ')}.`);
+  else print('No tools are live.');
+  if (pinned !== null)
+    print(`Pinned to ${pinned.slice(0, COMMIT_CHARS)}; \`millrace tools unpin\` follows the branch.`);
+}
+
+/** @param revision null: what was live before */
+export async function pinRevision(
+  { client, print }: ToolCommandDeps,
+  revision: string | null,
+): Promise<void> {
+  const record: ToolsRecord = await client.post('/api/admin/tools/pin', { revision });
+  print(`${named(record)} is asked for, and stays whatever is pushed, until \`millrace tools unpin\`.`);
+}
+
+export async function unpinRevision({ client, print }: ToolCommandDeps): Promise<void> {
+  await client.post('/api/admin/tools/unpin', {});
+  print('The branch is followed again.');
+}
+
+function revisionText(record: ToolsRecord): string {
+  const head = `${record.at}  ${record.status.padEnd(7)}  ${named(record)}`;
+  const error = record.error === null ? [] : record.error.split('\n').map((line) => `    ${line}`);
+  return [head, ...error].join('\n');
+}
+
+/** Such as `5f2a… (commit 81c0…, "Answer in French")`; a refused revision has only its commit. */
+function named({ revision, status, commit }: ToolsRecord): string {
+  const from = commit ? `commit ${commit.id.slice(0, COMMIT_CHARS)} "${commit.subject}"` : '';
+  if (status === 'refused') return from;
+  return from === '' ? revision : `${revision}, ${from}`;
+}
