@@ -4,8 +4,8 @@
  *
  * - *Handing over*: when the turn moves on, the stage drains, and its new owner waits until it is let go. A
  *   leaving process does the same with all it holds. So nothing is done twice, and what is idle moves at once.
- * - *Taking over*: from a process that is dead, or does not let go within `HANDOVER_MS`, a unit is taken. Should
- *   it be alive after all, the journal's fencing token makes it fail at its next commit.
+ * - *Taking over*: what does not end in time is given up by its owner itself, and what a dead process held is
+ *   taken. Should it be alive after all, the journal's fencing token makes it fail at its next commit.
  * - *Losing*: who finds a unit that it holds held by somebody else, too, gives it up on the spot and waits for its
  *   next turn, longer each time: two processes that disagree cannot take a unit from each other in quick turns.
  * - While this process is blind (`membership.ts`) nothing is taken, given up or committed: an append is refused
@@ -36,8 +36,6 @@ export interface Ownership {
   run(unit: OwnedUnit, signal: AbortSignal): Promise<void>;
 }
 
-/** A stage drains within 8 s: who has not let go after this is taken for stuck. */
-const HANDOVER_MS = 15_000;
 /** After losing a unit, or a failure that may pass; doubled while that goes on. */
 const LOSS_BACKOFF = { baseMs: 500, maxMs: 10_000 };
 /** Who kept a unit for so long begins again with short waits. */
@@ -62,34 +60,17 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
     return ownerOf(unit, ids) === membership.id;
   }
 
-  const otherHolders = (unit: string): Set<string> =>
-    new Set(
-      membership
-        .members()
-        .filter(({ id, holds }) => id !== membership.id && holds.has(unit))
-        .map(({ id }) => id),
-    );
+  const isHeldElsewhere = (unit: string): boolean =>
+    membership.members().some(({ id, holds }) => id !== membership.id && holds.has(unit));
 
   /** Resolves when the unit is to be taken here, or the signal is aborted. */
   async function waitForTurn(unit: string, signal: AbortSignal): Promise<void> {
-    let sinceMs: number | undefined;
-    while (!signal.aborted) {
-      if (!isOurTurn(unit)) sinceMs = undefined;
-      else if (otherHolders(unit).size === 0) return;
-      else sinceMs ??= clock.monotonicMs();
-      const leftMs = sinceMs === undefined ? undefined : sinceMs + HANDOVER_MS - clock.monotonicMs();
-      if (leftMs !== undefined && leftMs <= 0) return;
-      await nextChange(signal, leftMs);
+    while (!signal.aborted && (!isOurTurn(unit) || isHeldElsewhere(unit))) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const unsubscribe = membership.onChange(resolve);
+      await orAborted(promise, signal).catch(() => {});
+      unsubscribe();
     }
-  }
-
-  async function nextChange(signal: AbortSignal, timeoutMs: number | undefined): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const cancel = timeoutMs === undefined ? undefined : clock.after(timeoutMs, resolve);
-    const unsubscribe = membership.onChange(resolve);
-    await orAborted(promise, signal).catch(() => {});
-    unsubscribe();
-    cancel?.();
   }
 
   /** Works until the turn moves on: true when the unit was handed over in order, false when it was lost. */
@@ -97,7 +78,6 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
     const moved = new AbortController();
     const lost = new AbortController();
     const ended = AbortSignal.any([signal, moved.signal]);
-    const stuck = otherHolders(unit.name);
     const lose = (): void => {
       lost.abort(ownershipLost(unit.name));
       moved.abort();
@@ -106,10 +86,7 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
     };
     const unsubscribe = membership.onChange(() => {
       if (!membership.isCurrent()) return;
-      const others = otherHolders(unit.name);
-      // Those from whom it was taken may go on to claim it for a while.
-      for (const id of stuck) if (!others.has(id)) stuck.delete(id);
-      if ([...others].some((id) => !stuck.has(id))) lose();
+      if (isHeldElsewhere(unit.name)) lose();
       else if (!isOurTurn(unit.name)) moved.abort();
     });
     let cancelLimit: (() => void) | undefined;
@@ -117,7 +94,7 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
       cancelLimit = clock.after(membershipTiming.leaveWithinMs, lose);
     });
     membership.holds.add(unit.name);
-    log.info({ unit: unit.name, takenFrom: [...stuck] }, 'ownership.taken');
+    log.info({ unit: unit.name }, 'ownership.taken');
     try {
       await unit.work(storeOfOwner(store, { membership, lost: lost.signal }), ended);
       log.info({ unit: unit.name }, 'ownership.released');

@@ -21,6 +21,8 @@ export interface BasinProcess {
   readonly store: StreamStore;
   /** Nothing gets through to the store, nor from it; time goes on. */
   cut(): void;
+  /** What it reads now hangs for ever, as on a connection whose other end is gone; a new one works. */
+  deafen(): void;
   /** Nothing runs and nothing gets through; on `mend`, all the time that went by has gone by at once. */
   freeze(): void;
   mend(): void;
@@ -65,6 +67,7 @@ export function createBasin(store: StreamStore): Basin {
       ownership: createSharedOwnership({ store: way.store, membership, clock, log }),
       store: way.store,
       cut: () => way.cut(),
+      deafen: () => way.deafen(),
       freeze() {
         frozenMs = 0;
         way.cut();
@@ -118,8 +121,12 @@ export function createBasin(store: StreamStore): Basin {
 /** The store at the end of a way that can be cut: appends fail, and what is read does not arrive. */
 function createWay(store: StreamStore) {
   let mended: PromiseWithResolvers<void> | undefined;
+  let connections = 0;
+  let deafBelow = 0;
   async function* arriving(batches: AsyncIterable<ReadBatch>, signal: AbortSignal) {
+    const connection = connections++;
     for await (const batch of batches) {
+      if (connection < deafBelow) await aborted(signal);
       while (mended) await Promise.race([mended.promise, aborted(signal)]);
       if (signal.aborted) return;
       yield batch;
@@ -141,6 +148,9 @@ function createWay(store: StreamStore) {
   };
   return {
     store: way,
+    deafen() {
+      deafBelow = connections;
+    },
     cut() {
       mended ??= Promise.withResolvers<void>();
     },

@@ -128,6 +128,35 @@ it('stays, without being a candidate, until it holds nothing any more', async ()
   expect(seenBy(other)).toEqual(idsOf(other));
 });
 
+it('claims nothing while it is blind, and what it holds as soon as it sees', async () => {
+  const [first, other] = [basin.start(), basin.start()];
+  first.membership.holds.add('outbox');
+  await basin.pass(500);
+  first.cut();
+  await basin.pass(leaseMs + 100);
+  first.mend();
+  const claims: number[] = [];
+  other.membership.onChange(() => {
+    const seen = other.membership.members().find(({ id }) => id === first.membership.id);
+    claims.push(seen!.holds.size);
+  });
+  for (let passedMs = 0; !first.membership.isCurrent(); passedMs += 25) {
+    expect(passedMs).toBeLessThan(2 * heartbeatMs);
+    await basin.pass(25);
+  }
+  await basin.pass(100);
+  expect(claims).toEqual([0, 1]);
+});
+
+it('reads on over a new connection when nothing arrives on the old one', async () => {
+  const [first, other] = [basin.start(), basin.start()];
+  await basin.pass(500);
+  first.deafen();
+  await basin.pass(2 * deadAfterMs);
+  expect(first.membership.isCurrent()).toBe(true);
+  expect(seenBy(first)).toEqual(idsOf(first, other));
+});
+
 it('is not moved by a wall clock that jumps', async () => {
   const [first, second] = [basin.start(), basin.start()];
   await basin.pass(500);

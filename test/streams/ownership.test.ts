@@ -135,7 +135,7 @@ it('does not begin before the owner has let go', async () => {
   expect(second.working.size).toBeGreaterThan(0);
 });
 
-it('takes units from an owner that is alive but stuck, which then may not append any more', async () => {
+it('gives up what does not drain in time, and may not append to it any more', async () => {
   const stuck = startWorker();
   await basin.pass(200);
   stuck.drainUntil(new Promise(() => {}));
