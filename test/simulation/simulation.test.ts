@@ -9,7 +9,7 @@ import { simulate } from './simulate.ts';
 Error.stackTraceLimit = 0;
 
 const BLOCKS = 8;
-const SEEDS_PER_BLOCK = 250;
+const SEEDS_PER_BLOCK = 225;
 
 describe('simulation', () => {
   it('is decided by its seed alone', async () => {
