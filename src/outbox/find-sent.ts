@@ -27,8 +27,8 @@ const PAGE_SIZE = 100;
 const MAX_PAGES = 100;
 const MAX_CANDIDATES = 200;
 const TIMEOUT_MS = 30_000;
-/** Resend's clock and ours may differ. */
-const CLOCK_MARGIN_MS = 300_000;
+/** Resend's clock and ours may differ, and ours may have jumped by an hour since. */
+const CLOCK_MARGIN_MS = 2 * 3_600_000;
 
 /** @throws MillraceError `outbox.outcome_unknown` (permanent) when the search is too long, or what `classifyResendError` names. */
 export function createFindSent(
