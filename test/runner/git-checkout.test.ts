@@ -56,7 +56,7 @@ describe('a Git host', () => {
     expect(commandLines).toContain('ls-remote');
     for (const secret of [TOKEN, credentials]) {
       expect(commandLines).not.toContain(secret);
-      expect(String((failure as Error).message)).not.toContain(secret);
+      expect((failure as Error).message).not.toContain(secret);
     }
   });
 

@@ -1,7 +1,10 @@
 /** Tools from a real bare repository: built beside the live ones, swapped when good, kept when not. */
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync, readdirSync } from 'node:fs';
-import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
@@ -93,6 +96,18 @@ async function onRecord(): Promise<ToolsRecord[]> {
     .filter((stored) => stored.kind === 'tools');
 }
 
+/** Of all files in a folder, as far as they are still there. */
+async function bytesIn(directory: string): Promise<number> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => []);
+  const sizes = entries.map((entry) =>
+    stat(join(entry.parentPath, entry.name)).then(
+      ({ size }) => (entry.isFile() ? size : 0),
+      () => 0,
+    ),
+  );
+  return (await Promise.all(sizes)).reduce((sum, size) => sum + size, 0);
+}
+
 /** The newest record, once there are so many. */
 async function record(count: number): Promise<ToolsRecord> {
   await expect.poll(async () => (await onRecord()).length, { timeout: 15_000 }).toBeGreaterThanOrEqual(count);
@@ -173,6 +188,24 @@ describe('tools from Git', () => {
     await using daemon = start();
     expect((await daemon.live()).bundle.code).toContain('one');
     expect((await onRecord()).filter(({ status }) => status === 'live').at(-1)?.commit?.id).toBe(id);
+  });
+
+  it('are live at a start before a Git host that hangs is given up', async () => {
+    await repository.push(tool('one'));
+    {
+      await using daemon = start();
+      await daemon.live();
+    }
+    const silent = createServer(() => {}).listen(0, '127.0.0.1');
+    await once(silent, 'listening');
+    try {
+      const { port } = silent.address() as AddressInfo;
+      await using daemon = start({ url: `http://127.0.0.1:${port}/tools.git` });
+      expect((await daemon.live()).bundle.code).toContain('one');
+    } finally {
+      silent.closeAllConnections();
+      silent.close();
+    }
   });
 
   it('come back from what was live where this disk is new and the branch is broken', async () => {
@@ -256,6 +289,23 @@ describe('tools from Git', () => {
     await ask('sync');
     expect((await record(2)).error).toMatch(/more than 1000000 bytes|unpacks to 30000\d\d bytes/);
     expect(readdirSync(checkouts())).toHaveLength(1);
+  });
+
+  it('end the fetch of a huge repository while it runs', async () => {
+    const bytes = 32_000_000;
+    await repository.push(tool('one'));
+    await repository.author('config', 'core.compression', '0');
+    await repository.push({ ...tool('two'), 'noise.bin': randomBytes(bytes) });
+    await using daemon = start({ maxBytes: 1_000_000 });
+    let peak = 0;
+    const refused = async (): Promise<boolean> => {
+      peak = Math.max(peak, await bytesIn(checkouts()));
+      return (await onRecord()).length > 0;
+    };
+    await expect.poll(refused, { timeout: 15_000, interval: 5 }).toBe(true);
+    expect((await record(1)).error).toContain('more than 1000000 bytes');
+    expect(peak).toBeLessThan(bytes);
+    expect(daemon.tools.current()).toBeUndefined();
   });
 
   it('run no hook and no filter that came with the repository', async () => {
