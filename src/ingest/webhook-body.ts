@@ -18,6 +18,7 @@ export class Refusal extends Error {
 
 const MAX_DEPTH = 64;
 /** It becomes the value of a record header. */
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const EVENT_TYPE = /^[\x21-\x7e]{1,100}$/;
 
 /**
@@ -57,19 +58,28 @@ function tooLarge(maxBytes: number): Refusal {
   return new Refusal(413, `the body is larger than ${maxBytes} bytes`);
 }
 
+/** What is read of an event at the edge; the rest is `receive.ts`'s. */
+export interface EventIdentity {
+  readonly type: string;
+  /** The id of the email that it is about, in lower case; null where there is none. */
+  readonly emailId: string | null;
+}
+
 /**
- * The type of the event that the bytes are.
+ * Which event the bytes are.
  * @throws Refusal 400 if they are none
  */
-export function eventType(body: Uint8Array): string {
+export function eventIdentity(body: Uint8Array): EventIdentity {
   const event = parse(body);
-  if (!isObject(event) || !isObject(event['data']))
+  const data = isObject(event) ? event['data'] : undefined;
+  if (!isObject(event) || !isObject(data))
     throw new Refusal(400, 'the body must be an object with an object `data`');
   const type = event['type'];
   if (typeof type !== 'string' || !EVENT_TYPE.test(type))
     throw new Refusal(400, 'the event must have a `type`');
   checkNesting(event);
-  return type;
+  const emailId = data['email_id'];
+  return { type, emailId: typeof emailId === 'string' && UUID.test(emailId) ? emailId.toLowerCase() : null };
 }
 
 function parse(body: Uint8Array): unknown {

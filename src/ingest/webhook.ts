@@ -30,7 +30,8 @@ import { MillraceError, errorMessage } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { KEY_HEADER } from '../streams/records.ts';
 import type { NewRecord, Stream } from '../streams/stream-store.ts';
-import { Refusal, eventType, readBody } from './webhook-body.ts';
+import { Refusal, eventIdentity, readBody } from './webhook-body.ts';
+import type { EventIdentity } from './webhook-body.ts';
 
 export interface WebhookDeps {
   readonly events: Stream;
@@ -69,7 +70,7 @@ export function createWebhookRoute(deps: WebhookDeps, options: WebhookOptions): 
     const svix = svixHeaders(request.headers);
     const body = await readBody(request, maxBodyBytes);
     verify(verifiers, body, svix);
-    const record = eventRecord(svix['svix-id'], eventType(body), body);
+    const record = eventRecord(svix['svix-id'], eventIdentity(body), body);
     await appendWithin(appendTimeoutMs, record, deps);
   };
 
@@ -153,12 +154,17 @@ function verify(verifiers: readonly Webhook[], body: Buffer, headers: SvixHeader
   throw new Refusal(401, 'the signature does not verify', last);
 }
 
-function eventRecord(svixId: string, type: string, body: Buffer): NewRecord {
+/**
+ * The key says what the event is about: the arrival of an email is one thing however often Resend announces it,
+ * under one svix-id or another. Any other event is known by its svix-id.
+ */
+function eventRecord(svixId: string, { type, emailId }: EventIdentity, body: Buffer): NewRecord {
+  const isArrival = type === 'email.received' && emailId !== null;
   return {
     headers: [
       ['kind', 'event'],
       ['version', '1'],
-      [KEY_HEADER, svixId],
+      [KEY_HEADER, isArrival ? `received/${emailId}` : svixId],
       ['svix-id', svixId],
       ['type', type],
     ],

@@ -25,7 +25,7 @@ const OTHER_SECRET = `whsec_${Buffer.from('another secret of some length').toStr
 const EVENT = {
   type: 'email.received',
   created_at: '2026-02-22T23:41:12.126Z',
-  data: { subject: 'Grüße ✓' },
+  data: { email_id: '56761188-7520-42d8-8898-ff6fc54ce618', subject: 'Grüße ✓' },
 };
 
 let directory: string;
@@ -108,7 +108,7 @@ describe('an event that verifies', () => {
     expect(Object.fromEntries(record?.headers ?? [])).toEqual({
       kind: 'event',
       version: '1',
-      key: 'msg_2abc',
+      key: `received/${EVENT.data.email_id}`,
       'svix-id': 'msg_2abc',
       type: 'email.received',
     });
@@ -124,11 +124,20 @@ describe('an event that verifies', () => {
 
   test('is taken as often as it comes, always under the same key', async () => {
     const body = JSON.stringify(EVENT);
-    const statuses = await Promise.all(Array.from({ length: 20 }, () => postSigned(body)));
+    const ids = Array.from({ length: 20 }, (_, i) => `msg_${i % 2}`);
+    const statuses = await Promise.all(ids.map((id) => postSigned(body, { id })));
     expect(new Set(statuses)).toEqual(new Set([200]));
-    expect(new Set((await storedEvents()).map((record) => headerOf(record, 'key')))).toEqual(
-      new Set(['msg_1']),
-    );
+    const keys = (await storedEvents()).map((record) => headerOf(record, 'key'));
+    expect(new Set(keys)).toEqual(new Set([`received/${EVENT.data.email_id}`]));
+  });
+
+  test.each([
+    ['of another type', { ...EVENT, type: 'email.delivered' }],
+    ['about no email that could be asked for', { ...EVENT, data: { ...EVENT.data, email_id: '../../etc' } }],
+  ])('%s is known by its svix-id', async (_name, event) => {
+    await postSigned(JSON.stringify(event), { id: 'msg_a' });
+    await postSigned(JSON.stringify(event), { id: 'msg_b' });
+    expect((await storedEvents()).map((record) => headerOf(record, 'key'))).toEqual(['msg_a', 'msg_b']);
   });
 
   test('may be of any content that JSON can have', async () => {
