@@ -38,6 +38,6 @@ export function createRequest(clock: Clock, closing: AbortSignal): Request {
   };
 }
 
-export function assertOpen(closing: AbortSignal): void {
+function assertOpen(closing: AbortSignal): void {
   if (closing.aborted) throw new MillraceError('transient', 'streams.unavailable', 'the store is closed');
 }

@@ -58,7 +58,7 @@ export function mailRecord(plan: MailPlan): NewRecord {
   return jsonRecord({ kind: 'mail', version: 1, ...plan }, plan.mailId);
 }
 
-export function planOf(record: StreamRecord): MailPlan {
+function planOf(record: StreamRecord): MailPlan {
   return JSON.parse(Buffer.from(record.body).toString()) as MailPlan;
 }
 

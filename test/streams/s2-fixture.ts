@@ -12,7 +12,7 @@ import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { startS2Lite } from './s2-lite.ts';
 import type { S2Lite } from './s2-lite.ts';
 
-export const BASIN = 'millrace-test';
+const BASIN = 'millrace-test';
 
 export interface S2Fixture {
   readonly server: S2Lite;
