@@ -39,6 +39,7 @@ describe('a good environment', () => {
       resendWebhookSecrets: [],
       s2AccessToken: null,
       githubPat: null,
+      gitWebhookSecret: null,
       adminToken: null,
       tools: new Map(),
     });
