@@ -3,7 +3,8 @@
  * The launcher: brings what Millrace needs to a machine that has only some Node, then becomes Millrace.
  *
  *   node src/launch.mjs COMMAND…          src/main.ts with this command, on a fit Node
- *   node src/launch.mjs --tool NAME ARG…  a development tool of node_modules/.bin, on the same Node
+ *   node src/launch.mjs --tool NAME ARG…  a development tool of node_modules/.bin, or a script (.ts) of this
+ *                                         repository, on the same Node
  *
  * It stands before everything else, so it is plain JavaScript, needs nothing installed and says in words
  * what is missing. What it brings lies inside the project's folder: nothing global, nothing as root. It
@@ -278,7 +279,7 @@ export async function launch(argv, root = dirname(dirname(fileURLToPath(import.m
     const main = join(root, 'src', 'main.ts');
     return become(node, [...programFlags, main, ...argv], programVariables(root));
   }
-  const tool = join(root, 'node_modules', '.bin', second);
+  const tool = join(root, second.endsWith('.ts') ? '.' : 'node_modules/.bin', second);
   if (!existsSync(tool)) throw new LaunchError(`There is no tool ${second} in node_modules/.bin.`);
   return become(node, [realpathSync(tool), ...rest]);
 }
