@@ -26,6 +26,7 @@ export const never = () => new Promise(() => {});
 export const hoards = () => { const all = []; for (;;) all.push(new Array(1e6).fill(Math.random())); };
 export const number = () => 42;
 export const note = (email: Email) => email.headers.get('x-NOTE') + email.headers.getAll('X-Note').length;
+export default (email: Email) => ({ html: <p>No tool is called {email.inbox}, {email.tag}.</p> });
 export const nothing = () => undefined;
 export const empty = () => '';
 export const header = () => ({ text: 'x', subject: 'two\\r\\nBcc: victim@elsewhere.example' });
@@ -147,6 +148,15 @@ describe('what a tool reads', () => {
   it('are header fields in any case, decoded', async () => {
     await send('note', 'x', ['X-Note: =?utf-8?q?gr=C3=BC=C3=9Fe?=', 'x-note: again']);
     expect(await replies(1)).toMatchObject([{ text: 'grüße2' }]);
+  });
+});
+
+describe('the catch-all', () => {
+  it('answers for every name that has no tool, from that name', async () => {
+    await send('anybody+here');
+    expect(await replies(1)).toMatchObject([
+      { from: 'anybody+here@agents.example', text: 'No tool is called anybody, here.' },
+    ]);
   });
 });
 
