@@ -133,7 +133,7 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
   const ownershipLost = (cause: unknown): MillraceError =>
     new MillraceError('permanent', 'stage.ownership_lost', `another process took over ${stream.name}`, {
       cause,
-      hint: 'Only one daemon may work on a stream: stop the other one, then restart this one.',
+      hint: 'On S2 it has the work now, and nothing need be done. On the local store, stop the other daemon.',
     });
 
   /** True when the records at `nextSeqNum` are these, so that a lost acknowledgement was a success. */
