@@ -52,6 +52,7 @@ export async function runMatrix(streams: Streams, options: MatrixOptions): Promi
     );
     round += rounds.length;
     await runWorld(streams, { ...options, points, rounds, rowOf });
+    options.onWorld?.([...rows.values()]);
     const faults = [...rows.values()].flatMap(({ tally }) => tally.faults);
     options.onProgress?.(
       `${streams}: ${round} kills at each of ${points.length} points, ${faults.length} faults`,
@@ -84,10 +85,16 @@ async function runWorld(
         );
       }
     }
-    for (const [point, tally] of await run.count()) addTally(rowOf(point).tally, tally);
+    row = rowOf('the end');
+    for (const [point, tally] of await run.count()) {
+      addTally(rowOf(point).tally, tally);
+      for (const fault of tally.faults) onProgress?.(`${streams}, ${point}: FAULT: ${fault}`);
+    }
   } catch (error) {
     row ??= rowOf('the end');
-    row.tally.faults.push(error instanceof Error ? error.message : String(error));
+    const fault = error instanceof Error ? error.message : String(error);
+    row.tally.faults.push(fault);
+    onProgress?.(`${streams}, ${row.point}: FAULT: ${fault}`);
     if (error instanceof UnansweredError) row.tally.lost += error.count;
   } finally {
     await run.stop();

@@ -1,6 +1,6 @@
 /**
- * The load of the crash matrix: a few conversations, each a person (and now and then a machine) who writes
- * the next mail when the one before was accepted. Webhooks come in twos, are repeated while the answer is no
+ * The load of the crash matrix: a few conversations at a time, each a person (and now and then a machine) who
+ * writes the next mail when the one before was accepted. Webhooks come in twos, are repeated while the answer is no
  * 2xx, as Svix does but faster, and some come once more later.
  */
 import { randomUUID } from 'node:crypto';
@@ -24,7 +24,7 @@ export interface MailLoadOptions {
 }
 
 const CONVERSATIONS = 3;
-/** A person's mails of one conversation beyond this would meet the cap on replies to a thread. */
+/** A person's mails of one conversation beyond this would meet the cap on replies to a thread: then the next one begins. */
 const MAX_MAILS = 25;
 /** Between two mails of a conversation: so that a kill meets some mail, not thousands. */
 const PACE_MS = 25;
@@ -62,17 +62,21 @@ export function startMailLoad(resend: ResendStandIn, { label, inbox }: MailLoadO
     if (number % REPEAT_EVERY === 0) await resend.redeliver(svixId);
   }
 
+  /** One conversation after another, so that work comes for as long as a kill is waited for. */
   async function converse(index: number): Promise<void> {
-    const conversation = `${label}-${index}`;
-    let number = 0;
-    for (; number < MAX_MAILS && !ending.signal.aborted; number++) {
-      await write(conversation, number);
+    let written = 0;
+    const writeNext = async (): Promise<void> => {
+      const number = written % MAX_MAILS;
+      await write(`${label}-${index}-${Math.floor(written / MAX_MAILS)}`, number);
+      written++;
+    };
+    while (!ending.signal.aborted) {
+      await writeNext();
       await pause(PACE_MS);
     }
-    // One that is surely written after the restart, so that there is always something to answer.
-    if (!ending.signal.aborted)
-      await new Promise((resolve) => ending.signal.addEventListener('abort', resolve));
-    await write(conversation, number % MACHINE_EVERY === MACHINE_EVERY - 1 ? number + 1 : number);
+    // One that is surely written after the restart and owed an answer, so that there is always something to answer.
+    if (written % MACHINE_EVERY === MACHINE_EVERY - 1) written++;
+    await writeNext();
   }
 
   const conversations = Promise.all(Array.from({ length: CONVERSATIONS }, (_, index) => converse(index)));
