@@ -6,9 +6,9 @@ import { addAdminCommands } from './admin/commands.ts';
 import { sendFile } from './admin/send.ts';
 import { systemClock } from './platform/clock.ts';
 import { loadConfig } from './platform/config.ts';
-import type { Role } from './platform/config.ts';
 import { MillraceError } from './platform/errors.ts';
 import { createLog } from './platform/log.ts';
+import type { Role } from './platform/roles.ts';
 
 const roles: readonly Role[] = ['ingest', 'runner', 'outbox'];
 const say = (text: string): void => void process.stdout.write(`${text}\n`);

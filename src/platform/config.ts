@@ -7,14 +7,18 @@
  * What is malformed or contradicts itself stops the start with one error that lists every fault and what to
  * do about it. Faults never repeat a value: a person may have put a key where a domain belongs.
  */
-import { domainToASCII } from 'node:url';
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { MillraceError } from './errors.ts';
+import { contradictions } from './config-contradictions.ts';
+import type { Fault } from './config-contradictions.ts';
+import { readCredentials } from './credentials.ts';
+import { basinFrom, domainsFrom, isBasinName } from './domains.ts';
+import { errorMessage, MillraceError } from './errors.ts';
+import { TOOL_SECRET_PREFIX } from './roles.ts';
+import type { Role } from './roles.ts';
 import { Secret } from './secret.ts';
-
-/** What `--only` names: one process of a deployment in several. */
-export type Role = 'ingest' | 'runner' | 'outbox' | 'sync';
+import { supervisorFrom } from './supervisor.ts';
+import type { Supervisor } from './supervisor.ts';
 
 export interface Config {
   /** The domains that mail arrives for, in lower-case ASCII; the first is the main one. */
@@ -29,8 +33,11 @@ export interface Config {
   readonly host: string;
   /** 0 asks the system for a free one. */
   readonly port: number;
+  /** Where health and metrics are shown on loopback, besides or in place of `port`; null: nowhere else. */
+  readonly metricsPort: number | null;
   readonly retentionDays: number;
   readonly logLevel: z.infer<typeof logLevel>;
+  readonly supervisor: Supervisor;
 }
 
 interface S2Config {
@@ -57,18 +64,10 @@ export interface Secrets {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 const LOCAL_MAILBOX_DOMAIN = 'millrace.localhost';
-const TOOL_SECRET_PREFIX = 'TOOL_SECRET_';
-const MAX_DOMAINS = 100;
 const MAX_WEBHOOK_SECRETS = 10;
 /** A century: longer is a slip of the finger. */
 const MAX_RETENTION_DAYS = 36_500;
 
-const DOMAIN =
-  /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
-/** What `domainToASCII` may see: it would cut at `/`, `?` and `#`, and decode `%41`. */
-const DOMAIN_INPUT = /^(?:[a-z0-9.-]|[^\p{ASCII}\p{C}\p{Z}])+$/iu;
-/** https://s2.dev/docs: 8 to 48 of these, with a letter or digit at both ends. */
-const BASIN = /^[a-z0-9][a-z0-9-]{6,46}[a-z0-9]$/;
 const WEBHOOK_SECRET = /^whsec_(?!$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
 /** Bytes that an HTTP header can carry. */
 const TOKEN = /^[\x21-\x7e]+$/;
@@ -96,15 +95,6 @@ function wholeNumber(min: number, max: number, example: number) {
   const inRange = (value: string) =>
     /^\d{1,9}$/.test(value) && +value >= min && +value <= max ? +value : null;
   return text(inRange, `must be a whole number from ${min} to ${max}, such as ${example}.`);
-}
-
-function domainsFrom(list: string): string[] | null {
-  const inputs = list.split(',').map((input) => input.trim());
-  const domains = inputs.map((input) =>
-    DOMAIN_INPUT.test(input) ? domainToASCII(input).replace(/\.$/, '') : '',
-  );
-  if (domains.length > MAX_DOMAINS || !domains.every((domain) => DOMAIN.test(domain))) return null;
-  return [...new Set(domains)];
 }
 
 function urlFrom(value: string): string | null {
@@ -168,7 +158,7 @@ const variables = z.object({
   DATA_DIR: z.string().default('./data'),
   S2_ACCESS_TOKEN: token.optional(),
   S2_BASIN: text(
-    matching(BASIN),
+    (value) => (isBasinName(value) ? value : null),
     'must be 8 to 48 lower-case letters, digits and inner hyphens, such as my-company-mail.',
   ).optional(),
   S2_ACCOUNT_ENDPOINT: endpoint.optional(),
@@ -185,6 +175,7 @@ const variables = z.object({
     '127.0.0.1',
   ),
   PORT: wholeNumber(0, 65_535, 8080).default(8080),
+  METRICS_PORT: wholeNumber(0, 65_535, 8081).optional(),
   ADMIN_TOKEN: token.optional(),
   RETENTION_DAYS: wholeNumber(1, MAX_RETENTION_DAYS, 90).default(90),
   LOG_LEVEL: logLevel.default('info'),
@@ -193,12 +184,6 @@ type Variables = z.infer<typeof variables>;
 
 /** Names of all variables but the tools' secrets, for the document's test. */
 export const variableNames: readonly string[] = Object.keys(variables.shape);
-
-interface Fault {
-  readonly variable: string;
-  /** What is wrong and what to do, as the end of a sentence that begins with the variable. */
-  readonly message: string;
-}
 
 /** What a program that we start (git, npm) is given of our environment: no secret of ours is among it. */
 export function programEnvironment(): Record<string, string> {
@@ -211,31 +196,47 @@ const PROGRAM_VARIABLES =
     ' ',
   );
 
-/** The configuration of this process: `parseConfig` of its environment. */
+/** The configuration of this process: `parseConfig` of its environment and credentials. */
 export function loadConfig(options: { only?: Role } = {}): { config: Config; secrets: Secrets } {
-  return parseConfig(process.env, options);
+  const directory = process.env['CREDENTIALS_DIRECTORY'];
+  let credentials: Environment = {};
+  try {
+    if (directory !== undefined) credentials = readCredentials(directory);
+  } catch (error) {
+    throw invalid([{ variable: 'CREDENTIALS_DIRECTORY', message: `cannot be used: ${errorMessage(error)}` }]);
+  }
+  return parseConfig(process.env, { ...options, credentials, pid: process.pid });
+}
+
+interface ParseOptions {
+  /** The role of a process that runs alone; it needs the keys of its own work and not the others'. */
+  only?: Role;
+  /** Secrets by variable, for those that the environment does not set. */
+  credentials?: Environment;
+  /** Whom the service manager's variables are meant for. Default: nobody. */
+  pid?: number;
 }
 
 /**
- * Configuration and secrets from an environment. `only` is the role of a process that runs alone; it needs
- * the keys of its own work and not the others'.
+ * Configuration and secrets from an environment.
  * @throws MillraceError `config.invalid` (invalid), which lists all faults.
  */
 export function parseConfig(
   env: Environment,
-  { only }: { only?: Role } = {},
+  { only, credentials = {}, pid = 0 }: ParseOptions = {},
 ): { config: Config; secrets: Secrets } {
-  const given = trimmed(env);
+  const given = { ...trimmed(credentials), ...trimmed(env) };
   const parsed = variables.safeParse(given);
   const toolSecrets = toolSecretsFrom(given);
+  const { supervisor, faults: unitFaults } = supervisorFrom(given, pid);
   const malformed = (parsed.error?.issues ?? []).map((issue) => ({
     variable: String(issue.path[0]),
     message: issue.message,
   }));
-  const faults = [...malformed, ...toolSecrets.faults, ...contradictions(given, only)];
+  const faults = [...malformed, ...toolSecrets.faults, ...contradictions(given, only), ...unitFaults];
   if (!parsed.success || faults.length > 0) throw invalid(faults);
   const values = parsed.data;
-  return { config: configFrom(values), secrets: secretsFrom(values, toolSecrets.secrets) };
+  return { config: configFrom(values, supervisor), secrets: secretsFrom(values, toolSecrets.secrets) };
 }
 
 function trimmed(env: Environment): Record<string, string> {
@@ -259,91 +260,7 @@ function toolSecretsFrom(given: Record<string, string>): { secrets: Map<string, 
   return { secrets, faults };
 }
 
-/** What does not go together, judged by what is set: so these faults are told along with malformed values. */
-function contradictions(given: Record<string, string>, only: Role | undefined): Fault[] {
-  const faults: Fault[] = [];
-  const fault = (variable: string, message: string): void => void faults.push({ variable, message });
-  const isSet = (name: string): boolean => given[name] !== undefined;
-  resendContradictions(isSet, only, fault);
-  streamContradictions(given, only, fault);
-
-  if (only !== undefined && !isSet('MAIL_DOMAIN'))
-    fault('MAIL_DOMAIN', `is needed with --only ${only}: name the domain.`);
-  if (isSet('TOOLS_BRANCH') && !isSet('TOOLS_REPO')) {
-    fault('TOOLS_BRANCH', 'is the branch of a repository: set TOOLS_REPO too, or remove it.');
-  }
-  if (isSet('TOOLS_REPO') && /^\/|^\.\.(?:\/|$)|\/\.\.(?:\/|$)/.test(given['TOOLS_PATH'] ?? '')) {
-    fault('TOOLS_PATH', 'must be a folder inside of TOOLS_REPO, such as tools.');
-  }
-  return faults;
-}
-
-type Report = (variable: string, message: string) => void;
-
-function resendContradictions(isSet: (name: string) => boolean, only: Role | undefined, fault: Report): void {
-  if (only === undefined || only === 'ingest') {
-    if (isSet('RESEND_API_KEY')) {
-      if (!isSet('MAIL_DOMAIN') && only === undefined) {
-        fault('MAIL_DOMAIN', 'is needed with RESEND_API_KEY: name the domain that Resend receives mail for.');
-      }
-      if (!isSet('RESEND_WEBHOOK_SECRET')) {
-        fault(
-          'RESEND_WEBHOOK_SECRET',
-          "is needed with RESEND_API_KEY: copy the signing secret from the webhook's page.",
-        );
-      }
-    } else {
-      for (const name of ['RESEND_WEBHOOK_SECRET', 'RESEND_SENDING_KEY']) {
-        if (isSet(name))
-          fault(name, 'is of no use without RESEND_API_KEY: set that too (a key with full access).');
-      }
-      if (only === 'ingest') fault('RESEND_API_KEY', 'is needed with --only ingest: a key with full access.');
-    }
-  }
-  if (only === 'outbox' && !isSet('RESEND_SENDING_KEY') && !isSet('RESEND_API_KEY')) {
-    fault('RESEND_SENDING_KEY', 'is needed with --only outbox: a key with sending access.');
-  }
-}
-
-/**
- * `S2_ACCESS_TOKEN` and the endpoints are variables of S2's own command-line tool too: finding them set says
- * nothing about Millrace. A basin without a word on STREAMS does: it was meant, and mail would go elsewhere.
- */
-function streamContradictions(given: Record<string, string>, only: Role | undefined, fault: Report): void {
-  if (given['STREAMS'] !== 's2') {
-    if (given['STREAMS'] === undefined && given['S2_BASIN'] !== undefined) {
-      fault('S2_BASIN', 'is of no use without STREAMS=s2: set that, or STREAMS=local, or remove the basin.');
-    }
-    if (only !== undefined)
-      fault('STREAMS', `must be s2 with --only ${only}: the local store serves one process.`);
-    return;
-  }
-  if (given['S2_ACCESS_TOKEN'] === undefined) {
-    fault(
-      'S2_ACCESS_TOKEN',
-      'is needed with STREAMS=s2: make one on S2\'s dashboard ("ignored" will do for s2 lite).',
-    );
-  }
-  if ((given['S2_ACCOUNT_ENDPOINT'] === undefined) !== (given['S2_BASIN_ENDPOINT'] === undefined)) {
-    fault('S2_ACCOUNT_ENDPOINT', "and S2_BASIN_ENDPOINT go together: set both, or neither for S2's cloud.");
-  }
-  if (given['S2_BASIN'] !== undefined) return;
-  const domains = domainsFrom(given['MAIL_DOMAIN'] ?? '');
-  if (given['MAIL_DOMAIN'] === undefined) {
-    fault('S2_BASIN', 'is needed with STREAMS=s2 where no MAIL_DOMAIN is set: name the basin.');
-  } else if (domains && !BASIN.test(basinFrom(domains))) {
-    fault(
-      'S2_BASIN',
-      'is needed: MAIL_DOMAIN with hyphens is no name for a basin (8 to 48 letters, digits and hyphens).',
-    );
-  }
-}
-
-function basinFrom(domains: readonly string[]): string {
-  return (domains[0] ?? '').replaceAll('.', '-');
-}
-
-function configFrom(values: Variables): Config {
+function configFrom(values: Variables, supervisor: Supervisor): Config {
   const domains = values.MAIL_DOMAIN ?? [LOCAL_MAILBOX_DOMAIN];
   const usesResend = values.RESEND_API_KEY !== undefined || values.RESEND_SENDING_KEY !== undefined;
   return {
@@ -363,8 +280,10 @@ function configFrom(values: Variables): Config {
     tools: { repo: values.TOOLS_REPO ?? null, branch: values.TOOLS_BRANCH ?? null, path: values.TOOLS_PATH },
     host: values.HOST,
     port: values.PORT,
+    metricsPort: values.METRICS_PORT ?? null,
     retentionDays: values.RETENTION_DAYS,
     logLevel: values.LOG_LEVEL,
+    supervisor,
   };
 }
 

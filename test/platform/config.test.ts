@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { parseConfig, variableNames } from '../../src/platform/config.ts';
-import type { Role } from '../../src/platform/config.ts';
 import { hasCode } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
+import type { Role } from '../../src/platform/roles.ts';
 
 const webhookSecret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const resend = { MAIL_DOMAIN: 'example.com', RESEND_API_KEY: 're_one', RESEND_WEBHOOK_SECRET: webhookSecret };
@@ -30,8 +30,10 @@ describe('a good environment', () => {
       tools: { repo: null, branch: null, path: 'tools' },
       host: '127.0.0.1',
       port: 8080,
+      metricsPort: null,
       retentionDays: 90,
       logLevel: 'info',
+      supervisor: { notifySocket: null, watchdogMs: null, listenFd: null },
     });
     expect(secrets).toEqual({
       resendApiKey: null,
@@ -145,6 +147,38 @@ describe('a role that runs alone', () => {
 
   it('has the domain of the others', () => {
     expect(parseConfig({ ...s2, MAIL_DOMAIN }, { only: 'runner' }).config.domains).toEqual(['example.com']);
+  });
+});
+
+describe('a service manager', () => {
+  const handed = { LISTEN_PID: '77', LISTEN_FDS: '1', LISTEN_FDNAMES: 'http', NOTIFY_SOCKET: '/run/notify' };
+  const watched = { WATCHDOG_USEC: '30000000', WATCHDOG_PID: '77' };
+
+  it('hands over a socket, and says where and how often to report', () => {
+    expect(parseConfig({ ...handed, ...watched }, { pid: 77 }).config.supervisor).toEqual({
+      notifySocket: '/run/notify',
+      watchdogMs: 30_000,
+      listenFd: 3,
+    });
+  });
+
+  it('may mean another process', () => {
+    expect(parseConfig({ ...handed, ...watched }, { pid: 78 }).config.supervisor).toMatchObject({
+      watchdogMs: null,
+      listenFd: null,
+    });
+  });
+
+  it('hands over secrets, where the environment does not set them', () => {
+    const credentials = { RESEND_API_KEY: 're_filed\n', ADMIN_TOKEN: 'filed', TOOL_SECRET_A: 'k1' };
+    const { secrets } = parseConfig({ ...resend, RESEND_API_KEY: '', ADMIN_TOKEN: 'set' }, { credentials });
+    expect(secrets.resendApiKey?.reveal()).toBe('re_filed');
+    expect(secrets.adminToken?.reveal()).toBe('set');
+    expect(secrets.tools.get('A')?.reveal()).toBe('k1');
+  });
+
+  it('may not hand over two sockets', () => {
+    expect(() => parseConfig({ ...handed, LISTEN_FDS: '2' }, { pid: 77 })).toThrow(/LISTEN_FDS hands over/);
   });
 });
 
