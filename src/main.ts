@@ -4,6 +4,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { addAdminCommands } from './admin/commands.ts';
 import { sendFile } from './admin/send.ts';
+import { addSetupCommands } from './admin/setup-commands.ts';
 import { systemClock } from './platform/clock.ts';
 import { loadConfig } from './platform/config.ts';
 import { MillraceError } from './platform/errors.ts';
@@ -64,6 +65,7 @@ program
   .action(sendFile);
 
 addAdminCommands(program);
+addSetupCommands(program);
 
 try {
   await program.parseAsync();

@@ -7,6 +7,7 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response';
 import { Hono } from 'hono';
 import type { Context } from 'hono';
 import { setTimeout as wait } from 'node:timers/promises';
+import type { Account } from './account.ts';
 import type { Fault, Route } from './contract.ts';
 import { ApiError } from './errors.ts';
 import type { Receiving } from './receiving.ts';
@@ -20,6 +21,7 @@ export interface ApiParts {
   readonly state: StandInState;
   readonly sending: Sending;
   readonly receiving: Receiving;
+  readonly account: Account;
   readonly window: SecondWindow;
   readonly baseUrl: () => string;
 }
@@ -67,12 +69,40 @@ export function createApi(parts: ApiParts): Hono<Env> {
       return sending.describe(c.req.param('id'));
     }),
   );
+  addAccountRoutes(api, parts);
   api.get('/_raw/:id', (c) => download(parts, c));
   api.all('*', async (c) => {
     record(parts.state, c, 'other', await c.req.text());
     return new ApiError(404, 'not_found', 'The requested endpoint does not exist.').toResponse();
   });
   return api;
+}
+
+/** Domains and webhooks: what a person does on Resend's pages. */
+function addAccountRoutes(api: Hono<Env>, parts: ApiParts): void {
+  const { account } = parts;
+  const on = (
+    [route, method, path]: [Route, 'GET' | 'POST' | 'PATCH' | 'DELETE', string],
+    work: (c: Context<Env>, body: string) => unknown,
+  ): void => {
+    api.on(method, path, (c) =>
+      answer(parts, c, route, async (fault, body) => {
+        await pauseFor(fault);
+        return work(c, body);
+      }),
+    );
+  };
+  const id = (c: Context<Env>): string => c.req.param('id') ?? '';
+  on(['domains', 'GET', '/domains'], (c) => account.listDomains(c.req.query('after'), pageSize(c)));
+  on(['domains', 'GET', '/domains/:id'], (c) => account.describeDomain(id(c)));
+  on(['domains', 'PATCH', '/domains/:id'], (c, body) => account.updateDomain(id(c), body));
+  on(['domains', 'POST', '/domains/:id/verify'], (c) => account.verifyDomain(id(c)));
+  on(['webhooks', 'GET', '/webhooks'], (c) => account.listWebhooks(c.req.query('after'), pageSize(c)));
+  on(['webhooks', 'POST', '/webhooks'], (_, body) => account.createWebhook(body));
+  on(['webhooks', 'GET', '/webhooks/:id'], (c) => account.describeWebhook(id(c)));
+  on(['webhooks', 'PATCH', '/webhooks/:id'], (c, body) => account.updateWebhook(id(c), body));
+  on(['webhooks', 'DELETE', '/webhooks/:id'], (c) => account.removeWebhook(id(c)));
+  on(['webhooks', 'POST', '/webhooks/:id/signing-secret/rotate'], (c) => account.rotateSecret(id(c)));
 }
 
 async function answer(parts: ApiParts, c: Context<Env>, route: Route, work: Work): Promise<Response> {

@@ -7,7 +7,16 @@
  */
 
 /** Where a fault strikes. `download` is the signed link to a raw message. */
-export type Route = 'send' | 'batch' | 'get' | 'list' | 'receive' | 'receive-list' | 'download';
+export type Route =
+  | 'send'
+  | 'batch'
+  | 'get'
+  | 'list'
+  | 'receive'
+  | 'receive-list'
+  | 'download'
+  | 'domains'
+  | 'webhooks';
 
 export type Fault =
   /** Answers late. On `send` and `batch` the idempotency key is taken before the delay. */
@@ -119,11 +128,19 @@ export interface WebhookTarget {
   secret: string | readonly string[];
 }
 
+/** A domain of the account; its records get `verified` when Resend has seen them in the DNS. */
+export interface StandInDomain {
+  readonly name: string;
+  readonly receiving?: 'enabled' | 'disabled';
+  readonly recordStatus?: 'not_started' | 'pending' | 'verified';
+}
+
 export interface ResendStandInOptions {
   port?: number;
   apiKey: string;
   /** A second key that may only send. */
   sendingKey?: string;
+  /** Where events are posted; without it, to every enabled webhook that was made over the API. */
   webhook?: WebhookTarget;
   /** Requests a second over all keys (default 100,000: as good as none). */
   requestsPerSecond?: number;
@@ -131,13 +148,15 @@ export interface ResendStandInOptions {
   dailyQuota?: number;
   /** Domains that may stand in `from`; default all. */
   verifiedDomains?: readonly string[];
+  /** What `GET /domains` lists; default none. */
+  domains?: readonly StandInDomain[];
   deliveryEvents?: readonly DeliveryEvent[];
 }
 
 /** What can be changed while it runs. */
 export type Settings = Pick<
   ResendStandInOptions,
-  'webhook' | 'requestsPerSecond' | 'dailyQuota' | 'verifiedDomains' | 'deliveryEvents'
+  'webhook' | 'requestsPerSecond' | 'dailyQuota' | 'verifiedDomains' | 'domains' | 'deliveryEvents'
 >;
 
 export interface ResendStandIn {

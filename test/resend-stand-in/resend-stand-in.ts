@@ -7,6 +7,7 @@ import { Hono } from 'hono';
 import { once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { Account } from './account.ts';
 import { createApi } from './api.ts';
 import type { Env } from './api.ts';
 import type {
@@ -35,11 +36,13 @@ export async function startResendStandIn(
 ): Promise<ResendStandIn> {
   const state = new StandInState(options);
   const receiving = new Receiving(state);
-  const webhooks = new Webhooks(() => state.options.webhook);
+  const account = new Account(state);
+  const webhooks = new Webhooks(() => state.options.webhook ?? account.target());
   let url = '';
   const api = createApi({
     state,
     receiving,
+    account,
     sending: new Sending(state),
     window: new SecondWindow(),
     baseUrl: () => url,
