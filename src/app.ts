@@ -80,6 +80,7 @@ export interface App extends AsyncDisposable {
 }
 
 const DRAIN_MS = 8_000;
+const DAY_MS = 86_400_000;
 
 /** Opens the store, listens, and is ready to run. */
 export async function createApp(deps: AppDeps): Promise<App> {
@@ -183,6 +184,7 @@ function receiveServices(
         name: 'receive',
         source: streamNames.events,
         journal: streamNames.received,
+        historyMs: config.retentionDays * DAY_MS,
         concurrency: 16,
         handle: createReceive({ store, inbound, tools: liveTools }, { domains: config.domains }),
         backoff: { baseMs: 500, maxMs: 60_000 },
@@ -241,7 +243,11 @@ function runnerServices(
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
     { store, ownership, pool, tools, createCaps, clock, log, toolSecrets },
-    { domains: config.domains, concurrency: 4 * availableParallelism() },
+    {
+      domains: config.domains,
+      concurrency: 4 * availableParallelism(),
+      historyMs: config.retentionDays * DAY_MS,
+    },
   );
   return [
     { name: 'tools', run: (signal) => tools.run(signal) },
@@ -271,7 +277,7 @@ function outboxService(
   deps: AppDeps,
   { store, ownership, gate }: { store: StreamStore; ownership: Ownership; gate: RateGate },
 ): Service {
-  const { clock, log } = deps;
+  const { config, clock, log } = deps;
   const outbound = outboundProvider(deps, { store, gate });
   return stageService(
     { ownership, clock, log },
@@ -279,6 +285,7 @@ function outboxService(
       name: 'outbox',
       source: streamNames.outbox,
       journal: streamNames.sent,
+      historyMs: config.retentionDays * DAY_MS,
       concurrency: 16,
       laneOf: outboxLane,
       handle: createOutbox({ store, outbound, clock }),

@@ -17,6 +17,8 @@ export interface RunnerOptions {
   domains: readonly string[];
   /** Runs of one inbox at once. */
   concurrency: number;
+  /** How long the outcomes of runs are kept. */
+  historyMs: number;
 }
 
 export interface Runner {
@@ -51,6 +53,7 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
         handle: createRunTool({ ...deps, caps }, { inbox, domains: options.domains }),
         backoff: { baseMs: 500, maxMs: 300_000 },
         maxAttempts: 50,
+        historyMs: options.historyMs,
       },
     );
     await stage.run(signal);

@@ -9,6 +9,8 @@
  * Whoever takes over fences the journal with its own token first, so that nobody else can write any more, and
  * recovers then: backwards to the newest complete checkpoint, and forwards from there. Every append names the
  * token and the expected sequence number, so that the owner before fails at its next commit.
+ *
+ * What recovery no longer needs is history, for people: it is trimmed when it is older than `historyMs`.
  */
 import { z } from 'zod';
 import type { Clock } from '../platform/clock.ts';
@@ -111,6 +113,8 @@ export interface Journal {
   append(records: readonly NewRecord[], signal: AbortSignal): Promise<number>;
   /** Saves the progress, so that recovery need not look further back. */
   checkpoint(progress: Progress, signal: AbortSignal): Promise<void>;
+  /** Lets go of a share of what is older than `historyMs` and not needed for recovery. */
+  trimHistory(signal: AbortSignal): Promise<void>;
 }
 
 export interface JournalOptions {
@@ -118,17 +122,24 @@ export interface JournalOptions {
   /** Fencing token of this owner: at most 36 bytes, never used before. */
   owner: string;
   horizonMs: number;
+  /** How long outcomes are kept for people to look at; `Infinity` for ever. */
+  historyMs: number;
 }
 
 /** Of each list, in one part of a checkpoint. */
 const SHARE_BYTES = 256 * 1024;
 const READ_BACK_RECORDS = 1000;
+/** Batches of records that one `trimHistory` looks at, so that it delays nobody for long. */
+const TRIM_BATCHES = 20;
 const RETRY = { baseMs: 50, maxMs: 5_000 };
 
 export function createJournal(deps: { clock: Clock; log: Log }, options: JournalOptions): Journal {
   const { clock, log } = deps;
   const { stream, owner } = options;
   let nextSeqNum = -1;
+  /** The lowest record that a recovery from our newest checkpoint would read; undefined before the first. */
+  let neededFrom: number | undefined;
+  let historyFrom = 0;
 
   const ownershipLost = (cause: unknown): MillraceError =>
     new MillraceError('permanent', 'stage.ownership_lost', `another process took over ${stream.name}`, {
@@ -184,6 +195,17 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
     return first;
   }
 
+  async function tailOf(signal: AbortSignal): Promise<number> {
+    for (let attempts = 1; ; attempts++) {
+      try {
+        return await stream.tail(signal);
+      } catch (error) {
+        if (!(error instanceof MillraceError) || error.kind !== 'transient') throw error;
+        await clock.sleep(backoffMs(attempts, RETRY, clock.random), signal);
+      }
+    }
+  }
+
   return {
     append,
     async acquire(signal) {
@@ -199,7 +221,25 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
         const seqNum = await append([jsonRecord({ kind: 'keys', version: 1, fingerprints })], signal);
         progress.keys.saved(unsaved, seqNum);
       }
+      const first = nextSeqNum;
       for (const part of checkpointParts(progress, clock.uuid())) await append([jsonRecord(part)], signal);
+      neededFrom = Math.min(first, ...progress.keys.segments().map(({ seqNum }) => seqNum));
+    },
+    async trimHistory(signal) {
+      if (neededFrom === undefined || options.historyMs === Infinity) return;
+      const beforeMs = clock.nowMs() - options.historyMs;
+      const to = await firstSince(stream, { beforeMs, from: historyFrom, to: neededFrom, signal });
+      if (to === historyFrom) return;
+      try {
+        await stream.trim(to, { fencingToken: owner, signal });
+        historyFrom = to;
+      } catch (error) {
+        // Whoever fenced the journal will be met at the next append; what was not trimmed now is trimmed later.
+        if (!(error instanceof MillraceError) || error.kind === 'bug') throw error;
+        log.warn({ stream: stream.name, error }, 'journal.trim_failed');
+      }
+      // The command used up a number, if it got there. An owner after us holds another token, and so is not mistaken.
+      nextSeqNum = await tailOf(signal);
     },
   };
 }
@@ -305,6 +345,22 @@ async function newestCheckpoint(stream: Stream, { tail, signal }: { tail: number
     }
     if (from === 0) return { checkpoint: [], after: records };
   }
+}
+
+/** The first of these records that is not older; looks at so many batches, and says then how far it came. */
+async function firstSince(
+  stream: Stream,
+  { beforeMs, from, to, signal }: { beforeMs: number; from: number; to: number; signal: AbortSignal },
+): Promise<number> {
+  let next = from;
+  for (let batches = 0; batches < TRIM_BATCHES && next < to; batches++) {
+    const batch = await stream.read({ fromSeqNum: next, signal });
+    const first = batch.records.find((record) => record.timestampMs >= beforeMs);
+    if (first) return Math.min(first.seqNum, to);
+    if (batch.nextSeqNum === next) break;
+    next = batch.nextSeqNum;
+  }
+  return Math.min(next, to);
 }
 
 async function readRange(

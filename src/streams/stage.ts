@@ -105,6 +105,8 @@ export interface StageOptions {
   leavesDoubt?(error: MillraceError): boolean;
   /** How long a settled key is remembered, in running time. Default: 72 h. */
   horizonMs?: number;
+  /** How long outcomes stay on the journal for people to look at. Default: for ever. */
+  historyMs?: number;
   /** How long running handlers may go on after the signal. Default: 8 s. */
   drainMs?: number;
   limits?: Partial<StageLimits>;
@@ -140,6 +142,8 @@ export interface StageLimits {
   readonly commitRecords: number;
   /** Outcomes between two checkpoints. */
   readonly checkpointOutcomes: number;
+  /** Between two shares of old history that are trimmed. */
+  readonly trimMs: number;
   /** A due time is by the wall clock, which can jump forward: so it is looked at so often. */
   readonly wakeMs: number;
 }
@@ -150,6 +154,7 @@ const DEFAULT_LIMITS: StageLimits = {
   aside: 200_000,
   commitRecords: 400,
   checkpointOutcomes: 500,
+  trimMs: 600_000,
   wakeMs: 60_000,
 };
 const COMMIT_BYTES = 512 * 1024;
@@ -213,6 +218,7 @@ export function createStage(
       stream: store.stream(options.journal),
       owner: clock.uuid(),
       horizonMs: options.horizonMs ?? DEFAULT_HORIZON_MS,
+      historyMs: options.historyMs ?? Infinity,
     },
   );
 
@@ -473,6 +479,7 @@ export function createStage(
 
   async function commitLoop(): Promise<void> {
     let checkpointDueMs = clock.monotonicMs() + CHECKPOINT_MS;
+    let trimDueMs = clock.monotonicMs() + bounds.trimMs;
     while (!(stopping && commits.length === 0 && (running === 0 || handlerAbort.signal.aborted))) {
       if (commits.length === 0) {
         await changed.wait();
@@ -490,6 +497,10 @@ export function createStage(
       if (isCheckpointDue(checkpointDueMs)) {
         await checkpoint();
         checkpointDueMs = clock.monotonicMs() + CHECKPOINT_MS;
+        if (clock.monotonicMs() >= trimDueMs) {
+          await journal.trimHistory(halt.signal);
+          trimDueMs = clock.monotonicMs() + bounds.trimMs;
+        }
       }
     }
     if (progress.sinceCheckpoint > 0) await checkpoint();

@@ -51,8 +51,12 @@ export const SMALL_LIMITS: StageLimits = {
   aside: 1_000,
   commitRecords: 4,
   checkpointOutcomes: 6,
+  trimMs: 20_000,
   wakeMs: 86_400_000,
 };
+
+/** So short that journals are trimmed all the time. */
+const HISTORY_MS = 60_000;
 
 export function mailRecord(plan: MailPlan): NewRecord {
   return jsonRecord({ kind: 'mail', version: 1, ...plan }, plan.mailId);
@@ -92,6 +96,7 @@ export function createPipeline(
             backoff: { baseMs: 500, maxMs: 60_000 },
             maxAttempts: 10_000,
             limits: SMALL_LIMITS,
+            historyMs: HISTORY_MS,
             ...options,
             handle: (record, attempt) =>
               far.oracle.watchHandler(daemon, { source, record }, () => options.handle(record, attempt)),

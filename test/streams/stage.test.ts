@@ -308,6 +308,26 @@ describe('stage', () => {
     expect((await final()).map(({ seqNum }) => seqNum)).toEqual([0, 1]);
   });
 
+  it('lets go of old history on its journal, and forgets nothing by it', async () => {
+    const options = { historyMs: 0, limits: { checkpointOutcomes: 1, commitRecords: 1, trimMs: 0 } };
+    const first = start(async () => ({ kind: 'done' }), options);
+    for (let n = 0; n < 40; n++) {
+      await stream('source').append([numbered(n)]);
+      await expect.poll(() => first.stage.stats().settledKeys, { interval: 1 }).toBe(n + 1);
+    }
+    await first.stop();
+    expect((await final()).length).toBeLessThan(40);
+    const handled: number[] = [];
+    const second = start(async (record) => {
+      handled.push(numberOf(record));
+      return { kind: 'done' };
+    }, options);
+    await stream('source').append([...Array.from({ length: 40 }, (_, n) => numbered(n)), numbered(40)]);
+    await expect.poll(() => second.stage.stats().settledKeys).toBe(41);
+    await second.stop();
+    expect(handled).toEqual([40]);
+  });
+
   it('finishes what runs when it is stopped, and records it', async () => {
     await stream('source').append([numbered(0)]);
     const gate = Promise.withResolvers<void>();
