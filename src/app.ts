@@ -28,13 +28,14 @@ import { createResendOutbound } from './outbox/resend-outbound.ts';
 import type { Clock } from './platform/clock.ts';
 import { programEnvironment } from './platform/config.ts';
 import type { Config, Secrets } from './platform/config.ts';
-import { MillraceError } from './platform/errors.ts';
+import { MillraceError, errorKind } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
 import type { Service, Services } from './platform/lifecycle.ts';
 import type { Log } from './platform/log.ts';
 import { systemProcesses } from './platform/process-identity.ts';
 import { createRateGate } from './platform/rate-gate.ts';
 import type { RateGate } from './platform/rate-gate.ts';
+import { release } from './platform/release.ts';
 import type { Role } from './platform/roles.ts';
 import { bundleTools } from './runner/bundle.ts';
 import { createFolderSource } from './runner/folder-source.ts';
@@ -47,6 +48,8 @@ import { createSandboxPool } from './runner/sandbox/pool.ts';
 import { createToolSet } from './runner/tool-set.ts';
 import type { ToolSource } from './runner/tool-set.ts';
 import { runToolTests } from './runner/tool-tests.ts';
+import { createFormatGuard } from './streams/format.ts';
+import type { FormatGuard } from './streams/format.ts';
 import { createLiveTools } from './streams/live-tools.ts';
 import type { LiveTools } from './streams/live-tools.ts';
 import { openLocalStore } from './streams/local-store.ts';
@@ -85,11 +88,14 @@ const DAY_MS = 86_400_000;
 /** Opens the store, listens, and is ready to run. */
 export async function createApp(deps: AppDeps): Promise<App> {
   const { config, secrets, clock, log, roles } = deps;
-  const stack = new AsyncDisposableStack();
+  // What a failing start has opened is closed again: nothing may keep the process alive.
+  await using stack = new AsyncDisposableStack();
   mkdirSync(config.dataDir, { recursive: true });
-  const opened = await openStore(deps);
-  stack.defer(() => opened.close());
-  const store = deps.wrapStore?.(opened) ?? opened;
+  const bareStore = await openStore(deps);
+  stack.defer(() => bareStore.close());
+  const store = deps.wrapStore?.(bareStore) ?? bareStore;
+  const format = createFormatGuard({ store, clock, log }, { release });
+  await checkFormat(format, log);
   const gate = createRateGate(clock);
   const liveTools = createLiveTools({ store, log });
   const services: Service[] = [];
@@ -101,7 +107,10 @@ export async function createApp(deps: AppDeps): Promise<App> {
   if (roles.includes('outbox')) services.push(outboxService(deps, { store, ownership, gate }));
   const view = config.resend === null && roles.includes('ingest') ? createMailboxView({ store, log }) : null;
   if (view) services.push({ name: 'mailbox', run: (signal) => view.run(signal) });
-  const running = createServices({ clock, log }, services);
+  const running = createServices({ clock, log }, [
+    format.service,
+    ...services.map((service) => format.behind(service)),
+  ]);
   let url: string | null = null;
   const token = secrets.adminToken?.reveal() ?? clock.uuid();
   if (roles.includes('ingest')) {
@@ -111,12 +120,23 @@ export async function createApp(deps: AppDeps): Promise<App> {
     url = server.url;
     writeDaemonFile(config.dataDir, { url, token, pid: process.pid });
   }
+  const opened = stack.move();
   return {
     url,
     link: url !== null && config.resend === null ? `${url}/?token=${encodeURIComponent(token)}` : null,
     run: (signal) => running.run(signal),
-    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
+}
+
+/** What a newer release wrote ends the start; a store that is out of reach is looked at as soon as it is back. */
+async function checkFormat(format: FormatGuard, log: Log): Promise<void> {
+  try {
+    await format.check();
+  } catch (error) {
+    if (errorKind(error) !== 'transient') throw error;
+    log.warn({ error }, 'streams.format_not_checked');
+  }
 }
 
 async function openStore({ config, secrets, clock, log }: AppDeps): Promise<StreamStore> {

@@ -4,11 +4,12 @@
  * Bodies are versioned JSON (`kind`, `version`), so that the `s2` command-line tool shows something that a
  * person can read. Two exceptions: an `events` record is the webhook's body byte for byte (what we add
  * stands in its headers), and the pieces of a `mail/` or `request/` stream are plain bytes (`blob.ts`).
- * A newer version than ours is never guessed at: it is refused as `records.newer_version`.
+ * A newer version than ours (`record-versions.ts`) is never guessed at: it is refused as `records.newer_version`.
  */
 import { z } from 'zod';
 import { parsedEmailSchema, providerRequestSchema } from '../mail/email.ts';
 import { MillraceError } from '../platform/errors.ts';
+import { newerVersionOf } from './record-versions.ts';
 import type { NewRecord, RecordHeader, Retention, StreamRecord } from './stream-store.ts';
 
 export const streamNames = {
@@ -24,6 +25,8 @@ export const streamNames = {
   reruns: 'reruns',
   /** Heartbeats of the processes that share a basin: see `membership.ts`. */
   members: 'members',
+  /** Which format the streams have, and whether they come from a backup: see `format.ts`. */
+  meta: 'meta',
   unrouted: 'inbox/unrouted',
   inboxPrefix: 'inbox/',
   inbox: (inbox: string) => `inbox/${inbox}`,
@@ -36,8 +39,8 @@ export const streamNames = {
 
 /** Journals carry progress and expire only when nothing depends on them: they are trimmed, not aged out. */
 export function retentionFor(retentionDays: number): (streamName: string) => Retention {
-  const { received, sent, tools, reruns } = streamNames;
-  const journals: readonly string[] = [received, sent, tools, reruns];
+  const { received, sent, tools, reruns, meta } = streamNames;
+  const journals: readonly string[] = [received, sent, tools, reruns, meta];
   return (name) => {
     if (name === streamNames.members) return HEARTBEAT_RETENTION_SECONDS;
     return journals.includes(name) || name.startsWith('runs/') ? 'forever' : retentionDays * 86_400;
@@ -208,19 +211,18 @@ export function parseJsonRecord<T>(schema: z.ZodType<T>, record: StreamRecord): 
       cause,
     });
   }
-  const parsed = schema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const version = (value as { version?: unknown } | null)?.version;
-  if (typeof version === 'number' && version > 1) {
+  const newer = newerVersionOf(value);
+  if (newer) {
+    const { kind, version, known } = newer;
     throw new MillraceError(
       'bug',
       'records.newer_version',
-      `record ${record.seqNum} has version ${version}, this release reads 1`,
-      {
-        hint: 'Run the release that wrote it, or a newer one.',
-      },
+      `record ${record.seqNum} of kind ${kind} has version ${version}, this release reads ${known}`,
+      { hint: 'Run the release that wrote it, or a newer one.' },
     );
   }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
   throw new MillraceError(
     'permanent',
     'records.malformed',
