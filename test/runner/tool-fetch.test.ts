@@ -141,7 +141,7 @@ describe('what is not granted is refused by its origin', () => {
   it.each(['file:///etc/passwd', 'data:text/plain,x', 'blob:x', 'about:blank', 'not a url', ''])(
     '%j',
     async (url) => {
-      expect(await fetched(get(url), [origin])).toMatch(/^error: (?:fetch of .*is not granted|.*is no URL)/);
+      expect(await fetched(get(url), [origin])).toMatch(/^error: (?:fetch of .*is not granted|Invalid URL)/);
     },
   );
 
@@ -153,7 +153,7 @@ describe('what is not granted is refused by its origin', () => {
 
   it('a URL with credentials, and headers that are not a tool’s', async () => {
     expect(await fetched(get(`${origin.replace('//', '//user:pass@')}/`), [origin])).toContain(
-      'a URL with a password',
+      'includes credentials',
     );
     const host = `return (await context.fetch('${origin}/', { headers: { Host: 'internal' } })).status;`;
     expect(await fetched(host, [origin])).toContain('the header host is not for a tool to set');

@@ -4,7 +4,7 @@
  * Nothing here throws: an exception would show our stack to the guest. Names and payloads come from hostile
  * code; what is too much ends the run.
  */
-import { randomBytes } from 'node:crypto';
+import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { systemClock } from '../../platform/clock.ts';
 import type { Delivery, FromChild } from './messages.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
@@ -15,6 +15,14 @@ const MAX_TIMERS = 1_000;
 /** Among a run's timers, the one that ends it; the guest's are numbered from 1. */
 export const DEADLINE_TIMER = 0;
 const MAX_RANDOM_BYTES = 65_536;
+/** Of a digest, an HMAC or a text to decode, in base64: a run has its memory limit, this process none for it. */
+const MAX_CODED_CHARS = 48 * 1024 * 1024;
+const HASHES: Readonly<Record<string, string>> = {
+  'SHA-1': 'sha1',
+  'SHA-256': 'sha256',
+  'SHA-384': 'sha384',
+  'SHA-512': 'sha512',
+};
 /** What a log line counts beyond its text, so that empty lines are no way around the limit. */
 const LOG_LINE_OVERHEAD_BYTES = 16;
 
@@ -96,6 +104,10 @@ export function createHostOperations(host: {
       const count = Math.min(Math.max(Math.trunc(Number(payload)) || 0, 0), MAX_RANDOM_BYTES);
       return randomBytes(count).toString('base64');
     },
+    digest: (_run, payload) => hashed(payload),
+    hmac: (_run, payload) => hashed(payload),
+    encoding: (_run, label) => encodingFrom(label),
+    decode: (_run, payload) => JSON.stringify(decodedText(parsed(payload))),
     returned(run, json) {
       const bytes = Buffer.byteLength(json);
       const { maxResultBytes } = run.limits;
@@ -121,6 +133,38 @@ export function createHostOperations(host: {
       };
     },
   };
+}
+
+/** Digest or, with a key, HMAC, in base64; empty where that cannot be. */
+function hashed(payload: string): string {
+  const { hash, key, data } = (parsed(payload) ?? {}) as Record<string, unknown>;
+  if (typeof hash !== 'string' || !Object.hasOwn(HASHES, hash)) return '';
+  if (typeof data !== 'string' || data.length > MAX_CODED_CHARS) return '';
+  const name = HASHES[hash]!;
+  const algorithm =
+    key === undefined ? createHash(name) : createHmac(name, Buffer.from(String(key), 'base64'));
+  return algorithm.update(data, 'base64').digest('base64');
+}
+
+/** The standard's name of an encoding, for any of its labels; empty where there is none. */
+function encodingFrom(label: string): string {
+  try {
+    return new TextDecoder(label).encoding;
+  } catch {
+    return '';
+  }
+}
+
+/** Null where the bytes are not of that encoding and must be. */
+function decodedText(request: unknown): string | null {
+  const { label, fatal, ignoreBOM, bytes } = (request ?? {}) as Record<string, unknown>;
+  if (typeof bytes !== 'string' || bytes.length > MAX_CODED_CHARS) return null;
+  const options = { fatal: fatal === true, ignoreBOM: ignoreBOM === true };
+  try {
+    return new TextDecoder(String(label), options).decode(Buffer.from(bytes, 'base64'));
+  } catch {
+    return null;
+  }
 }
 
 function parsed(json: string): unknown {

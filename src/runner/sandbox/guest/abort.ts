@@ -1,67 +1,67 @@
-/** `AbortController` and `AbortSignal`, with as much of `EventTarget` as they need. */
-type Listener = ((event: { type: string; target: unknown }) => void) | { handleEvent(event: unknown): void };
+/** `AbortController` and `AbortSignal`. Only this module makes signals and aborts them. */
+import { GuestDOMException, GuestEvent, GuestEventTarget } from './dom-exception.ts';
+import type { Listener } from './dom-exception.ts';
 
-/** The Web's named error. */
-export class GuestDOMException extends Error {
-  constructor(message = '', name = 'Error') {
-    super(message);
-    this.name = name;
-  }
-}
+const OURS = Symbol('made by this module');
+const MAX_TIMEOUT_MS = Number.MAX_SAFE_INTEGER;
+const aborts = new WeakMap<GuestAbortSignal, (reason: unknown) => void>();
 
-/** Lets only this module make and abort signals. */
-const internals = new WeakMap<GuestAbortSignal, (reason: unknown) => void>();
+export class GuestAbortSignal extends GuestEventTarget {
+  #isAborted = false;
+  #reason: unknown = undefined;
+  #onabort: Listener | null = null;
 
-export class GuestAbortSignal {
-  aborted = false;
-  reason: unknown = undefined;
-  onabort: Listener | null = null;
-  #listeners = new Set<Listener>();
-
-  constructor() {
-    internals.set(this, (reason) => {
-      if (this.aborted) return;
-      this.aborted = true;
-      this.reason = reason ?? new GuestDOMException('This operation was aborted', 'AbortError');
-      const event = { type: 'abort', target: this };
-      const listeners = [...this.#listeners];
-      if (this.onabort) listeners.unshift(this.onabort);
-      for (const listener of listeners) {
-        if (typeof listener === 'function') listener.call(this, event);
-        else listener.handleEvent(event);
-      }
+  constructor(token?: symbol) {
+    if (token !== OURS) throw new TypeError('Illegal constructor');
+    super();
+    aborts.set(this, (reason) => {
+      if (this.#isAborted) return;
+      this.#isAborted = true;
+      this.#reason = reason;
+      this.dispatchEvent(new GuestEvent('abort'));
     });
   }
 
-  addEventListener(type: string, listener: Listener | null): void {
-    if (type === 'abort' && listener) this.#listeners.add(listener);
+  get aborted(): boolean {
+    return this.#isAborted;
   }
-
-  removeEventListener(_type: string, listener: Listener): void {
-    this.#listeners.delete(listener);
+  get reason(): unknown {
+    return this.#reason;
   }
-
+  get onabort(): Listener | null {
+    return this.#onabort;
+  }
+  set onabort(listener: unknown) {
+    this.removeEventListener('abort', this.#onabort);
+    this.#onabort = typeof listener === 'function' ? (listener as Listener) : null;
+    this.addEventListener('abort', this.#onabort);
+  }
   throwIfAborted(): void {
-    if (this.aborted) throw this.reason;
+    if (this.#isAborted) throw this.#reason;
   }
 
-  static abort(reason?: unknown): GuestAbortSignal {
-    const signal = new GuestAbortSignal();
-    internals.get(signal)!(reason);
+  static abort(...reason: unknown[]): GuestAbortSignal {
+    const signal = new GuestAbortSignal(OURS);
+    aborts.get(signal)!(reasonFrom(reason));
     return signal;
   }
 
-  static timeout(ms: number): GuestAbortSignal {
-    const signal = new GuestAbortSignal();
+  static timeout(ms: unknown): GuestAbortSignal {
+    const delay = Number(ms);
+    if (Number.isNaN(delay)) throw new TypeError('the delay is no number');
+    if (!(delay >= 0 && delay <= MAX_TIMEOUT_MS)) throw new RangeError('the delay is out of range');
+    const signal = new GuestAbortSignal(OURS);
     const reason = new GuestDOMException('The operation was aborted due to timeout', 'TimeoutError');
-    setTimeout(() => internals.get(signal)!(reason), ms);
+    setTimeout(() => aborts.get(signal)!(reason), delay);
     return signal;
   }
 
   static any(signals: Iterable<GuestAbortSignal>): GuestAbortSignal {
     const all = [...signals];
-    const signal = new GuestAbortSignal();
-    const abort = internals.get(signal)!;
+    const stranger = all.find((source) => !aborts.has(source));
+    if (stranger !== undefined) throw new TypeError('expected signals');
+    const signal = new GuestAbortSignal(OURS);
+    const abort = aborts.get(signal)!;
     const aborted = all.find((source) => source.aborted);
     if (aborted) abort(aborted.reason);
     else for (const source of all) source.addEventListener('abort', () => abort(source.reason));
@@ -70,9 +70,16 @@ export class GuestAbortSignal {
 }
 
 export class GuestAbortController {
-  readonly signal = new GuestAbortSignal();
+  readonly #signal = new GuestAbortSignal(OURS);
 
-  abort(reason?: unknown): void {
-    internals.get(this.signal)!(reason);
+  get signal(): GuestAbortSignal {
+    return this.#signal;
   }
+  abort(...reason: unknown[]): void {
+    aborts.get(this.#signal)!(reasonFrom(reason));
+  }
+}
+
+function reasonFrom([reason]: unknown[]): unknown {
+  return reason === undefined ? new GuestDOMException('This operation was aborted', 'AbortError') : reason;
 }

@@ -33,9 +33,9 @@ export function encodeUtf8(text: string): Uint8Array<ArrayBuffer> {
   return bytes.slice(0, length);
 }
 
-/** @throws TypeError for malformed bytes if `fatal`; otherwise they become U+FFFD. A byte-order mark is dropped. */
-export function decodeUtf8(bytes: Uint8Array, fatal: boolean): string {
-  const hasMark = bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
+/** @throws TypeError for malformed bytes if `fatal`; otherwise they become U+FFFD. A byte-order mark is dropped, if not told otherwise. */
+export function decodeUtf8(bytes: Uint8Array, fatal: boolean, dropsMark = true): string {
+  const hasMark = dropsMark && bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf;
   const parts: string[] = [];
   let units: number[] = [];
   for (let index = hasMark ? 3 : 0; index < bytes.length;) {

@@ -2,21 +2,14 @@
 import type { Context } from '../../tool-api.ts';
 import { encodeBase64 } from './encoding.ts';
 import { abortCall, callCapability } from './host.ts';
-import { GuestRequest, GuestResponse } from './http.ts';
-import type { GuestRequestInit } from './http.ts';
-
-interface PlainResponse {
-  url: string;
-  status: number;
-  statusText: string;
-  redirected: boolean;
-  headers: [string, string][];
-}
+import { fetchedResponse, GuestRequest } from './http.ts';
+import type { GuestRequestInit, GuestResponse } from './http.ts';
 
 async function guestFetch(input: unknown, init?: GuestRequestInit): Promise<GuestResponse> {
   const request = new GuestRequest(input, init);
-  request.signal?.throwIfAborted();
-  const body = request._peek();
+  const { signal } = request;
+  signal.throwIfAborted();
+  const body = request._take();
   const { call, answer } = callCapability('fetch', {
     url: request.url,
     method: request.method,
@@ -24,13 +17,9 @@ async function guestFetch(input: unknown, init?: GuestRequestInit): Promise<Gues
     redirect: request.redirect,
     body: body && encodeBase64(body),
   });
-  request.signal?.addEventListener('abort', () => abortCall(call, request.signal?.reason));
+  signal.addEventListener('abort', () => abortCall(call, signal.reason));
   const { value, bytes } = await answer;
-  const plain = value as PlainResponse;
-  const response = new GuestResponse(bytes ?? null, plain);
-  response.url = plain.url;
-  response.redirected = plain.redirected;
-  return response;
+  return fetchedResponse(bytes, value as Parameters<typeof fetchedResponse>[1]);
 }
 
 export const fetch = guestFetch as unknown as Context['fetch'];

@@ -1,71 +1,17 @@
-/** `Headers`, `Request` and `Response` with whole bodies: strings or bytes, no streams. */
+/** `Request` and `Response` with whole bodies: strings, bytes, blobs and forms, no streams. */
+import { GuestAbortController } from './abort.ts';
 import type { GuestAbortSignal } from './abort.ts';
+import { GuestBlob, GuestFormData, multipartFrom } from './blob.ts';
 import { decodeUtf8, encodeUtf8 } from './encoding.ts';
-import { GuestURLSearchParams } from './url.ts';
+import { GuestHeaders } from './headers.ts';
+import { bytesOf } from './text-codec.ts';
+import { GuestURL, GuestURLSearchParams } from './url.ts';
 
-export class GuestHeaders {
-  #fields = new Map<string, string[]>();
-
-  constructor(init?: unknown) {
-    if (init === undefined || init === null) return;
-    const isIterable = Symbol.iterator in Object(init);
-    const pairs = isIterable ? (init as Iterable<[unknown, unknown]>) : Object.entries(init);
-    for (const [name, value] of pairs) this.append(String(name), String(value));
-  }
-
-  append(name: string, value: string): void {
-    const key = fieldName(name);
-    this.#fields.set(key, [...(this.#fields.get(key) ?? []), fieldValue(value)]);
-  }
-  set(name: string, value: string): void {
-    this.#fields.set(fieldName(name), [fieldValue(value)]);
-  }
-  get(name: string): string | null {
-    return this.#fields.get(fieldName(name))?.join(', ') ?? null;
-  }
-  getSetCookie(): string[] {
-    return [...(this.#fields.get('set-cookie') ?? [])];
-  }
-  has(name: string): boolean {
-    return this.#fields.has(fieldName(name));
-  }
-  delete(name: string): void {
-    this.#fields.delete(fieldName(name));
-  }
-  forEach(callback: (value: string, name: string, parent: GuestHeaders) => void): void {
-    for (const [name, value] of this) callback(value, name, this);
-  }
-  keys(): IterableIterator<string> {
-    return [...this].map(([name]) => name).values();
-  }
-  values(): IterableIterator<string> {
-    return [...this].map(([, value]) => value).values();
-  }
-  entries(): IterableIterator<[string, string]> {
-    const names = [...this.#fields.keys()].sort();
-    return names
-      .flatMap((name): [string, string][] => {
-        const values = this.#fields.get(name)!;
-        return name === 'set-cookie' ? values.map((value) => [name, value]) : [[name, values.join(', ')]];
-      })
-      .values();
-  }
-  [Symbol.iterator](): IterableIterator<[string, string]> {
-    return this.entries();
-  }
-}
-
-function fieldName(name: string): string {
-  const text = String(name);
-  if (!/^[!#$%&'*+\-.^_`|~\w]+$/.test(text)) throw new TypeError(`invalid header name: ${text}`);
-  return text.toLowerCase();
-}
-
-function fieldValue(value: string): string {
-  const text = String(value).replace(/^[\t\n\r ]+|[\t\n\r ]+$/g, '');
-  if (/[\0\n\r]/.test(text)) throw new TypeError('invalid header value');
-  return text;
-}
+const FORM_TYPE = 'application/x-www-form-urlencoded';
+const NULL_BODY_STATUSES = [101, 103, 204, 205, 304];
+const REDIRECT_STATUSES = [301, 302, 303, 307, 308];
+/** Lets `fetch` make a response of any status; a tool makes what the standard allows. */
+const FROM_NETWORK = Symbol('from the network');
 
 interface WholeBody {
   bytes: Uint8Array<ArrayBuffer>;
@@ -74,19 +20,15 @@ interface WholeBody {
 
 function wholeBody(body: unknown): WholeBody | null {
   if (body === undefined || body === null) return null;
-  if (body instanceof ArrayBuffer) return { bytes: new Uint8Array(body.slice(0)), contentType: null };
-  if (ArrayBuffer.isView(body)) {
-    const view = new Uint8Array(body.buffer as ArrayBuffer, body.byteOffset, body.byteLength);
-    return { bytes: view.slice(), contentType: null };
+  if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
+    return { bytes: bytesOf(body).slice(), contentType: null };
   }
+  if (body instanceof GuestBlob) return { bytes: body._peek(), contentType: body.type || null };
+  if (body instanceof GuestFormData) return multipartFrom(body);
   if (body instanceof GuestURLSearchParams) {
-    return {
-      bytes: encodeUtf8(body.toString()),
-      contentType: 'application/x-www-form-urlencoded;charset=UTF-8',
-    };
+    return { bytes: encodeUtf8(body.toString()), contentType: `${FORM_TYPE};charset=UTF-8` };
   }
-  if (typeof body !== 'string') throw new TypeError('a body is a string, bytes or URLSearchParams');
-  return { bytes: encodeUtf8(body), contentType: 'text/plain;charset=UTF-8' };
+  return { bytes: encodeUtf8(String(body)), contentType: 'text/plain;charset=UTF-8' };
 }
 
 /** What Request and Response share. */
@@ -108,27 +50,43 @@ class Message {
   _peek(): Uint8Array<ArrayBuffer> | null {
     return this.#bytes;
   }
-  async bytes(): Promise<Uint8Array<ArrayBuffer>> {
-    if (this.bodyUsed) throw new TypeError('Body has already been read');
+  /** The body, which is then used up. @throws TypeError if it was before */
+  _take(): Uint8Array<ArrayBuffer> | null {
+    if (this.bodyUsed) throw new TypeError('Body is unusable: Body has already been read');
     this.bodyUsed = this.#bytes !== null;
-    return this.#bytes ?? new Uint8Array(0);
+    return this.#bytes;
+  }
+  async bytes(): Promise<Uint8Array<ArrayBuffer>> {
+    return (this._take() ?? new Uint8Array(0)).slice();
   }
   async arrayBuffer(): Promise<ArrayBuffer> {
-    return (await this.bytes()).slice().buffer;
+    return (await this.bytes()).buffer;
+  }
+  async blob(): Promise<GuestBlob> {
+    return new GuestBlob([await this.bytes()], { type: this.headers.get('content-type') ?? '' });
   }
   async text(): Promise<string> {
-    return decodeUtf8(await this.bytes(), false);
+    return decodeUtf8(this._take() ?? new Uint8Array(0), false);
   }
   async json(): Promise<unknown> {
     return JSON.parse(await this.text());
   }
+  /** Of the forms that a server may answer, the one of name=value pairs. */
+  async formData(): Promise<GuestFormData> {
+    const type = this.headers.get('content-type') ?? '';
+    if (!type.toLowerCase().startsWith(FORM_TYPE))
+      throw new TypeError(`no form in a body of ${type || 'no type'}`);
+    const form = new GuestFormData();
+    for (const [name, value] of new GuestURLSearchParams(await this.text())) form.append(name, value);
+    return form;
+  }
 }
 
 export interface GuestRequestInit {
-  method?: string;
+  method?: unknown;
   headers?: unknown;
   body?: unknown;
-  redirect?: string;
+  redirect?: unknown;
   signal?: GuestAbortSignal | null;
 }
 
@@ -136,56 +94,117 @@ export class GuestRequest extends Message {
   readonly url: string;
   readonly method: string;
   readonly redirect: string;
-  readonly signal: GuestAbortSignal | null;
+  readonly signal: GuestAbortSignal;
 
   constructor(input: unknown, init: GuestRequestInit = {}) {
     const source = input instanceof GuestRequest ? input : null;
-    super(init.body ?? source?._peek(), init.headers ?? source?.headers);
-    this.url = source ? source.url : String(input);
-    const method = String(init.method ?? source?.method ?? 'GET');
-    this.method = /^(?:get|head|post|put|patch|delete|options)$/i.test(method)
-      ? method.toUpperCase()
-      : method;
-    this.redirect = String(init.redirect ?? source?.redirect ?? 'follow');
-    this.signal = init.signal ?? source?.signal ?? null;
-    if (this._peek() && /^(?:GET|HEAD)$/.test(this.method)) {
-      throw new TypeError(`a ${this.method} request has no body`);
+    const url = source ? source.url : requestUrl(String(input));
+    const method = methodFrom(init.method ?? source?.method ?? 'GET');
+    const hasOwnBody = init.body !== undefined && init.body !== null;
+    if ((hasOwnBody || source?._peek()) && /^(?:GET|HEAD)$/.test(method)) {
+      throw new TypeError('Request with GET/HEAD method cannot have body.');
     }
+    super(hasOwnBody ? init.body : source?._take(), init.headers ?? source?.headers);
+    this.url = url;
+    this.method = method;
+    this.redirect = redirectFrom(init.redirect ?? source?.redirect ?? 'follow');
+    this.signal = init.signal ?? source?.signal ?? new GuestAbortController().signal;
   }
   clone(): GuestRequest {
-    return new GuestRequest(this);
+    if (this.bodyUsed) throw new TypeError('Request.clone: Body has already been consumed.');
+    const { url, method, headers, redirect, signal } = this;
+    return new GuestRequest(url, { method, headers, redirect, signal, body: this._peek() });
   }
 }
 
+function requestUrl(input: string): string {
+  const url = new GuestURL(input);
+  if (url._get('username') !== '' || url._get('password') !== '') {
+    throw new TypeError('Request cannot be constructed from a URL that includes credentials');
+  }
+  return url.toString();
+}
+
+function methodFrom(method: unknown): string {
+  const text = String(method);
+  if (!/^[!#$%&'*+\-.^_`|~\w]+$/.test(text) || /^(?:connect|trace|track)$/i.test(text)) {
+    throw new TypeError(`'${text}' is not a valid HTTP method.`);
+  }
+  return /^(?:get|head|post|put|patch|delete|options)$/i.test(text) ? text.toUpperCase() : text;
+}
+
+function redirectFrom(redirect: unknown): string {
+  const text = String(redirect);
+  if (['follow', 'manual', 'error'].includes(text)) return text;
+  throw new TypeError(`redirect is follow, manual or error, not ${text}`);
+}
+
 export interface GuestResponseInit {
-  status?: number;
-  statusText?: string;
+  status?: unknown;
+  statusText?: unknown;
   headers?: unknown;
 }
 
 export class GuestResponse extends Message {
+  readonly type: string = 'default';
   readonly status: number;
   readonly statusText: string;
   readonly ok: boolean;
-  url = '';
-  redirected = false;
+  readonly url: string = '';
+  readonly redirected: boolean = false;
 
-  constructor(body?: unknown, init: GuestResponseInit = {}) {
+  constructor(body?: unknown, init: GuestResponseInit = {}, token?: symbol) {
+    const { status = 200, statusText = '' } = init;
+    if (token !== FROM_NETWORK) checkResponse(Math.trunc(Number(status)), String(statusText));
+    if (body !== undefined && body !== null && NULL_BODY_STATUSES.includes(Number(status))) {
+      throw new TypeError(`Response with status ${String(status)} cannot have body`);
+    }
     super(body, init.headers);
-    this.status = init.status ?? 200;
-    this.statusText = init.statusText ?? '';
+    this.status = Math.trunc(Number(status));
+    this.statusText = String(statusText);
     this.ok = this.status >= 200 && this.status < 300;
   }
   clone(): GuestResponse {
-    if (this.bodyUsed) throw new TypeError('Body has already been read');
-    const copy = new GuestResponse(this._peek(), this);
-    copy.url = this.url;
-    copy.redirected = this.redirected;
-    return copy;
+    if (this.bodyUsed) throw new TypeError('Response.clone: Body has already been consumed.');
+    const { type, url, redirected } = this;
+    return Object.assign(new GuestResponse(this._peek(), this, FROM_NETWORK), { type, url, redirected });
   }
   static json(value: unknown, init: GuestResponseInit = {}): GuestResponse {
+    const text = JSON.stringify(value);
+    if (text === undefined) throw new TypeError('The value is not JSON serializable');
     const headers = new GuestHeaders(init.headers);
     if (!headers.has('content-type')) headers.set('content-type', 'application/json');
-    return new GuestResponse(JSON.stringify(value), { ...init, headers });
+    return new GuestResponse(text, { ...init, headers });
   }
+  static redirect(url: unknown, status: unknown = 302): GuestResponse {
+    if (!REDIRECT_STATUSES.includes(Number(status)))
+      throw new RangeError(`Invalid status code ${String(status)}`);
+    return new GuestResponse(null, { status, headers: { location: new GuestURL(url).toString() } });
+  }
+  static error(): GuestResponse {
+    return Object.assign(new GuestResponse(null, { status: 0 }, FROM_NETWORK), { type: 'error' });
+  }
+}
+
+function checkResponse(status: number, statusText: string): void {
+  if (!(status >= 200 && status <= 599)) {
+    throw new RangeError('init["status"] must be in the range of 200 to 599, inclusive.');
+  }
+  if (/[^\t\x20-\x7e\x80-\xff]/.test(statusText)) throw new TypeError('Invalid statusText');
+}
+
+/** What the host fetched. */
+export function fetchedResponse(
+  bytes: ArrayBuffer | undefined,
+  plain: {
+    url: string;
+    redirected: boolean;
+    status: number;
+    statusText: string;
+    headers: [string, string][];
+  },
+): GuestResponse {
+  const { url, redirected, status } = plain;
+  const body = NULL_BODY_STATUSES.includes(status) ? null : (bytes ?? new ArrayBuffer(0));
+  return Object.assign(new GuestResponse(body, plain, FROM_NETWORK), { type: 'basic', url, redirected });
 }

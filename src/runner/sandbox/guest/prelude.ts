@@ -10,10 +10,11 @@ import type { PlainReply } from '../sandbox.ts';
 import { describeError, describeValue } from './describe.ts';
 import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
-import { fireTimer, installGlobals } from './globals.ts';
+import { installGlobals } from './globals.ts';
 import { fromJson, settleCall, tellHost, toJson } from './host.ts';
 import { expectedOf, judge, plainTests } from './judge.ts';
 import { InvalidResult, plainReplies } from './result.ts';
+import { fireTimer } from './timers.ts';
 
 /** Where the bundle leaves its exports, or what it threw: see the banner in `bundle.ts`. */
 interface Bundle {

@@ -1,5 +1,6 @@
 /** `URL` and `URLSearchParams`. The host parses (synchronously); this only holds what it answered. */
 import { decodeUtf8 } from './encoding.ts';
+import { pairsOf } from './headers.ts';
 import { fromJson, tellHost } from './host.ts';
 
 const PARTS = [
@@ -30,40 +31,43 @@ export class GuestURLSearchParams {
 
   constructor(init: unknown = '', onChange: (query: string) => void = () => {}) {
     this.#onChange = onChange;
-    if (typeof init === 'object' && init !== null) {
-      const isIterable = Symbol.iterator in init;
-      const pairs = isIterable ? (init as Iterable<[unknown, unknown]>) : Object.entries(init);
-      for (const [name, value] of pairs) this.#pairs.push([String(name), String(value)]);
-    } else this.#pairs = parseQuery(String(init));
+    if ((typeof init === 'object' && init !== null) || typeof init === 'function') {
+      const pairs = pairsOf(init, 'search parameters');
+      this.#pairs = pairs.map(([name, value]) => [scalar(name), scalar(value)]);
+    } else this.#pairs = parseQuery(String(init).toWellFormed());
+  }
+
+  /** The URL that it belongs to has another query now. */
+  _reset(query: string): void {
+    this.#pairs = parseQuery(query);
   }
 
   get size(): number {
     return this.#pairs.length;
   }
-  append(name: string, value: string): void {
-    this.#pairs.push([String(name), String(value)]);
+  append(...parameters: [name: unknown, value: unknown]): void {
+    this.#pairs.push(pairFrom(parameters));
     this.#onChange(this.toString());
   }
-  delete(name: string, value?: string): void {
-    this.#pairs = this.#pairs.filter(
-      ([key, held]) => key !== name || (value !== undefined && held !== value),
-    );
+  delete(name: unknown, value?: unknown): void {
+    this.#pairs = this.#pairs.filter((pair) => !matches(pair, name, value));
     this.#onChange(this.toString());
   }
-  get(name: string): string | null {
-    return this.#pairs.find(([key]) => key === name)?.[1] ?? null;
+  get(name: unknown): string | null {
+    return this.getAll(name)[0] ?? null;
   }
-  getAll(name: string): string[] {
-    return this.#pairs.filter(([key]) => key === name).map(([, value]) => value);
+  getAll(name: unknown): string[] {
+    return this.#pairs.filter((pair) => matches(pair, name)).map(([, value]) => value);
   }
-  has(name: string, value?: string): boolean {
-    return this.#pairs.some(([key, held]) => key === name && (value === undefined || held === value));
+  has(name: unknown, value?: unknown): boolean {
+    return this.#pairs.some((pair) => matches(pair, name, value));
   }
-  set(name: string, value: string): void {
+  set(...parameters: [name: unknown, value: unknown]): void {
+    const [name, value] = pairFrom(parameters);
     const first = this.#pairs.findIndex(([key]) => key === name);
     if (first < 0) return this.append(name, value);
     this.#pairs = this.#pairs.filter(([key], index) => index <= first || key !== name);
-    this.#pairs[first] = [String(name), String(value)];
+    this.#pairs[first] = [name, value];
     this.#onChange(this.toString());
   }
   sort(): void {
@@ -88,6 +92,17 @@ export class GuestURLSearchParams {
   toString(): string {
     return this.#pairs.map(([name, value]) => `${encodeFormText(name)}=${encodeFormText(value)}`).join('&');
   }
+}
+
+const scalar = (value: unknown): string => String(value).toWellFormed();
+
+function pairFrom(parameters: readonly unknown[]): [string, string] {
+  if (parameters.length < 2) throw new TypeError('a name and a value are needed');
+  return [scalar(parameters[0]), scalar(parameters[1])];
+}
+
+function matches([key, held]: [string, string], name: unknown, value?: unknown): boolean {
+  return key === scalar(name) && (value === undefined || held === scalar(value));
 }
 
 function parseQuery(query: string): [string, string][] {
@@ -119,13 +134,17 @@ function decodeFormText(text: string): string {
 
 export class GuestURL {
   #parts: Parts;
-  readonly searchParams: GuestURLSearchParams;
+  readonly #searchParams: GuestURLSearchParams;
 
   constructor(url: unknown, base?: unknown) {
     const parts = parseParts({ url: String(url), ...(base !== undefined && { base: String(base) }) });
     if (!parts) throw new TypeError('Invalid URL');
     this.#parts = parts;
-    this.searchParams = new GuestURLSearchParams(parts.search, (query) => this._set('search', query));
+    this.#searchParams = new GuestURLSearchParams(parts.search, (query) => this.#change('search', query));
+  }
+
+  get searchParams(): GuestURLSearchParams {
+    return this.#searchParams;
   }
 
   static canParse(url: unknown, base?: unknown): boolean {
@@ -142,7 +161,14 @@ export class GuestURL {
     return this.#parts[part];
   }
   _set(part: Part, value: string): void {
-    const parts = parseParts({ url: this.#parts.href, set: [part, value] });
+    this.#change(part, value);
+    if (part === 'search' || part === 'href') this.#searchParams._reset(this.#parts.search);
+  }
+  #change(part: Part, value: string): void {
+    // Setting the whole is parsing anew; a part that does not fit is left as it was.
+    const parts = parseParts(
+      part === 'href' ? { url: value } : { url: this.#parts.href, set: [part, value] },
+    );
     if (!parts) throw new TypeError('Invalid URL');
     this.#parts = parts;
   }
@@ -161,8 +187,10 @@ for (const part of PARTS) {
     get(this: GuestURL) {
       return this._get(part);
     },
-    set(this: GuestURL, value: unknown) {
-      this._set(part, String(value));
-    },
+    ...(part !== 'origin' && {
+      set(this: GuestURL, value: unknown) {
+        this._set(part, String(value));
+      },
+    }),
   });
 }

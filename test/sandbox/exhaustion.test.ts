@@ -4,8 +4,8 @@
  */
 import { describe, expect, it } from 'vitest';
 import type { FailureReason, RunRequest, RunResult } from '../../src/runner/sandbox/sandbox.ts';
-import { limits, repliesOf, useSandbox } from './tool-fixture.ts';
-import type { Sandbox } from './tool-fixture.ts';
+import { limits, repliesOf, useSandbox } from '../runner/tool-fixture.ts';
+import type { Sandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox();
 const short = { limits: { ...limits, timeoutMs: 400, memoryLimitMb: 32 } };

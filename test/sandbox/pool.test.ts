@@ -6,7 +6,7 @@ import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
 import type { Capability } from '../../src/runner/sandbox/sandbox.ts';
-import { email, isRunning, limits, repliesOf, sandboxPids, useSandbox } from './tool-fixture.ts';
+import { email, isRunning, limits, repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 2, maxChildren: 2 });
 
@@ -121,7 +121,7 @@ it('a process that does not even answer is killed when the time is over', async 
 });
 
 it('a process dies with its parent, also while a tool spins in it', async () => {
-  const owner = spawn(process.execPath, ['test/runner/sandbox-owner.ts'], {
+  const owner = spawn(process.execPath, ['test/sandbox/pool-owner.ts'], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   await once(owner.stdout, 'data');

@@ -1,8 +1,8 @@
-/** A process that owns a pool in which a tool spins, until somebody kills it: see sandbox-pool.test.ts. */
+/** A process that owns a pool in which a tool spins, until somebody kills it: see pool.test.ts. */
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
-import { email, limits } from './example-email.ts';
+import { email, limits } from '../runner/example-email.ts';
 
 const pool = createSandboxPool(
   { clock: systemClock, log: createLog('silent') },

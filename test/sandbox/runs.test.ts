@@ -5,7 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import type { ToolBundle } from '../../src/runner/bundle.ts';
 import type { Capability } from '../../src/runner/sandbox/sandbox.ts';
-import { limits, repliesOf, sandboxPids, useSandbox } from './tool-fixture.ts';
+import { limits, repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 

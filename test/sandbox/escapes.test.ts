@@ -5,7 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { repliesOf, sandboxPids, useSandbox } from './tool-fixture.ts';
+import { repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 
@@ -109,7 +109,7 @@ it('a call by an inherited name reaches no capability', async () => {
     const results = [];
     for (const name of names) results.push(await context.fetch(name).catch((error) => error.message));
     return results.join(' | ');`;
-  expect(repliesOf(await sandbox.runBody(body))?.[0]?.text).toMatch(/^(?:fetch is not granted(?: \| )?){3}$/);
+  expect(repliesOf(await sandbox.runBody(body))?.[0]?.text).toMatch(/^(?:Invalid URL(?: \| )?){3}$/);
 });
 
 it('the process around it has an empty environment, no descriptor but its pipes, and no network', async () => {
