@@ -20,6 +20,7 @@ import { createReceive } from './ingest/receive.ts';
 import type { InboundProvider } from './ingest/receive.ts';
 import { createResendInbound } from './ingest/resend-inbound.ts';
 import { createWebhookRoute } from './ingest/webhook.ts';
+import { createFindDelivered } from './outbox/find-delivered.ts';
 import { createFindSent } from './outbox/find-sent.ts';
 import { createMailboxOutbound } from './outbox/mailbox-outbound.ts';
 import { createOutbox, leavesDoubt, outboxLane } from './outbox/outbox.ts';
@@ -287,9 +288,11 @@ function outboundProvider(
   );
   // Looking up what was sent needs a key that may read.
   const readingKey = secrets.resendApiKey ?? secrets.resendSendingKey!;
+  const findDelivered = createFindDelivered({ store });
+  const findSent = createFindSent({ clock, gate }, { apiKey: readingKey.reveal(), ...baseUrl });
   return {
     ...sending,
-    findSent: createFindSent({ clock, gate }, { apiKey: readingKey.reveal(), ...baseUrl }),
+    findSent: async (...asked) => (await findDelivered(...asked)) ?? findSent(...asked),
   };
 }
 

@@ -15,7 +15,8 @@ import { causeKey, copyOf } from './record-copy.ts';
 import type { Copy } from './record-copy.ts';
 import { MAX_COPIES } from './rerun.ts';
 import type { Rerun } from './rerun.ts';
-import { firstSince, jsonOf, scan } from './stream-scan.ts';
+import { firstSince } from '../streams/first-since.ts';
+import { jsonOf, scan } from './stream-scan.ts';
 
 export interface ReplayRequest {
   /** Names this replay: 1 to 64 letters, digits and hyphens. */

@@ -49,20 +49,6 @@ export async function recordAt(
   return records[0]?.seqNum === seqNum ? records[0] : undefined;
 }
 
-/** The number of the first record that came at this time or later: timestamps of a stream never go back. */
-export async function firstSince(stream: Stream, sinceMs: number, signal: AbortSignal): Promise<number> {
-  let low = 0;
-  let high = await stream.tail(signal);
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const { records } = await stream.read({ fromSeqNum: middle, maxRecords: 1, signal });
-    const [record] = records;
-    if (!record || record.timestampMs >= sinceMs) high = middle;
-    else low = record.seqNum + 1;
-  }
-  return low;
-}
-
 /** Journals hold other records too. */
 export function outcomeOf(record: StreamRecord): OutcomeRecord | null {
   return outcomeSchema.safeParse(jsonOf(record)).data ?? null;

@@ -22,7 +22,8 @@ import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { baseKey } from './record-copy.ts';
 import { isOfEmail } from './replay.ts';
 import { readNotes } from './rerun.ts';
-import { firstSince, jsonOf, outcomeOf, scan } from './stream-scan.ts';
+import { firstSince } from '../streams/first-since.ts';
+import { jsonOf, outcomeOf, scan } from './stream-scan.ts';
 
 /** One record on the way of an email. */
 export interface TraceStep {

@@ -28,7 +28,7 @@ const MAX_PAGES = 100;
 const MAX_CANDIDATES = 200;
 const TIMEOUT_MS = 30_000;
 /** Resend's clock and ours may differ, and ours may have jumped by an hour since. */
-const CLOCK_MARGIN_MS = 2 * 3_600_000;
+export const CLOCK_MARGIN_MS = 2 * 3_600_000;
 
 /** @throws MillraceError `outbox.outcome_unknown` (permanent) when the search is too long, or what `classifyResendError` names. */
 export function createFindSent(
@@ -53,6 +53,8 @@ export function createFindSent(
     const error = answer.error as Parameters<typeof classifyResendError>[0] | null;
     gate.observe(headers, error?.name === 'rate_limit_exceeded');
     signal.throwIfAborted();
+    // A key that may only send never can: waiting would not help.
+    if (error?.name === 'restricted_api_key') throw unknownOutcome('the key may not read');
     if (answer.data === null || error !== null) throw classifyResendError(error ?? {}, headers);
     return answer.data;
   }
@@ -80,13 +82,15 @@ export function createFindSent(
       after = list.data.at(-1)?.id;
       if (!list.has_more || after === undefined) return null;
     }
-    throw new MillraceError(
-      'permanent',
-      'outbox.outcome_unknown',
-      'it is not known whether Resend has sent this mail, and it has sent too many since to look',
-      {
-        hint: 'Look for the mail in Resend. If it is not there, redrive the dead letter with --not-sent.',
-      },
-    );
+    throw unknownOutcome('it has sent too many since to look');
   };
+}
+
+function unknownOutcome(why: string): MillraceError {
+  return new MillraceError(
+    'permanent',
+    'outbox.outcome_unknown',
+    `it is not known whether Resend has sent this mail, and ${why}`,
+    { hint: 'Look for the mail in Resend. If it is not there, redrive the dead letter with --not-sent.' },
+  );
 }

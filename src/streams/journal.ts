@@ -17,6 +17,7 @@ import type { Clock } from '../platform/clock.ts';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
+import { firstSince } from './first-since.ts';
 import { jsonRecord, parseJsonRecord } from './records.ts';
 import { SettledKeys, fingerprint } from './settled-keys.ts';
 import type { NewRecord, Stream, StreamRecord } from './stream-store.ts';
@@ -113,7 +114,7 @@ export interface Journal {
   append(records: readonly NewRecord[], signal: AbortSignal): Promise<number>;
   /** Saves the progress, so that recovery need not look further back. */
   checkpoint(progress: Progress, signal: AbortSignal): Promise<void>;
-  /** Lets go of a share of what is older than `historyMs` and not needed for recovery. */
+  /** Lets go of what is older than `historyMs` and not needed for recovery. */
   trimHistory(signal: AbortSignal): Promise<void>;
 }
 
@@ -129,8 +130,6 @@ export interface JournalOptions {
 /** Of each list, in one part of a checkpoint. */
 const SHARE_BYTES = 256 * 1024;
 const READ_BACK_RECORDS = 1000;
-/** Batches of records that one `trimHistory` looks at, so that it delays nobody for long. */
-const TRIM_BATCHES = 20;
 const RETRY = { baseMs: 50, maxMs: 5_000 };
 
 export function createJournal(deps: { clock: Clock; log: Log }, options: JournalOptions): Journal {
@@ -139,7 +138,7 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
   let nextSeqNum = -1;
   /** The lowest record that a recovery from our newest checkpoint would read; undefined before the first. */
   let neededFrom: number | undefined;
-  let historyFrom = 0;
+  let trimmedTo = 0;
 
   const ownershipLost = (cause: unknown): MillraceError =>
     new MillraceError('permanent', 'stage.ownership_lost', `another process took over ${stream.name}`, {
@@ -227,12 +226,12 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
     },
     async trimHistory(signal) {
       if (neededFrom === undefined || options.historyMs === Infinity) return;
-      const beforeMs = clock.nowMs() - options.historyMs;
-      const to = await firstSince(stream, { beforeMs, from: historyFrom, to: neededFrom, signal });
-      if (to === historyFrom) return;
       try {
+        const historyFrom = await firstSince(stream, clock.nowMs() - options.historyMs, signal);
+        const to = Math.min(historyFrom, neededFrom);
+        if (to <= trimmedTo) return;
         await stream.trim(to, { fencingToken: owner, signal });
-        historyFrom = to;
+        trimmedTo = to;
       } catch (error) {
         // Whoever fenced the journal will be met at the next append; what was not trimmed now is trimmed later.
         if (!(error instanceof MillraceError) || error.kind === 'bug') throw error;
@@ -345,22 +344,6 @@ async function newestCheckpoint(stream: Stream, { tail, signal }: { tail: number
     }
     if (from === 0) return { checkpoint: [], after: records };
   }
-}
-
-/** The first of these records that is not older; looks at so many batches, and says then how far it came. */
-async function firstSince(
-  stream: Stream,
-  { beforeMs, from, to, signal }: { beforeMs: number; from: number; to: number; signal: AbortSignal },
-): Promise<number> {
-  let next = from;
-  for (let batches = 0; batches < TRIM_BATCHES && next < to; batches++) {
-    const batch = await stream.read({ fromSeqNum: next, signal });
-    const first = batch.records.find((record) => record.timestampMs >= beforeMs);
-    if (first) return Math.min(first.seqNum, to);
-    if (batch.nextSeqNum === next) break;
-    next = batch.nextSeqNum;
-  }
-  return Math.min(next, to);
 }
 
 async function readRange(

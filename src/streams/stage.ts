@@ -142,7 +142,7 @@ export interface StageLimits {
   readonly commitRecords: number;
   /** Outcomes between two checkpoints. */
   readonly checkpointOutcomes: number;
-  /** Between two shares of old history that are trimmed. */
+  /** Between two trims of old history. */
   readonly trimMs: number;
   /** A due time is by the wall clock, which can jump forward: so it is looked at so often. */
   readonly wakeMs: number;

@@ -12,7 +12,7 @@ const signal = new AbortController().signal;
 let resend: ResendStandIn;
 
 beforeAll(async () => {
-  resend = await startResendStandIn({ apiKey: 're_full' });
+  resend = await startResendStandIn({ apiKey: 're_full', sendingKey: 're_sending' });
 });
 afterAll(() => resend.stop());
 
@@ -53,6 +53,15 @@ describe('findSent', () => {
     const before = await lists();
     expect(await findSent(request('key-old'), clock.nowMs() + 3 * 3_600_000, signal)).toBeNull();
     expect((await lists()) - before).toBe(1);
+  });
+
+  it('does not wait for a key that may only send', async () => {
+    const gate = createRateGate(clock, { initialLimit: 1000 });
+    const findSent = createFindSent({ clock, gate }, { apiKey: 're_sending', baseUrl: resend.url });
+    await expect(findSent(request('key-x'), 0, signal)).rejects.toMatchObject({
+      kind: 'permanent',
+      code: 'outbox.outcome_unknown',
+    });
   });
 
   it('says by its kind that a failing lookup can be tried again', async () => {
