@@ -58,7 +58,6 @@ import { createMembership } from './streams/membership.ts';
 import { createSharedOwnership, createSoleOwnership } from './streams/ownership.ts';
 import type { Ownership } from './streams/ownership.ts';
 import { retentionFor, streamNames } from './streams/records.ts';
-import { openS2Store } from './streams/s2-store.ts';
 import { createStage } from './streams/stage.ts';
 import type { StageOptions } from './streams/stage.ts';
 import type { StreamStore } from './streams/stream-store.ts';
@@ -144,6 +143,8 @@ async function openStore({ config, secrets, clock, log }: AppDeps): Promise<Stre
   const retention = retentionFor(config.retentionDays);
   if (config.streams.kind === 'local')
     return openLocalStore({ clock, log }, { directory: config.dataDir, retentionFor: retention });
+  // Loaded where it is used: its SDK would be a few MB of every daemon.
+  const { openS2Store } = await import('./streams/s2-store.ts');
   const { basin, accountEndpoint, basinEndpoint } = config.streams;
   return openS2Store(
     { clock, log },

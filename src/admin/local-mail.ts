@@ -5,7 +5,6 @@
  * What `deliver` leaves on the streams is what a webhook leaves: the same event under the same headers. The
  * raw message is complete in `mail/<emailId>` before the event names it, so receive asks nobody for it.
  */
-import MailComposer from 'nodemailer/lib/mail-composer';
 import { z } from 'zod';
 import { inboxOf, sendableAddress } from '../mail/address.ts';
 import type { ParsedEmail } from '../mail/email.ts';
@@ -112,6 +111,8 @@ export function createLocalMail(
 async function composeRaw(fields: z.output<typeof messageSchema>, clock: Clock): Promise<Uint8Array> {
   const sender = parseSender(fields.from)!;
   const references = [...fields.references, ...(fields.inReplyTo ? [fields.inReplyTo] : [])];
+  // Loaded by the first mail that a form composes: it would be a few MB of every daemon.
+  const { default: MailComposer } = await import('nodemailer/lib/mail-composer');
   const composer = new MailComposer({
     from: sender,
     to: fields.to.map((recipient) => parseSender(recipient)!),

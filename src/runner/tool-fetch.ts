@@ -9,8 +9,7 @@
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupOptions } from 'node:dns';
 import { isIP } from 'node:net';
-import { Agent, fetch } from 'undici';
-import type { Response } from 'undici';
+import type { Agent, Response } from 'undici';
 import { z } from 'zod';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import { isPublicAddress } from './public-address.ts';
@@ -53,6 +52,9 @@ interface Request {
   body: Buffer | null;
 }
 
+/** Loaded by the first tool that fetches: it would be a few MB of every daemon. */
+const loadUndici = (): Promise<typeof import('undici')> => import('undici');
+
 /** A `fetch` for one run. */
 export function createToolFetch(options: {
   hosts: readonly string[];
@@ -61,8 +63,13 @@ export function createToolFetch(options: {
   const granted = new Set(options.hosts.map(originOf));
   const trusted = new Set(options.hosts.filter(isExplicit).map(originOf));
   const { lookup = systemLookup } = options;
-  const anywhere = agentFor(lookup, () => true);
-  const publicOnly = agentFor(lookup, isPublicAddress);
+  // Made when they are asked for: most runs fetch nothing.
+  let anywhere: Promise<Agent> | undefined;
+  let publicOnly: Promise<Agent> | undefined;
+  const agentOf = (isTrusted: boolean): Promise<Agent> =>
+    isTrusted
+      ? (anywhere ??= agentFor(lookup, () => true))
+      : (publicOnly ??= agentFor(lookup, isPublicAddress));
   let calls = 0;
 
   return async (argument, signal) => {
@@ -76,7 +83,7 @@ export function createToolFetch(options: {
         throw refused(`fetch of ${origin} is not granted: name the host in the tool's settings.hosts`);
       }
       const response = await send(request, {
-        dispatcher: trusted.has(origin) ? anywhere : publicOnly,
+        dispatcher: await agentOf(trusted.has(origin)),
         signal,
       });
       const location = REDIRECT_STATUSES.includes(response.status) ? response.headers.get('location') : null;
@@ -98,7 +105,8 @@ function isExplicit(host: string): boolean {
 }
 
 /** An agent that connects only to addresses that are allowed, whatever a name resolves to at that moment. */
-function agentFor(lookup: Lookup, isAllowed: (address: string) => boolean): Agent {
+async function agentFor(lookup: Lookup, isAllowed: (address: string) => boolean): Promise<Agent> {
+  const { Agent } = await loadUndici();
   return new Agent({
     keepAliveTimeout: KEEP_ALIVE_MS,
     keepAliveMaxTimeout: KEEP_ALIVE_MS,
@@ -138,6 +146,7 @@ async function send(
   options: { dispatcher: Agent; signal: AbortSignal },
 ): Promise<Response> {
   try {
+    const { fetch } = await loadUndici();
     return await fetch(url.href, { method, headers, body, redirect: 'manual', ...options });
   } catch (error) {
     throw failed(url, error);

@@ -151,7 +151,7 @@ await mkdir(outDirectory, { recursive: true });
 const systems = systemNames.filter((name) => flags.systems.split(',').includes(name));
 const rounds = Number(flags.rounds ?? (flags.quick ? 1 : 3));
 const cases = chosenCases();
-installPeers();
+installPeers(systems);
 const measurements: Measurement[] = [];
 for (let round = 1; round <= rounds; round++) {
   for (const system of systems) measurements.push(...(await measureSystem(system, cases, round)));

@@ -133,7 +133,7 @@ async function startMillrace(
   const tools = join(directory, 'tools');
   writeTools(tools, inboxes);
   const port = await freePort();
-  const daemon = await startDaemon({
+  const variables = {
     MAIL_DOMAIN: BENCH_DOMAIN,
     RESEND_API_KEY: BENCH_API_KEY,
     RESEND_BASE_URL: resendUrl,
@@ -143,13 +143,11 @@ async function startMillrace(
     TOOLS_PATH: tools,
     PORT: String(port),
     ...programVariables(root),
-    // As the launcher starts it.
-    NODE_OPTIONS: [
-      ...programFlags,
-      ...(profileInto === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileInto}`]),
-    ].join(' '),
     ...s2,
-  });
+  };
+  const profiling = profileInto === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileInto}`];
+  // As the launcher starts it.
+  const daemon = await startDaemon(variables, [], [...programFlags, ...profiling]);
   stack.defer(async () => void (await daemon.stop()));
   return { webhookUrl: `http://127.0.0.1:${port}/webhooks/resend`, pids: [daemon.pid] };
 }
@@ -255,8 +253,9 @@ function postgresUser(directory: string): { uid: number; gid: number } {
   return { uid: uid!, gid: gid! };
 }
 
-/** Installs the peers' packages, which are none of the project's. */
-export function installPeers(): void {
+/** Installs the peers' packages, which are none of the project's, where one of them is measured. */
+export function installPeers(systems: readonly SystemName[]): void {
+  if (systems.every((name) => name.startsWith('millrace'))) return;
   if (existsSync(join(peersFolder, 'node_modules'))) return;
   execFileSync('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts'], {
     cwd: peersFolder,

@@ -35,12 +35,13 @@ export async function temporaryDirectory(): Promise<{
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
-/** Starts `serve` with exactly these variables (and PATH) and waits until it is healthy. */
+/** Starts `serve` with exactly these variables (and PATH), and Node with these flags, and waits until it is healthy. */
 export async function startDaemon(
   variables: Record<string, string>,
   args: readonly string[] = [],
+  nodeFlags: readonly string[] = ['--no-node-snapshot'],
 ): Promise<Daemon> {
-  const child = spawn(process.execPath, ['--no-node-snapshot', 'src/main.ts', 'serve', ...args], {
+  const child = spawn(process.execPath, [...nodeFlags, 'src/main.ts', 'serve', ...args], {
     cwd: root,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
     stdio: ['ignore', 'pipe', 'pipe'],
