@@ -1,0 +1,141 @@
+# shellcheck shell=bash
+# Steps of setup.sh: units, Caddy, and the start. Files come from the release as they are; a service is restarted
+# when something that it reads has changed, and not otherwise.
+# shellcheck disable=SC2154 # variables of setup.sh
+
+UNIT_DIR=/etc/systemd/system
+HEALTH_DEADLINE_SECONDS=120
+UPSTREAM_HOST=127.0.0.1
+
+# The units that make up this installation, of those that the release has; the target brings them up together.
+own_units() {
+  local unit units=(millrace.target millrace-secrets.service)
+  if [ "$STREAMS" = s2 ]; then
+    units+=(millrace-ingest.socket millrace-ingest.service millrace-runner.service millrace-outbox.service)
+    if is_set TOOLS_REPO; then units+=(millrace-sync.service millrace-sync.timer); fi
+  else
+    units+=(millrace.socket millrace.service)
+  fi
+  if [ "${S2_LITE:-}" = 1 ]; then units+=(s2-lite.service); fi
+  for unit in "${units[@]}"; do
+    if [ -e "$release/deploy/systemd/$unit" ]; then echo "$unit"; fi
+  done
+}
+
+do_units() {
+  local unit
+  for unit in $(own_units); do
+    record unit "$unit"
+    install_file "$UNIT_DIR/$unit" <"$release/deploy/systemd/$unit"
+  done
+  record path "$UNIT_DIR/millrace.target.wants"
+  if has_changed; then run 'systemctl daemon-reload' systemctl daemon-reload; fi
+}
+
+# --- Caddy ---
+
+# A name that no public authority gives a certificate for (RFC 2606, RFC 6761): Caddy signs for it itself.
+has_public_name() {
+  [ "${MILLRACE_TLS:-}" != internal ] || return 1
+  case $(public_host) in
+    localhost | *.localhost | *.test | *.example | *.invalid | *.internal | *.local | *.home.arpa) return 1 ;;
+    example.com | *.example.com | example.net | *.example.net | example.org | *.example.org) return 1 ;;
+  esac
+}
+
+render_caddyfile() {
+  local text tls='' site=$PUBLIC_URL
+  has_public_name || tls='tls internal'
+  text=$(<"$release/Caddyfile")
+  text=$(sed -E "s|\\{\\\$MILLRACE_SITE(:[^}]*)?\\}|$site|g; s|\\{\\\$MILLRACE_UPSTREAM(:[^}]*)?\\}|$UPSTREAM_HOST:${PORT:-8080}|g; s|\\{\\\$MILLRACE_TLS(:[^}]*)?\\}|$tls|g" <<<"$text")
+  if [ "${text%%$'\n'*}" != '# Managed by Millrace' ]; then printf '# Managed by Millrace\n'; fi
+  printf '%s\n' "$text"
+}
+
+do_caddy() {
+  local target=/etc/caddy/Caddyfile
+  [ "$web" = caddy ] || target=$ETC/Caddyfile
+  # What the package put there comes back with the uninstaller.
+  if [ "$target" = /etc/caddy/Caddyfile ] && ! is_ours path "$target" && [ -e "$target" ]; then
+    if [ "$(head -n 1 "$target")" != '# Managed by Millrace' ]; then cp -p "$target" "$ETC/Caddyfile.packaged"; fi
+    record path "$ETC/Caddyfile.packaged"
+  fi
+  local text
+  text=$(render_caddyfile)
+  install_file "$target" <<<"$text"
+  if [ "$web" != caddy ]; then return; fi
+  run 'caddy validate' caddy validate --adapter caddyfile --config "$target"
+  if has_changed || ! systemctl is-active -q caddy; then
+    run 'systemctl enable caddy' systemctl enable caddy
+    run 'systemctl reload-or-restart caddy' systemctl reload-or-restart caddy
+  fi
+}
+
+# What the owner has to do where the web is not ours.
+web_summary() {
+  case $web in
+    caddy) has_public_name || say "     $1 is no name of the internet: Caddy signs its certificate itself." ;;
+    foreign-caddyfile) say "     /etc/caddy/Caddyfile was not touched. Put this line into it, then systemctl reload caddy:" "       import $ETC/Caddyfile" ;;
+    *) say "     $web serves the web on this machine and was not touched. Let it pass these on to http://$UPSTREAM_HOST:${PORT:-8080}," \
+      "     with the host's name: https://$1/webhooks/* and /healthz, with bodies of up to 1 MB, and, for you, the rest." ;;
+  esac
+}
+
+# --- The start ---
+
+do_start() {
+  local unit services
+  if [ "$(readlink "$OPT/current" || true)" != "$release" ]; then mark_changed; fi
+  link "$release" "$OPT/current"
+  mapfile -t services < <(own_units)
+  for unit in "${services[@]}"; do
+    if grep -q '^\[Install\]' "$UNIT_DIR/$unit" && ! systemctl is-enabled -q "$unit"; then
+      run "systemctl enable $unit" systemctl enable "$unit"
+    fi
+  done
+  if has_changed && systemctl is-active -q millrace.target; then
+    say '    restarting what reads what has changed'
+    run_units restart millrace-secrets.service
+    for unit in "${services[@]}"; do
+      case $unit in *.service) [ "$unit" = millrace-secrets.service ] || [ "$unit" = s2-lite.service ] || run_units try-restart "$unit" ;; esac
+    done
+  fi
+  run_units start "${services[@]}"
+  wait_until_healthy
+  rm -f "$OPT/changed"
+}
+
+# systemctl, and when it fails what the units themselves said.
+run_units() {
+  if systemctl "$@" >"$work/output" 2>&1 </dev/null; then return; fi
+  cat "$work/output" >&3
+  show_failed_units
+  fail "systemctl $* did not work." "$(tail -n 2 "$work/output")" 'Mend what the lines above name and run setup again.'
+}
+
+show_failed_units() {
+  local unit
+  for unit in $(own_units); do
+    case $(systemctl is-active "$unit" || true) in
+      failed | activating)
+        printf '\n%s failed. Its last lines:\n' "$unit" >&2
+        journalctl -u "$unit" -n 20 --no-pager -o cat 2>&1 | sed 's/^/  | /' | tee -a "$LOG" >&2
+        ;;
+    esac
+  done
+}
+
+is_healthy() { [ "$(curl -s -o "$work/health" -w '%{http_code}' --max-time 5 "http://$UPSTREAM_HOST:${PORT:-8080}/$1")" = 200 ]; }
+
+wait_until_healthy() {
+  local started=$SECONDS
+  until is_healthy healthz; do
+    if ((SECONDS - started > HEALTH_DEADLINE_SECONDS)); then
+      show_failed_units
+      fail "Millrace is not healthy after $HEALTH_DEADLINE_SECONDS s: $(head -c 500 "$work/health" 2>/dev/null)" 'Look: systemctl status millrace.target; journalctl -u "millrace*"'
+    fi
+    if (((SECONDS - started) % 10 == 9)); then say "    waiting for it, $((SECONDS - started)) s"; fi
+    sleep 1
+  done
+  say '    healthy'
+}
