@@ -269,6 +269,8 @@ function runnerServices(
       domains: config.domains,
       concurrency: 4 * availableParallelism(),
       historyMs: config.retentionDays * DAY_MS,
+      // A request that waits expires with all other mail: the last third is for what may hold it up.
+      maxDelayMs: (config.retentionDays * DAY_MS * 2) / 3,
     },
   );
   return [

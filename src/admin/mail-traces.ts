@@ -5,7 +5,7 @@
  * A record that cannot be read is left out: it must not take the page away from all other mail.
  */
 import { z } from 'zod';
-import { providerRequestSchema } from '../mail/email.ts';
+import { allRecipients, providerRequestSchema } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
 import { threadKey } from '../mail/thread.ts';
 import { readBlob } from '../streams/blob.ts';
@@ -75,6 +75,7 @@ export interface DeliveredReply {
   readonly id: number;
   readonly at: string;
   readonly from: string;
+  /** All who get it, with Cc and Bcc. */
   readonly to: string;
   readonly subject: string;
   readonly text: string;
@@ -203,7 +204,7 @@ export class MailTraces {
       id: record.seqNum,
       at,
       from: request.from,
-      to: request.to,
+      to: allRecipients(request).join(', '),
       subject: request.subject,
       ...shownText(request.text),
       hasHtml: request.html !== undefined,

@@ -44,17 +44,33 @@ export type Mailbox = z.infer<typeof mailboxSchema>;
 /** The complete body of Resend's `POST /emails`, as the `resend` SDK takes it. Attachments are base64. */
 export const providerRequestSchema = z.object({
   from: z.string(),
-  to: z.string(),
+  /** One address, or a list of them where the mail goes to several. */
+  to: z.union([z.string(), z.array(z.string())]),
+  cc: z.array(z.string()).optional(),
+  bcc: z.array(z.string()).optional(),
+  replyTo: z.string().optional(),
   subject: z.string(),
   text: z.string(),
   html: z.string().optional(),
   headers: z.record(z.string(), z.string()),
   attachments: z
-    .array(z.object({ filename: z.string(), content: z.string(), contentType: z.string().optional() }))
+    .array(
+      z.object({
+        filename: z.string(),
+        content: z.string(),
+        contentType: z.string().optional(),
+        contentId: z.string().optional(),
+      }),
+    )
     .optional(),
   tags: z.array(z.object({ name: z.string(), value: z.string() })).optional(),
 });
 export type ProviderRequest = z.infer<typeof providerRequestSchema>;
+
+/** Everybody who gets the mail, with Cc and Bcc. */
+export function allRecipients(request: Pick<ProviderRequest, 'to' | 'cc' | 'bcc'>): string[] {
+  return [...[request.to].flat(), ...(request.cc ?? []), ...(request.bcc ?? [])];
+}
 
 /** The values of all header fields of this name (in lower case), in order. */
 export function headerValues(email: ParsedEmail, name: string): string[] {

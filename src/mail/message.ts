@@ -87,6 +87,11 @@ export async function attachmentBytes(raw: Uint8Array, index: number): Promise<U
   return contentOf(part);
 }
 
+/** The same for all attachments, in their order. */
+export async function allAttachmentBytes(raw: Uint8Array): Promise<Uint8Array[]> {
+  return (await parseMime(raw)).attachments.map(contentOf);
+}
+
 /** Field names are printable ASCII (RFC 5322 §2.2); a line with any other name is no field. */
 const FIELD_NAME = /^[\x21-\x39\x3b-\x7e]{1,200}$/;
 

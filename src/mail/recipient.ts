@@ -1,5 +1,5 @@
 /**
- * Whom a reply goes to: one address or nobody.
+ * Whom a reply goes to: one address or nobody; and whom else a tool may write to.
  *
  * The rule: the first valid address of Reply-To that is not ours, otherwise the one author in From. No From,
  * several authors, or an author that is one of us: nobody. To, Cc and Sender never get a reply, and neither
@@ -10,9 +10,12 @@ import { addressParser } from 'postal-mime';
 import { isOwnAddress, sendableAddress } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
+import { oneLine } from './header-field.ts';
 
 /** Reply-To addresses that are looked at; who lists more does not mean a person. */
 const MAX_REPLY_TO = 50;
+/** Of a name and an address together. */
+const MAX_NAMED_CHARS = 1000;
 
 /** The bare address that a reply goes to, with its domain in ASCII; null for nobody. */
 export function replyRecipient(email: ParsedEmail, domains: readonly string[]): string | null {
@@ -25,6 +28,15 @@ export function replyRecipient(email: ParsedEmail, domains: readonly string[]): 
 function reachableAddress(address: string): string | null {
   const sendable = sendableAddress(address);
   return sendable !== null && /@[^@]+\.[^@]+$/.test(sendable) ? sendable : null;
+}
+
+/** The bare address in `ann@example.net` or `Ann <ann@example.net>`; null where it is not exactly one that can be reached. */
+export function namedRecipient(input: string): string | null {
+  if (input.length > MAX_NAMED_CHARS || oneLine(input) !== input.trim()) return null;
+  const bare = reachableAddress(input.trim());
+  if (bare !== null) return bare;
+  const [address, ...others] = addressesOf(input);
+  return address === undefined || others.length > 0 ? null : reachableAddress(address);
 }
 
 /** True for several From fields (RFC 5322 §3.6 allows one), or one that names several authors. */

@@ -1,45 +1,13 @@
 /**
- * Composes the provider request that answers an email.
- *
- * The request is complete and is frozen as it stands, so everything that a tool handed over is made safe
- * here: no header value, recipient or file name holds a control character or a line end; all text is
- * well-formed; there is one recipient, who is never one of us; and it is a size that the provider takes.
- * Line ends in a subject or file name become spaces; what cannot be mended is refused as permanent, because
- * the same tool would do it again. Whether the email may be answered is `guard.ts`'s to say, and before this.
+ * Composes the provider request that answers an email: one recipient, who is never one of us, in the email's
+ * thread. What it says is `content.ts`'s to make safe; whether the email may be answered is `guard.ts`'s to say,
+ * and before this.
  */
-import { MIMEType } from 'node:util';
-import { MillraceError } from '../platform/errors.ts';
-import { normaliseAddress } from './address.ts';
+import { assertSize, composeContent, machineHeaders, senderAddress } from './content.ts';
+import type { MailContent } from './content.ts';
 import type { ParsedEmail, ProviderRequest } from './email.ts';
-import { MARKER_HEADER } from './guard.ts';
 import { replyRecipient } from './recipient.ts';
-import { sanitiseReplyHtml } from './reply-html.ts';
-import { htmlToText } from './text.ts';
 import { fitSubject, replySubject, threadHeaders } from './thread.ts';
-
-/** What the provider takes: facts of Resend. */
-const limits = {
-  /** Of a mail after base64; the margin is for its headers and boundaries. */
-  mailBytes: 40_000_000 - 100_000,
-  attachments: 100,
-  filenameOctets: 255,
-  contentTypeChars: 255,
-} as const;
-
-/** A tool's reply as plain data. Null and undefined fields are absent ones. */
-export interface ReplyContent {
-  text?: string | null | undefined;
-  html?: string | null | undefined;
-  /** Taken as it is, on one line; default: the email's subject with one `Re:`. */
-  subject?: string | null | undefined;
-  attachments?: readonly ReplyAttachment[] | null | undefined;
-}
-
-export interface ReplyAttachment {
-  filename?: string | null | undefined;
-  contentBase64: string;
-  contentType?: string | null | undefined;
-}
 
 /** A request to send, or why there is none; the reasons are stable. */
 export type ComposedReply =
@@ -47,127 +15,31 @@ export type ComposedReply =
   /** `empty-reply`: the tool gave neither text nor html nor a file. `no-recipient`: see `recipient.ts`. */
   | { request: null; skipped: 'empty-reply' | 'no-recipient' };
 
-/**
- * @throws MillraceError (permanent) `reply.invalid_attachment`, `reply.too_many_attachments`,
- *   `reply.too_large`, `reply.invalid_address`.
- */
+/** @throws MillraceError (permanent) what `senderAddress`, `composeContent` and `assertSize` throw. */
 export function composeReply(options: {
   email: ParsedEmail;
   inbox: string;
   /** Where the reply comes from: the address of ours that the email was sent to. */
   inboxAddress: string;
   domains: readonly string[];
-  reply: ReplyContent;
+  /** Its subject is by default the email's with one `Re:`. */
+  reply: MailContent;
 }): ComposedReply {
   const { email, reply } = options;
-  const from = normaliseAddress(options.inboxAddress);
-  if (from === null) throw refusal('invalid_address', `the inbox has no address to reply from`);
+  const from = senderAddress(options.inboxAddress);
   const to = replyRecipient(email, [...options.domains, from.slice(from.lastIndexOf('@') + 1)]);
   if (to === null) return { request: null, skipped: 'no-recipient' };
-  const attachments = composeAttachments(reply.attachments ?? []);
-  const body = composeBody(reply, attachments);
-  if (body === null) return { request: null, skipped: 'empty-reply' };
-
+  const content = composeContent(reply);
+  if (content === null) return { request: null, skipped: 'empty-reply' };
+  const { attachments, ...body } = content;
   const request: ProviderRequest = {
     from,
     to,
     subject: fitSubject(reply.subject ?? '') || replySubject(email.subject),
     ...body,
-    headers: {
-      ...threadHeaders(email),
-      'Auto-Submitted': 'auto-replied',
-      'X-Auto-Response-Suppress': 'All',
-      [MARKER_HEADER]: encodeURIComponent(options.inbox.toWellFormed()),
-    },
-    ...(attachments.length > 0 && { attachments }),
+    headers: { ...threadHeaders(email), ...machineHeaders(options.inbox, 'auto-replied') },
+    ...(attachments && { attachments }),
   };
   assertSize(request);
   return { request, skipped: null };
-}
-
-type ComposedAttachment = NonNullable<ProviderRequest['attachments']>[number];
-
-/** There is always a text, for those who read no HTML: the tool's, or the HTML's, or the names of the files. */
-function composeBody(
-  reply: ReplyContent,
-  attachments: readonly ComposedAttachment[],
-): { text: string; html?: string } | null {
-  const html = isBlank(reply.html) ? null : sanitiseReplyHtml(reply.html.replaceAll('\0', ''));
-  const text = isBlank(reply.text) ? htmlToText(html ?? '') : reply.text;
-  const clean = text.replaceAll('\0', '').replace(/\r\n?/g, '\n').toWellFormed();
-  const names = attachments.map(({ filename }) => filename).join('\n');
-  const shown = isBlank(clean) ? names : clean;
-  if (isBlank(html)) return isBlank(shown) ? null : { text: shown };
-  return { text: isBlank(shown) ? 'This message is in HTML.' : shown, html };
-}
-
-function composeAttachments(attachments: readonly ReplyAttachment[]): ComposedAttachment[] {
-  if (attachments.length > limits.attachments) {
-    throw refusal(
-      'too_many_attachments',
-      `${attachments.length} attachments, at most ${limits.attachments} can be sent`,
-    );
-  }
-  return attachments.map((attachment, index) => {
-    const filename = safeFilename(attachment.filename ?? '') || `attachment-${index + 1}`;
-    const content = attachment.contentBase64;
-    if (!isBase64(content)) throw refusal('invalid_attachment', `the content of ${filename} is not base64`);
-    if (isBlank(attachment.contentType)) return { filename, content };
-    return { filename, content, contentType: mediaType(attachment.contentType, filename) };
-  });
-}
-
-function mediaType(input: string, filename: string): string {
-  try {
-    const type = new MIMEType(input).toString();
-    if (type.length <= limits.contentTypeChars && /^[\x20-\x7e]+$/.test(type)) return type;
-  } catch {
-    // Refused below, with the name of the file that it belongs to.
-  }
-  throw refusal('invalid_attachment', `the content type of ${filename} is none`);
-}
-
-/** Controls, line ends, and the marks with which `txt.exe` can be shown as `exe.txt`. */
-const UNSAFE_IN_FILENAME = /[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]+/gu;
-
-/** One path component that names no folder, at most 255 octets with its extension; empty where nothing is left. */
-function safeFilename(input: string): string {
-  const name = input.toWellFormed().replace(UNSAFE_IN_FILENAME, ' ').replace(/[/\\]/g, '_').trim();
-  if (/^[._ ]*$/.test(name)) return '';
-  if (Buffer.byteLength(name) <= limits.filenameOctets) return name;
-  const extension = /\.[^.]{1,16}$/u.exec(name)?.[0] ?? '';
-  const stem = name.slice(0, name.length - extension.length);
-  return cutOctets(stem, limits.filenameOctets - Buffer.byteLength(extension)) + extension;
-}
-
-/** As many whole code points as fit. */
-function cutOctets(text: string, octets: number): string {
-  const { read } = new TextEncoder().encodeInto(text, new Uint8Array(octets));
-  return text.slice(0, read);
-}
-
-function isBase64(content: string): boolean {
-  const padding = content.indexOf('=');
-  const isPadded = padding < 0 || /^={1,2}$/.test(content.slice(padding));
-  return content.length % 4 === 0 && isPadded && !/[^A-Za-z0-9+/=]/.test(content);
-}
-
-/** The mail as it will be sent, where text and HTML may be in base64 too. */
-function assertSize(request: ProviderRequest): void {
-  const bodies = Buffer.byteLength(request.text) + Buffer.byteLength(request.html ?? '');
-  const files = (request.attachments ?? []).reduce((sum, { content }) => sum + content.length, 0);
-  // Base64 in a mail has a line end after every 76 characters.
-  const bytes = Math.ceil((((bodies * 4) / 3 + files) * 78) / 76);
-  if (bytes <= limits.mailBytes) return;
-  throw refusal('too_large', `the reply would be ${bytes} bytes, at most ${limits.mailBytes} can be sent`);
-}
-
-function isBlank(text: string | null | undefined): text is '' | null | undefined {
-  return (text ?? '').trim() === '';
-}
-
-function refusal(code: string, message: string): MillraceError {
-  return new MillraceError('permanent', `reply.${code}`, message, {
-    hint: 'Change what the tool returns, then redrive this email.',
-  });
 }

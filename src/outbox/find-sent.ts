@@ -75,7 +75,8 @@ export function createFindSent(
       );
       for (const mail of list.data) {
         if (Date.parse(mail.created_at) < sinceMs - CLOCK_MARGIN_MS) return null;
-        if (!mail.to.includes(request.to) || mail.subject !== request.subject) continue;
+        const isFit = [request.to].flat().every((address) => mail.to.includes(address));
+        if (!isFit || mail.subject !== request.subject) continue;
         candidates++;
         if (await hasTags(mail.id, request, signal)) return { providerId: mail.id };
       }

@@ -1,6 +1,7 @@
 /**
- * The caps on automatic replies, per sender and per thread, within a sliding day: the last guard against a
- * loop whose other side hides that it is a machine.
+ * The caps on automatic mail within a sliding day. On replies, per sender and per thread: the last guard against
+ * a loop whose other side hides that it is a machine. On mail to others, per recipient and for the inbox: what a
+ * tool can do to people who never wrote to it.
  *
  * A thread is what the references say. A responder that strips them still tends to keep the `Re:` that we
  * gave it, so a mail with a reply prefix and no references counts for its sender and subject; a fresh mail
@@ -18,8 +19,10 @@ import type { StreamStore } from '../streams/stream-store.ts';
 export interface ReplyCaps {
   /** Why this mail may not be answered any more, or null. */
   exceeded(email: ParsedEmail, recipient: string): 'sender-cap' | 'thread-cap' | null;
-  /** Counts a reply; what it gives is kept in the run's facts, so that a restart can count it again. */
-  count(email: ParsedEmail, recipient: string): CapKeys;
+  /** Why mail to these others may not be sent any more, or null. */
+  exceededBySending(others: readonly string[]): 'recipient-cap' | 'inbox-cap' | null;
+  /** Counts a run that sends; what it gives is kept in the run's facts, so that a restart can count it again. */
+  count(email: ParsedEmail, recipient: string, others?: readonly string[]): CapKeys;
   /** Reads back the replies of the last day from an inbox's journal. */
   restore(inbox: string, signal: AbortSignal): Promise<void>;
 }
@@ -27,19 +30,32 @@ export interface ReplyCaps {
 export interface CapKeys {
   readonly sender: string;
   readonly thread: string;
+  /** Others who got mail, once for each. */
+  readonly others?: readonly string[];
 }
 
 export interface ReplyCapOptions {
   perSender: number;
   perThread: number;
+  /** Mails to one address that is not the sender's. */
+  perRecipient: number;
+  /** Mails to others, each recipient counted. */
+  perInbox: number;
 }
 
-export const defaultReplyCaps: ReplyCapOptions = { perSender: 500, perThread: 30 };
+export const defaultReplyCaps: ReplyCapOptions = {
+  perSender: 500,
+  perThread: 30,
+  perRecipient: 500,
+  perInbox: 2_000,
+};
 
 const DAY_MS = 86_400_000;
 /** How far back a restart looks: more replies than this a day make it forget the earliest. */
 const RESTORE_RECORDS = 20_000;
 const MAX_COUNTED = 100_000;
+/** The key under which all mail to others is counted together. */
+const ALL_OTHERS = 'to others';
 
 export function createReplyCaps(
   deps: { store: StreamStore; clock: Clock },
@@ -58,6 +74,7 @@ export function createReplyCaps(
 
   function add(keys: CapKeys, atMs: number): void {
     for (const key of [keys.sender, keys.thread]) addTime(key, atMs);
+    for (const other of keys.others ?? []) for (const key of [other, ALL_OTHERS]) addTime(key, atMs);
   }
 
   function addTime(key: string, atMs: number): void {
@@ -76,8 +93,19 @@ export function createReplyCaps(
       if (recent(keys.thread).length >= options.perThread) return 'thread-cap';
       return null;
     },
-    count(email, recipient) {
-      const keys = keysOf(email, recipient);
+    exceededBySending(others) {
+      const counts = new Map<string, number>();
+      for (const key of others.map(otherKey)) counts.set(key, (counts.get(key) ?? 0) + 1);
+      for (const [key, more] of counts)
+        if (recent(key).length + more > options.perRecipient) return 'recipient-cap';
+      const isTooMuch = others.length > 0 && recent(ALL_OTHERS).length + others.length > options.perInbox;
+      return isTooMuch ? 'inbox-cap' : null;
+    },
+    count(email, recipient, others = []) {
+      const keys = {
+        ...keysOf(email, recipient),
+        ...(others.length > 0 && { others: others.map(otherKey) }),
+      };
       add(keys, clock.nowMs());
       return keys;
     },
@@ -98,6 +126,10 @@ export function createReplyCaps(
       }
     },
   };
+}
+
+function otherKey(address: string): string {
+  return `to ${normaliseAddress(address) ?? address}`;
 }
 
 function threadOf(email: ParsedEmail, recipient: string): string {

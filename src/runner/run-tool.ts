@@ -1,34 +1,27 @@
 /**
  * Running a tool on one inbox record: the handler of a runner's stage. Its journal is `runs/<name>`.
  *
- * Guard → caps → sandbox → frozen provider requests on `outbox`. A mail that may not be answered is settled
- * as skipped with the reason and its tool does not run; a tool that fails parks that mail alone. The key of a
- * request is derived from its cause (inbox, number, effect, email), so that a repeated run names the same.
+ * Guard → caps → sandbox → frozen provider requests on `outbox` (`freeze-effects.ts`). A mail that may not be
+ * answered is settled as skipped with the reason and its tool does not run; a tool that fails parks that mail
+ * alone, and nothing that it stated before takes effect.
  */
-import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
+import type { ParsedEmail } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
 import { attachmentBytes, parseMessage } from '../mail/message.ts';
 import { replyRecipient } from '../mail/recipient.ts';
-import { composeReply } from '../mail/reply.ts';
 import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
-import { readBlob, writeBlob } from '../streams/blob.ts';
-import {
-  inboxRecordSchema,
-  jsonRecord,
-  originSeqNum,
-  parseJsonRecord,
-  streamNames,
-} from '../streams/records.ts';
-import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
-import { fingerprint } from '../streams/settled-keys.ts';
-import type { Attempt, Outcome, Output } from '../streams/stage.ts';
+import { readBlob } from '../streams/blob.ts';
+import { inboxRecordSchema, originSeqNum, parseJsonRecord } from '../streams/records.ts';
+import type { InboxRecord } from '../streams/records.ts';
+import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
+import { createFreezeEffects } from './freeze-effects.ts';
 import type { ReplyCaps } from './reply-caps.ts';
-import type { PlainReply, RunRequest, SandboxPool } from './sandbox/sandbox.ts';
+import type { RunRequest, SandboxPool } from './sandbox/sandbox.ts';
 import { settingsFor } from './tool-settings.ts';
 import type { ToolRevision, ToolSet } from './tool-set.ts';
 
@@ -44,18 +37,14 @@ export interface RunToolDeps {
 
 /** Of one run: what it gives back (the provider takes 40 MB), and what it logs. */
 const OUTPUT_LIMITS = { maxResultBytes: 42 * 1024 * 1024, maxLogBytes: 64 * 1024 };
-/** A request above this goes into a stream of its own. */
-const MAX_INLINE_REQUEST_BYTES = 700 * 1024;
-/** The tag under which the provider can be asked for a request: see `outbox.ts`. */
-const KEY_TAG = 'millrace_key';
-
 /** The handler for one inbox. */
 export function createRunTool(
   deps: RunToolDeps,
-  options: { inbox: string; domains: readonly string[] },
+  options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
   const { store, pool, tools, caps } = deps;
   const { domains } = options;
+  const freeze = createFreezeEffects(deps, options);
 
   async function handle(record: StreamRecord, attempt: Attempt): Promise<Outcome> {
     const mail = parseJsonRecord(inboxRecordSchema, record);
@@ -86,18 +75,28 @@ export function createRunTool(
       const error = new MillraceError('permanent', `tool.${result.reason}`, result.message);
       return { kind: 'dead-letter', reason: error.code, error, facts };
     }
-    const { outputs, skipped } = await freeze({
-      replies: result.replies ?? [],
+    const { outputs, skipped, recipients } = await freeze(result.effects, {
       mail,
       email,
       seqNum: record.seqNum,
       origin: originSeqNum(record),
+      rawMessage: () => rawMessage(mail, attempt.signal),
     });
     if (outputs.length === 0) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', facts };
+    const cap = caps.exceededBySending(recipients);
+    if (cap !== null) {
+      const error = tooMuchMail(cap, recipients);
+      return { kind: 'dead-letter', reason: error.code, error, facts };
+    }
     return {
       kind: 'done',
       outputs,
-      facts: { ...facts, to: recipient, effects: outputs.length, caps: caps.count(email, recipient) },
+      facts: {
+        ...facts,
+        to: recipient,
+        effects: outputs.length,
+        caps: caps.count(email, recipient, recipients),
+      },
     };
   }
 
@@ -139,52 +138,14 @@ export function createRunTool(
     };
   }
 
-  async function freeze(made: {
-    replies: readonly PlainReply[];
-    mail: InboxRecord;
-    email: ParsedEmail;
-    seqNum: number;
-    /** Differs from `seqNum` for a mail that was put back: what its first run sent is not sent again. */
-    origin: number;
-  }): Promise<{ outputs: Output[]; skipped: string | null }> {
-    const { mail, email, seqNum, origin } = made;
-    const outputs: Output[] = [];
-    let skipped: string | null = null;
-    for (const [effect, reply] of made.replies.entries()) {
-      const composed = composeReply({ email, inbox: mail.inbox, inboxAddress: mail.address, domains, reply });
-      if (composed.request === null) {
-        skipped = composed.skipped;
-        continue;
-      }
-      const idempotencyKey = `${encodeURIComponent(options.inbox)}/${origin}/${effect}/${mail.emailId}`;
-      const request: ProviderRequest = {
-        ...composed.request,
-        tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }],
-      };
-      const frozen: OutboxRecord = {
-        kind: 'request',
-        version: 1,
-        idempotencyKey,
-        cause: { inbox: options.inbox, seqNum, effect, emailId: mail.emailId },
-        thread: `${options.inbox}/${threadKey(email)}`,
-        notBefore: null,
-        request: await requestOrBlob(request, idempotencyKey),
-      };
-      outputs.push({ stream: streamNames.outbox, record: jsonRecord(frozen, idempotencyKey) });
-    }
-    return { outputs, skipped };
-  }
-
-  async function requestOrBlob(
-    request: ProviderRequest,
-    idempotencyKey: string,
-  ): Promise<OutboxRecord['request']> {
-    const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
-    if (bytes.length <= MAX_INLINE_REQUEST_BYTES) return request;
-    return { blob: await writeBlob(store.stream(streamNames.request(idempotencyKey)), bytes) };
-  }
-
   return handle;
+}
+
+function tooMuchMail(cap: string, recipients: readonly string[]): MillraceError {
+  const message = `this inbox has sent too much mail to others today (${cap}): ${recipients.join(', ')}`;
+  return new MillraceError('permanent', 'effect.capped', message.slice(0, 1000), {
+    hint: 'Nothing was sent for this email. Redrive it tomorrow.',
+  });
 }
 
 /** Records keep header fields as they were sent; a tool reads them as a person would. */

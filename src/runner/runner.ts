@@ -19,6 +19,8 @@ export interface RunnerOptions {
   concurrency: number;
   /** How long the outcomes of runs are kept. */
   historyMs: number;
+  /** How far ahead a mail may be scheduled. */
+  maxDelayMs: number;
 }
 
 export interface Runner {
@@ -50,7 +52,7 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
         journal: streamNames.runs(inbox),
         concurrency: options.concurrency,
         laneOf: inboxLane,
-        handle: createRunTool({ ...deps, caps }, { inbox, domains: options.domains }),
+        handle: createRunTool({ ...deps, caps }, { inbox, ...options }),
         backoff: { baseMs: 500, maxMs: 300_000 },
         maxAttempts: 50,
         historyMs: options.historyMs,

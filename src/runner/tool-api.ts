@@ -74,6 +74,15 @@ export interface Context {
   readonly log: (...values: unknown[]) => void;
   /** The time at which this run began. */
   readonly now: () => Date;
+  /**
+   * States a reply, as returning one does. It leaves when the run has ended well, in the order in which it was
+   * stated and before what is returned; a run that fails sends nothing.
+   */
+  readonly reply: (reply: string | Reply) => void;
+  /** States a mail to somebody else: see `Send`. */
+  readonly send: (mail: Send) => void;
+  /** States that this email is to be forwarded: to these addresses, or as `Forward` says. */
+  readonly forward: (to: Recipients | Forward) => void;
 }
 
 /** A file to send along. */
@@ -82,6 +91,9 @@ export interface OutgoingAttachment {
   content: string | Uint8Array;
   contentType?: string;
 }
+
+/** An address, `Ann <ann@example.net>`, or a mailbox such as `email.from`; or several of these. */
+export type Recipients = string | Mailbox | readonly (string | Mailbox)[];
 
 /** An answer to the sender. At least one of `text`, `html` and `attachments` is there. */
 export interface Reply {
@@ -92,10 +104,55 @@ export interface Reply {
   attachments?: OutgoingAttachment[];
   /** Default: the subject of the email with one `Re:`. */
   subject?: string;
+  /**
+   * Not before this time: a Date, or ISO 8601 with its zone. At most two thirds of `RETENTION_DAYS` ahead (60
+   * days where nothing else is set). It goes out also when the daemon was stopped in between, or the tool is gone.
+   */
+  at?: Date | string;
 }
 
-/** A string is the reply's text; nothing is no reply. */
-export type ToolResult = string | Reply | readonly Reply[] | null | undefined | void;
+/**
+ * A mail to somebody else, from the address of the inbox. At least one of `text`, `html` and `attachments` is
+ * there. At most 50 addresses, none of them one of our own; how many a day, docs/tools.md says.
+ */
+export interface Send extends Reply {
+  to: Recipients;
+  cc?: Recipients;
+  bcc?: Recipients;
+  /** Default: the subject of the email without `Re:`. */
+  subject?: string;
+}
+
+/** The email itself for somebody else, with its attachments; an answer to it goes to the email's author. */
+export interface Forward {
+  to: Recipients;
+  cc?: Recipients;
+  bcc?: Recipients;
+  /** Stands before the email. */
+  text?: string;
+  /** The same, for those who read HTML. */
+  html?: Reply['html'];
+  /** Default: the subject of the email with one `Fwd:`. */
+  subject?: string;
+  /** As of a `Reply`. */
+  at?: Date | string;
+}
+
+/** Several effects at once, in the order of these keys. */
+export interface Effects {
+  reply?: string | Reply | readonly (string | Reply)[];
+  send?: Send | readonly Send[];
+  /** Addresses, one `Forward`, or a list of either, each of them a mail of its own. */
+  forward?: string | Mailbox | Forward | readonly (string | Mailbox | Forward)[];
+  /** For those of them that name no time themselves. */
+  at?: Date | string;
+}
+
+/** An object with `to` is a mail to somebody else, one with `reply`, `send` or `forward` says itself, any other is a reply. */
+export type Effect = Reply | Send | Effects;
+
+/** A string is the reply's text; nothing is no reply. At most 100 effects. */
+export type ToolResult = string | Effect | readonly Effect[] | null | undefined | void;
 
 export type Tool = (email: Email, context: Context) => ToolResult | Promise<ToolResult>;
 

@@ -355,6 +355,8 @@ export function createStage(
         doubtSinceMs,
         signal: handlerAbort.signal,
       });
+      // A handler that puts it off has not begun.
+      if (outcome.kind === 'deferred') entry.doubtSinceMs = doubtSinceMs;
     } catch (error) {
       if (handlerAbort.signal.aborted || halt.signal.aborted) return;
       outcome = outcomeOfError(entry, error);

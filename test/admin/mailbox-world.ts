@@ -15,7 +15,7 @@ import type { MailboxView } from '../../src/admin/mailbox-view.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
 import { createReceive } from '../../src/ingest/receive.ts';
 import { composeReply } from '../../src/mail/reply.ts';
-import type { ReplyContent } from '../../src/mail/reply.ts';
+import type { MailContent } from '../../src/mail/content.ts';
 import { createMailboxOutbound } from '../../src/outbox/mailbox-outbound.ts';
 import { createOutbox } from '../../src/outbox/outbox.ts';
 import { systemClock } from '../../src/platform/clock.ts';
@@ -35,7 +35,7 @@ const DRAIN_MS = 10_000;
 const MAX_INLINE_BYTES = 700 * 1024;
 
 /** What a tool would make of a mail: replies, or an outcome of its own. */
-export type Tool = (mail: InboxRecord) => ReplyContent | readonly ReplyContent[] | Outcome | Promise<Outcome>;
+export type Tool = (mail: InboxRecord) => MailContent | readonly MailContent[] | Outcome | Promise<Outcome>;
 
 export interface MailboxWorld {
   readonly url: string;

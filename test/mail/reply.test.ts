@@ -6,17 +6,18 @@ import { providerRequestSchema } from '../../src/mail/email.ts';
 import { noReplyReason } from '../../src/mail/guard.ts';
 import { parseMessage } from '../../src/mail/message.ts';
 import { composeReply } from '../../src/mail/reply.ts';
-import type { ComposedReply, ReplyContent } from '../../src/mail/reply.ts';
+import type { MailContent } from '../../src/mail/content.ts';
+import type { ComposedReply } from '../../src/mail/reply.ts';
 import { hasCode } from '../../src/platform/errors.ts';
 import { DOMAINS, emailOf, hostileEmail, hostileText } from './email.fixture.ts';
 
 const inbox = { inbox: 'reverser', inboxAddress: 'reverser+x@agent.example', domains: DOMAINS };
 
-function compose(email: ParsedEmail, reply: ReplyContent): ComposedReply {
+function compose(email: ParsedEmail, reply: MailContent): ComposedReply {
   return composeReply({ ...inbox, email, reply });
 }
 
-async function requestFor(reply: ReplyContent, fields: string[] = []): Promise<ProviderRequest> {
+async function requestFor(reply: MailContent, fields: string[] = []): Promise<ProviderRequest> {
   const { request } = compose(await emailOf(fields), reply);
   if (request === null) throw new Error('there is no request');
   return request;
@@ -169,7 +170,7 @@ describe('what a tool puts into headers', () => {
 });
 
 describe('what cannot be sent is refused', () => {
-  test.each<[string, ReplyContent]>([
+  test.each<[string, MailContent]>([
     ['reply.invalid_attachment', { attachments: [{ ...file, contentBase64: 'no base64!' }] }],
     ['reply.invalid_attachment', { attachments: [{ ...file, contentBase64: 'YQ=' }] }],
     ['reply.invalid_attachment', { attachments: [{ ...file, contentBase64: 'Y=Q=' }] }],
@@ -206,7 +207,7 @@ describe('what cannot be sent is refused', () => {
   });
 });
 
-const hostileReply: fc.Arbitrary<ReplyContent> = fc.record(
+const hostileReply: fc.Arbitrary<MailContent> = fc.record(
   {
     text: fc.option(hostileText),
     html: fc.option(hostileText),
@@ -224,14 +225,15 @@ const LINE_BREAKING = /[\u0000-\u001f\u007f-\u009f\u2028\u2029]/;
 function isSafe({ request }: ComposedReply): boolean {
   if (request === null) return true;
   const names = (request.attachments ?? []).map(({ filename }) => filename);
-  const onOneLine = [request.from, request.to, request.subject, ...names].concat(
+  const to = [request.to].flat();
+  const onOneLine = [request.from, ...to, request.subject, ...names].concat(
     Object.entries(request.headers).flat(),
   );
   return (
     onOneLine.every((value) => value !== '' && !LINE_BREAKING.test(value) && value.isWellFormed()) &&
     Object.values(request.headers).every((value) => /^[\x20-\x7e]+$/.test(value)) &&
     names.every((name) => !/[/\\\u202e]/.test(name) && Buffer.byteLength(name) <= 255) &&
-    !isOwnAddress(request.to, DOMAINS) &&
+    !to.some((address) => isOwnAddress(address, DOMAINS)) &&
     request.text.trim() !== '' &&
     !request.text.includes('\0') &&
     providerRequestSchema.parse(JSON.parse(JSON.stringify(request).toWellFormed())).text === request.text

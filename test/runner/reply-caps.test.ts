@@ -6,7 +6,7 @@ import { createReplyCaps } from '../../src/runner/reply-caps.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
-const options = { perSender: 20, perThread: 3 };
+const options = { perSender: 20, perThread: 3, perRecipient: 4, perInbox: 10 };
 let nowMs = 0;
 const clock = { ...systemClock, nowMs: () => nowMs };
 const store = useTemporaryStore();
@@ -76,10 +76,24 @@ describe('reply caps', () => {
     expect(caps.exceeded(mail, ann)).toBeNull();
   });
 
+  it('stop mail to one address, and to others altogether', () => {
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    const send = (...others: string[]) =>
+      caps.exceededBySending(others) ?? caps.count(email({}), ann, others).others?.length;
+    expect(send('x@far.example', 'X@far.example', 'x@FAR.example')).toBe(3);
+    expect(send('x@far.example', 'x@far.example')).toBe('recipient-cap');
+    expect(send('x@far.example')).toBe(1);
+    expect(send(...[1, 2, 3, 4, 5].map((n) => `${n}@far.example`))).toBe(5);
+    expect(send('6@far.example', '7@far.example')).toBe('inbox-cap');
+    expect(caps.exceededBySending([])).toBeNull();
+    nowMs += 86_400_001;
+    expect(send('x@far.example', '7@far.example')).toBe(2);
+  });
+
   it('are counted again after a restart, from the journal', async () => {
     const before = createReplyCaps({ store: store(), clock }, options);
     const mail = email({ references: ['<root@x>'] });
-    const keys = [1, 2, 3].map(() => before.count(mail, ann));
+    const keys = [1, 2, 3, 4].map(() => before.count(mail, ann, ['x@far.example']));
     await store()
       .stream('runs/reverser')
       .append(keys.map((caps) => jsonRecord({ kind: 'outcome', version: 1, facts: { caps } })));
@@ -87,5 +101,6 @@ describe('reply caps', () => {
     expect(after.exceeded(mail, ann)).toBeNull();
     await after.restore('reverser', new AbortController().signal);
     expect(after.exceeded(mail, ann)).toBe('thread-cap');
+    expect(after.exceededBySending(['x@far.example'])).toBe('recipient-cap');
   });
 });

@@ -9,7 +9,7 @@ import { bundleTools } from '../../src/runner/bundle.ts';
 import type { ToolBundle } from '../../src/runner/bundle.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
 import type { PoolOptions } from '../../src/runner/sandbox/pool.ts';
-import type { PlainReply, RunRequest, RunResult, SandboxPool } from '../../src/runner/sandbox/sandbox.ts';
+import type { PlainContent, RunRequest, RunResult, SandboxPool } from '../../src/runner/sandbox/sandbox.ts';
 import { email, limits } from './example-email.ts';
 
 /** A folder that holds these files, until the end of the test file. */
@@ -64,10 +64,11 @@ export function useSandbox(options: PoolOptions = { minChildren: 2, maxChildren:
   return sandbox;
 }
 
-/** What it returned; says what went wrong otherwise. */
-export function repliesOf(result: RunResult): PlainReply[] | null {
+/** The replies that it stated; null for no effect at all. Says what went wrong otherwise. */
+export function repliesOf(result: RunResult): PlainContent[] | null {
   if (result.status !== 'returned') throw new Error(`${result.reason}: ${result.message}`);
-  return result.replies;
+  const replies = result.effects.filter(({ kind }) => kind === 'reply');
+  return result.effects.length === 0 ? null : replies.map(({ kind: _kind, ...content }) => content);
 }
 
 /** The sandbox processes of this test file, or of another process that it started. */

@@ -26,7 +26,7 @@ describe('a reply', () => {
       [{ text: 'a' }],
     ],
     ['several', `return [{ text: 'a' }, { text: 'b' }];`, [{ text: 'a' }, { text: 'b' }]],
-    ['none of several', `return [];`, []],
+    ['none of several', `return [];`, null],
     [
       'HTML that is still being made',
       `return { html: Promise.resolve('<b>x</b>') };`,
@@ -78,7 +78,7 @@ describe('what is no reply is named', () => {
     ['return { html: Promise.reject(new Error("no")) };', 'reading `html` of the result: Error: no'],
     ['return ["a", "b"];', 'element 0 is a string (a), not a reply'],
     ['return [{ text: "a" }, undefined];', 'element 1 is undefined, not a reply'],
-    ['return Array(101).fill({ text: "a" });', 'the tool returned 101 replies; at most 100 are taken'],
+    ['return Array(101).fill({ text: "a" });', 'the tool stated 101 effects; at most 100 are taken'],
     ['return { attachments: "x" };', '`attachments` is a string (x), not an array'],
     ['return { attachments: [{ content: "x" }] };', '`attachments[0].filename` is missing'],
     [

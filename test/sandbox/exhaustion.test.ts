@@ -120,7 +120,7 @@ it('a rejection that nobody handled is on the log, and is not the next run’s',
   const result = await sandbox.runBody('Promise.reject(new Error("lost")); return "well";');
   expect(repliesOf(result)).toEqual([{ text: 'well' }]);
   expect(result.logs).toEqual(['unhandled rejection: lost']);
-  expect(await sandbox.runBody('return "next";')).toMatchObject({ replies: [{ text: 'next' }], logs: [] });
+  expect(await sandbox.runBody('return "next";')).toMatchObject({ effects: [{ text: 'next' }], logs: [] });
 });
 
 it('nothing of a run is left for the next', async () => {

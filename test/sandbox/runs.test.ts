@@ -157,7 +157,7 @@ describe('what comes late', () => {
     expect(await answerOf(bundle, 'leaving', request)).toBe('left');
     for (const run of [1, 2]) {
       const result = await sandbox.run(bundle, { exportName: 'looking', ...request });
-      expect(result, `run ${run}`).toMatchObject({ replies: [{ text: 'well' }], logs: [] });
+      expect(result, `run ${run}`).toMatchObject({ effects: [{ text: 'well' }], logs: [] });
     }
     // A process that died of it would have cost the next run its first attempt.
     expect(sandboxPids()).toEqual(pids);

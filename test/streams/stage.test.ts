@@ -295,6 +295,23 @@ describe('stage', () => {
     expect(doubts).toEqual([null, null, expect.any(Number)]);
   });
 
+  it('keeps no doubt about a record that was put off, however often', async () => {
+    await stream('source').append([numbered(0)]);
+    const doubts: (number | null)[] = [];
+    const { stop } = start(
+      async (_record, { doubtSinceMs }) => {
+        doubts.push(doubtSinceMs);
+        if (doubts.length === 3) return { kind: 'done' };
+        return { kind: 'deferred', untilMs: Date.now(), reason: 'test.later', holdsLane: false };
+      },
+      { recordsAttempts: true },
+    );
+    await settled(1);
+    await stop();
+    expect(doubts).toEqual([null, null, null]);
+    expect((await outcomes()).map(({ aside }) => aside?.doubtSinceMs)).toEqual([null, null, undefined]);
+  });
+
   it('stops the owner whose journal was taken over, before it commits anything more', async () => {
     await stream('source').append([numbered(0)]);
     const first = start(copyTo('target'));

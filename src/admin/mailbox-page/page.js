@@ -131,7 +131,7 @@ function renderThread(conversation) {
 function replyTarget({ id, mails }) {
   const last = /** @type {Mail} */ (mails.at(-1));
   const copy = last.inboxes.findLast(({ replies }) => replies.length > 0) ?? last.inboxes[0];
-  const reply = copy?.replies.at(-1);
+  const reply = copy?.replies.findLast(isAnswer) ?? copy?.replies.at(-1);
   const inReplyTo = reply?.messageId ?? last.messageId;
   const ids = [...last.references, last.messageId, reply?.messageId].filter((one) => typeof one === 'string');
   const subject = /^re:/i.test(last.subject) ? last.subject : `Re: ${last.subject}`;
@@ -145,6 +145,11 @@ function replyTarget({ id, mails }) {
   };
 }
 
+/** As opposed to what a tool sent to somebody else. @param {{ headers: Readonly<Record<string, string>> }} reply */
+function isAnswer({ headers }) {
+  return headers['Auto-Submitted'] === 'auto-replied';
+}
+
 /** Tells people who do not see the page what has just been settled. @param {Conversation[]} conversations */
 function announce(conversations) {
   for (const mail of conversations.flatMap(({ mails }) => mails)) {
@@ -152,7 +157,8 @@ function announce(conversations) {
     state.settled.add(mail.emailId);
     if (!state.isLoaded) continue;
     const inbox = mail.inboxes.map((copy) => copy.inbox).join(', ');
-    const reply = mail.inboxes.flatMap(({ replies }) => replies).at(-1);
+    const replies = mail.inboxes.flatMap((copy) => copy.replies);
+    const reply = replies.findLast(isAnswer) ?? replies.at(-1);
     const texts = {
       answered: `Reply from ${inbox}: ${reply?.text.slice(0, 200) ?? ''}`,
       parked: `Parked: ${mail.error?.message ?? mail.reason}`,

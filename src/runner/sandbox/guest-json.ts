@@ -1,28 +1,37 @@
 /**
- * What the guest makes as JSON and the host takes: replies, and what a bundle exports. It is checked here, in
+ * What the guest makes as JSON and the host takes: the end of a run, and what a bundle exports. It is checked here, in
  * the parent, because the code that made it ran beside the tool's.
  */
 import { z } from 'zod';
 import { errorMessage } from '../../platform/errors.ts';
 
-export const plainRepliesSchema = z.nullable(
-  z.array(
-    z.strictObject({
-      text: z.string().optional(),
-      html: z.string().optional(),
-      subject: z.string().optional(),
-      attachments: z
-        .array(
-          z.strictObject({
-            filename: z.string(),
-            contentBase64: z.base64(),
-            contentType: z.string().optional(),
-          }),
-        )
-        .optional(),
-    }),
-  ),
-);
+const MAX_EFFECTS = 100;
+
+const content = {
+  text: z.string().optional(),
+  html: z.string().optional(),
+  subject: z.string().optional(),
+  attachments: z
+    .array(
+      z.strictObject({
+        filename: z.string(),
+        contentBase64: z.base64(),
+        contentType: z.string().optional(),
+      }),
+    )
+    .optional(),
+  at: z.iso.datetime().optional(),
+};
+const addresses = z.array(z.string());
+const recipients = { to: addresses, cc: addresses.optional(), bcc: addresses.optional() };
+
+const effectSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('reply'), ...content }),
+  z.strictObject({ kind: z.literal('send'), ...recipients, ...content }),
+  z.strictObject({ kind: z.literal('forward'), ...recipients, ...content }),
+]);
+
+export const runEndSchema = z.strictObject({ effects: z.array(effectSchema).max(MAX_EFFECTS) });
 
 export const inspectionSchema = z.strictObject({
   functions: z.array(z.string()),

@@ -60,7 +60,7 @@ export const fromChildSchema = z.discriminatedUnion('type', [
     argument: z.unknown(),
   }),
   z.object({ type: z.literal('abort'), run: runSchema, call: z.number().int().nonnegative() }),
-  /** `json` is what the guest made: `plainRepliesSchema` or `inspectionSchema` checks it. */
+  /** `json` is what the guest made: `runEndSchema` or `inspectionSchema` checks it. */
   z.object({ type: z.literal('returned'), run: runSchema, json: z.string() }),
   z.object({
     type: z.literal('failed'),

@@ -13,7 +13,7 @@ import { createSandboxChild } from './child-process.ts';
 import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
 import { createFairQueue } from './fair-queue.ts';
 import type { FairQueue } from './fair-queue.ts';
-import { inspectionSchema, parseGuestJson, plainRepliesSchema } from './guest-json.ts';
+import { inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
 import type { FailureReason, Inspection, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
@@ -117,9 +117,9 @@ class Pool implements SandboxPool {
     const { logs } = outcome;
     if (outcome.kind !== 'returned')
       return { status: 'failed', ...failureOf(outcome, bundle), logs, durationMs };
-    const parsed = parseGuestJson(plainRepliesSchema, outcome.json);
-    if ('data' in parsed) return { status: 'returned', replies: parsed.data, logs, durationMs };
-    const message = `the sandbox answered what is no reply: ${parsed.fault}`;
+    const parsed = parseGuestJson(runEndSchema, outcome.json);
+    if ('data' in parsed) return { status: 'returned', ...parsed.data, logs, durationMs };
+    const message = `the sandbox answered what is no end of a run: ${parsed.fault}`;
     return { status: 'failed', reason: 'invalid-result', message, logs, durationMs };
   }
 

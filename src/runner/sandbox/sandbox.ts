@@ -29,7 +29,7 @@ export interface RunLimits {
   /** Wall clock of the whole run. */
   timeoutMs: number;
   memoryLimitMb: number;
-  /** Of the JSON of the replies, with attachments in base64. */
+  /** Of the JSON of the effects, with attachments in base64. */
   maxResultBytes: number;
   maxLogBytes: number;
 }
@@ -38,7 +38,7 @@ export interface RunRequest {
   bundle: Pick<ToolBundle, 'revision' | 'code' | 'sourceMap'>;
   exportName: string;
   email: SandboxEmail;
-  /** Judges the tool by this one of its own tests, in place of handing its replies back. */
+  /** Judges the tool by this one of its own tests, in place of handing its effects back. */
   test?: number;
   limits: RunLimits;
   capabilities: Readonly<Record<string, Capability>>;
@@ -49,12 +49,31 @@ export interface RunRequest {
   signal: AbortSignal;
 }
 
-/** A reply as plain data: what `composeReply` takes. */
-export interface PlainReply {
+/** What a mail of a tool says, as plain data. */
+export interface PlainContent {
   text?: string | undefined;
   html?: string | undefined;
   subject?: string | undefined;
   attachments?: { filename: string; contentBase64: string; contentType?: string | undefined }[] | undefined;
+}
+
+/** As the tool wrote them: whether they are addresses is not said yet. */
+interface PlainRecipients {
+  to: string[];
+  cc?: string[] | undefined;
+  bcc?: string[] | undefined;
+}
+
+/** An effect that a run states, as plain data. `at` is ISO 8601: not before then. */
+export type PlainEffect = PlainContent & { at?: string | undefined } & (
+    | { kind: 'reply' }
+    | ({ kind: 'send' } & PlainRecipients)
+    | ({ kind: 'forward' } & PlainRecipients)
+  );
+
+/** What a run that ended well leaves. */
+export interface RunEnd {
+  effects: PlainEffect[];
 }
 
 export type FailureReason =
@@ -71,7 +90,7 @@ export type FailureReason =
   | 'call-flood';
 
 export type RunResult =
-  | { status: 'returned'; replies: PlainReply[] | null; logs: string[]; durationMs: number }
+  | ({ status: 'returned'; logs: string[]; durationMs: number } & RunEnd)
   | {
       status: 'failed';
       reason: FailureReason;

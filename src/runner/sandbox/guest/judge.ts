@@ -3,10 +3,10 @@
  * host has checked the shape of the tests before it asks for one to be run.
  */
 import type { Expected, Tests } from '../../tool-api.ts';
-import type { PlainReply } from '../sandbox.ts';
+import type { PlainEffect, RunEnd } from '../sandbox.ts';
 import { describeError } from './describe.ts';
 import { fromJson } from './host.ts';
-import { InvalidResult } from './result.ts';
+import { InvalidResult } from './plain-value.ts';
 
 const { stringify } = JSON;
 const MAX_SHOWN_CHARS = 500;
@@ -25,10 +25,9 @@ export function expectedOf(tests: unknown, tool: string, index: number): Expecte
 }
 
 /** @throws InvalidResult that says what came in place of what was expected; what the tool threw */
-export async function judge(expected: Expected, run: () => Promise<PlainReply[] | null>): Promise<void> {
+export async function judge(expected: Expected, run: () => Promise<RunEnd>): Promise<void> {
   if (expected.throws !== undefined) return judgeThrown(expected.throws, run);
-  const replies = await run();
-  const [reply] = replies ?? [];
+  const reply = replyOf(await run());
   if (expected.noReply) {
     if (reply) throw mismatch('no reply', textOf(reply));
     return;
@@ -43,22 +42,27 @@ export async function judge(expected: Expected, run: () => Promise<PlainReply[] 
     throw mismatch(`a text that matches ${String(expected.matches)}`, text);
 }
 
-async function judgeThrown(part: true | string, run: () => Promise<PlainReply[] | null>): Promise<void> {
-  let replies: PlainReply[] | null;
+async function judgeThrown(part: true | string, run: () => Promise<RunEnd>): Promise<void> {
+  let end: RunEnd;
   try {
-    replies = await run();
+    end = await run();
   } catch (error) {
     const { message } = describeError(error);
     if (part !== true && !message.includes(part))
       throw mismatch(`an error with ${shown(part)} in its message`, message);
     return;
   }
-  const [reply] = replies ?? [];
+  const reply = replyOf(end);
   if (!reply) throw new InvalidResult('expected an error, got no reply');
   throw mismatch('an error', textOf(reply));
 }
 
-function textOf(reply: PlainReply): string {
+/** The first one. */
+function replyOf({ effects }: RunEnd): PlainEffect | undefined {
+  return effects.find(({ kind }) => kind === 'reply');
+}
+
+function textOf(reply: PlainEffect): string {
   return reply.text ?? reply.html ?? '';
 }
 

@@ -6,14 +6,15 @@
  */
 import type { Delivery, GuestTask } from '../messages.ts';
 import type { Context, Tool } from '../../tool-api.ts';
-import type { PlainReply } from '../sandbox.ts';
+import type { RunEnd } from '../sandbox.ts';
 import { describeError, describeValue } from './describe.ts';
+import { Effects } from './effects.ts';
 import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
 import { installGlobals } from './globals.ts';
 import { fromJson, settleCall, tellHost, toJson } from './host.ts';
 import { expectedOf, judge, plainTests } from './judge.ts';
-import { InvalidResult, plainReplies } from './result.ts';
+import { InvalidResult } from './plain-value.ts';
 import { fireTimer } from './timers.ts';
 
 /** Where the bundle leaves its exports, or what it threw: see the banner in `bundle.ts`. */
@@ -35,7 +36,7 @@ async function begin(task: GuestTask): Promise<void> {
   const { __millraceTools: tools = {}, __millraceError: failure } = globalThis as Bundle;
   try {
     if (failure) throw failure.thrown;
-    const outcome = task.kind === 'inspect' ? inspect(tools) : await replies(tools, task);
+    const outcome = task.kind === 'inspect' ? inspect(tools) : await runEnd(tools, task);
     tellHost('returned', toJson(outcome));
   } catch (error) {
     const reason = error instanceof InvalidResult ? 'invalid-result' : 'threw';
@@ -45,26 +46,26 @@ async function begin(task: GuestTask): Promise<void> {
   }
 }
 
-/** What the tool answers; in a test nothing, unless it fails. */
-async function replies(
-  tools: Record<string, unknown>,
-  task: GuestTask & { kind: 'call' },
-): Promise<PlainReply[] | null> {
-  const run = async (): Promise<PlainReply[] | null> => plainReplies(await call(tools, task));
+/** What comes of it; in a test nothing, unless it fails. */
+async function runEnd(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): Promise<RunEnd> {
+  const run = async (): Promise<RunEnd> => call(tools, task);
   if (task.test === undefined) return run();
   await judge(expectedOf(tools['tests'], task.exportName, task.test), run);
-  return null;
+  return { effects: [] };
 }
 
-function call(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): unknown {
+async function call(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): Promise<RunEnd> {
   const tool = Object.hasOwn(tools, task.exportName) ? tools[task.exportName] : undefined;
   if (typeof tool !== 'function') throw new Error(`there is no exported function ${task.exportName}`);
-  return (tool as Tool)(emailFrom(task.email), contextFor(task));
+  const effects = new Effects();
+  effects.add(await (tool as Tool)(emailFrom(task.email), contextFor(task, effects)));
+  return { effects: await effects.settled() };
 }
 
-function contextFor(task: GuestTask & { kind: 'call' }): Context {
+function contextFor(task: GuestTask & { kind: 'call' }, effects: Effects): Context {
   return {
     fetch,
+    ...effects.functions,
     now: () => new Date(task.nowMs),
     log: (...values) => void tellHost('log', values.map(describeValue).join(' ')),
     secret: (name) => {

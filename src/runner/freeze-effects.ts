@@ -1,0 +1,165 @@
+/**
+ * Makes of the effects that a run stated the frozen provider requests on `outbox`: each complete, each with a
+ * key that is derived from its cause (inbox, number, place among the effects, email), so that a repeated run
+ * names the same. All of them or none: what is wrong with one parks the mail before anything is sent.
+ */
+import type { MailContent } from '../mail/content.ts';
+import { allRecipients } from '../mail/email.ts';
+import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
+import { allAttachmentBytes } from '../mail/message.ts';
+import { composeReply } from '../mail/reply.ts';
+import { composeForward, composeSend } from '../mail/send.ts';
+import { threadKey } from '../mail/thread.ts';
+import type { Clock } from '../platform/clock.ts';
+import { MillraceError } from '../platform/errors.ts';
+import { writeBlob } from '../streams/blob.ts';
+import { jsonRecord, streamNames } from '../streams/records.ts';
+import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
+import { fingerprint } from '../streams/settled-keys.ts';
+import type { Output } from '../streams/stage.ts';
+import type { StreamStore } from '../streams/stream-store.ts';
+import type { PlainEffect } from './sandbox/sandbox.ts';
+
+/** A request above this goes into a stream of its own. */
+const MAX_INLINE_REQUEST_BYTES = 700 * 1024;
+/** Of all requests of a run: a tool that forwards a big mail to many must not fill the disk. */
+const MAX_REQUESTS_BYTES = 128 * 1024 * 1024;
+/** The tag under which the provider can be asked for a request: see `outbox.ts`. */
+const KEY_TAG = 'millrace_key';
+
+export interface RunCause {
+  readonly mail: InboxRecord;
+  readonly email: ParsedEmail;
+  readonly seqNum: number;
+  /** Differs from `seqNum` for a mail that was put back: what its first run sent is not sent again. */
+  readonly origin: number;
+  readonly rawMessage: () => Promise<Uint8Array>;
+}
+
+export interface FrozenEffects {
+  readonly outputs: readonly Output[];
+  /** Why an effect became nothing; null where all became something. */
+  readonly skipped: string | null;
+  /** Others who get mail by this, apart from whom a reply goes to. */
+  readonly recipients: readonly string[];
+}
+
+/**
+ * @returns a function that freezes the effects of a run; it throws MillraceError (permanent)
+ *   `effect.too_far_ahead`, `effect.too_large`, and what composing and `writeBlob` throw
+ */
+export function createFreezeEffects(
+  { store, clock }: { store: StreamStore; clock: Clock },
+  options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
+): (effects: readonly PlainEffect[], cause: RunCause) => Promise<FrozenEffects> {
+  const { inbox, domains, maxDelayMs } = options;
+
+  async function compose(
+    effect: PlainEffect,
+    { mail, email, rawMessage }: RunCause,
+  ): Promise<{ request: ProviderRequest | null; skipped: string | null }> {
+    const origin = { email, inbox: mail.inbox, inboxAddress: mail.address, domains };
+    if (effect.kind === 'reply') return composeReply({ ...origin, reply: effect });
+    if (effect.kind === 'send') {
+      const request = composeSend(origin, { recipients: effect, content: effect });
+      return { request, skipped: request ? null : 'empty-reply' };
+    }
+    const files = email.attachments.length > 0 ? await forwardedFiles(email, await rawMessage()) : [];
+    const request = composeForward(origin, { recipients: effect, content: effect, files });
+    return { request, skipped: null };
+  }
+
+  /** Null for at once. */
+  function notBefore(at: string | undefined): string | null {
+    if (at === undefined || Date.parse(at) <= clock.nowMs()) return null;
+    if (Date.parse(at) - clock.nowMs() <= maxDelayMs) return at;
+    const days = Math.floor(maxDelayMs / 86_400_000);
+    throw new MillraceError('permanent', 'effect.too_far_ahead', `\`at\` is more than ${days} days ahead`, {
+      hint: 'A mail that waits must not outlive RETENTION_DAYS: two thirds of it are the most.',
+    });
+  }
+
+  async function requestOrBlob(request: ProviderRequest, key: string): Promise<OutboxRecord['request']> {
+    const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
+    if (bytes.length <= MAX_INLINE_REQUEST_BYTES) return request;
+    return { blob: await writeBlob(store.stream(streamNames.request(key)), bytes) };
+  }
+
+  async function outboxOutput(
+    request: ProviderRequest,
+    { effect, at, cause }: { effect: number; at: string | undefined; cause: RunCause },
+  ): Promise<Output> {
+    const { mail, email, seqNum, origin } = cause;
+    const idempotencyKey = `${encodeURIComponent(inbox)}/${origin}/${effect}/${mail.emailId}`;
+    const tagged = { ...request, tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }] };
+    const frozen: OutboxRecord = {
+      kind: 'request',
+      version: 1,
+      idempotencyKey,
+      cause: { inbox, seqNum, effect, emailId: mail.emailId },
+      thread: `${inbox}/${threadKey(email)}`,
+      notBefore: notBefore(at),
+      request: await requestOrBlob(tagged, idempotencyKey),
+    };
+    return { stream: streamNames.outbox, record: jsonRecord(frozen, idempotencyKey) };
+  }
+
+  return async (effects, cause) => {
+    const outputs: Output[] = [];
+    const recipients: string[] = [];
+    let skipped: string | null = null;
+    let bytes = 0;
+    for (const [index, effect] of effects.entries()) {
+      const composed = await naming(index, effect, () => compose(effect, cause));
+      skipped = composed.skipped ?? skipped;
+      if (composed.request === null) continue;
+      if (effect.kind !== 'reply') recipients.push(...allRecipients(composed.request));
+      bytes += sizeOf(composed.request);
+      if (bytes > MAX_REQUESTS_BYTES) throw tooLarge(bytes);
+      const { request } = composed;
+      const output = () => outboxOutput(request, { effect: index, at: effect.at, cause });
+      outputs.push(await naming(index, effect, output));
+    }
+    return { outputs, skipped, recipients };
+  };
+}
+
+/** So that who reads of a refusal knows which of several effects is meant. */
+async function naming<T>(index: number, effect: PlainEffect, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const isOurs = error instanceof MillraceError && error.kind === 'permanent';
+    if (!isOurs || !error.code.startsWith('effect.')) throw error;
+    const message = `effect ${index} (${effect.kind}): ${error.message}`;
+    const hint = error.hint === undefined ? {} : { hint: error.hint };
+    throw new MillraceError(error.kind, error.code, message, { ...hint, cause: error });
+  }
+}
+
+async function forwardedFiles(
+  email: ParsedEmail,
+  raw: Uint8Array,
+): Promise<NonNullable<MailContent['attachments']>> {
+  const contents = await allAttachmentBytes(raw);
+  return email.attachments.map(({ index, filename, contentType, contentId, disposition }) => ({
+    filename,
+    contentBase64: Buffer.from(contents[index]!).toString('base64'),
+    contentType,
+    contentId: disposition === 'attachment' ? null : contentId,
+  }));
+}
+
+/** Near enough: text and files, not what is around them. */
+function sizeOf({ text, html = '', attachments = [] }: ProviderRequest): number {
+  return text.length + html.length + attachments.reduce((sum, { content }) => sum + content.length, 0);
+}
+
+function tooLarge(bytes: number): MillraceError {
+  return new MillraceError(
+    'permanent',
+    'effect.too_large',
+    `the mails of one run would be ${bytes} bytes; at most ${MAX_REQUESTS_BYTES} are taken`,
+    { hint: 'Change what the tool returns, then redrive this email.' },
+  );
+}

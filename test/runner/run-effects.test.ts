@@ -1,0 +1,111 @@
+/** From what a tool states to the frozen requests on `outbox`: all of them with their keys, or none. */
+import { describe, expect, it } from 'vitest';
+import { useRunnerWorld } from './runner-world.ts';
+
+const world = useRunnerWorld();
+const DAY_MS = 86_400_000;
+
+describe('the effects of a run', () => {
+  it('become one request each, in order, under keys of their cause', async () => {
+    await world.start(`export const desk = (email, { send }) => {
+      send({ to: 'ops@far.example', cc: 'log@far.example', text: 'one' });
+      return { reply: 'two', forward: 'boss@far.example' };
+    };`);
+    const { seqNum, emailId } = await world.mail('desk', 'Hi');
+    const [outcome] = await world.settled('desk', 1);
+    const frozen = await world.outbox();
+    expect(
+      frozen.map(({ idempotencyKey, cause, request }) => [idempotencyKey, cause.effect, request.to]),
+    ).toEqual([
+      [`desk/${seqNum}/0/${emailId}`, 0, ['ops@far.example']],
+      [`desk/${seqNum}/1/${emailId}`, 1, 'ann@sender.example'],
+      [`desk/${seqNum}/2/${emailId}`, 2, ['boss@far.example']],
+    ]);
+    expect(outcome).toMatchObject({
+      outcome: 'done',
+      facts: {
+        effects: 3,
+        caps: { others: ['to ops@far.example', 'to log@far.example', 'to boss@far.example'] },
+      },
+    });
+  });
+
+  it('forward the files of the email, byte for byte', async () => {
+    await world.start("export const desk = () => ({ forward: 'boss@far.example' });");
+    const parts = [
+      '--b\r\nContent-Type: text/plain\r\n\r\nHi',
+      '--b\r\nContent-Type: image/png\r\nContent-Disposition: inline\r\nContent-ID: <logo>\r\n' +
+        'Content-Transfer-Encoding: base64\r\n\r\nAP8=',
+      '--b\r\nContent-Type: text/csv; name=a.csv\r\nContent-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\nMSwy',
+      '--b--',
+    ];
+    await world.mail('desk', parts.join('\r\n'), [
+      'MIME-Version: 1.0',
+      'Content-Type: multipart/mixed; boundary=b',
+    ]);
+    await world.settled('desk', 1);
+    const [{ request } = { request: null }] = await world.outbox();
+    expect(request?.attachments).toEqual([
+      { filename: 'attachment-1', content: 'AP8=', contentType: 'image/png', contentId: 'logo' },
+      {
+        filename: 'a.csv',
+        content: Buffer.from('1,2').toString('base64'),
+        contentType: 'text/csv',
+      },
+    ]);
+  });
+
+  it('may wait for weeks, and not for longer than mail is kept', async () => {
+    await world.start(`export const desk = (email, { now }) => ({
+      text: 'later', at: new Date(now().getTime() + Number(email.text) * ${DAY_MS}),
+    });`);
+    for (const days of ['-1', '42', '61']) await world.mail('desk', days);
+    const outcomes = await world.settled('desk', 3);
+    const waiting = (await world.outbox()).map(({ notBefore }) => notBefore);
+    expect(waiting).toHaveLength(2);
+    expect(waiting).toContain(null);
+    const [later] = waiting.filter((at) => at !== null);
+    expect(Math.round((Date.parse(later!) - Date.now()) / DAY_MS)).toBe(42);
+    expect(outcomes.find(({ outcome }) => outcome === 'dead-letter')?.error).toMatchObject({
+      code: 'effect.too_far_ahead',
+      message: 'effect 0 (reply): `at` is more than 60 days ahead',
+    });
+  });
+
+  it('are none at all where one of them is refused', async () => {
+    await world.start(`export const desk = () => [
+      { text: 'fine' }, { to: 'other@agent.example', text: 'to one of us' },
+    ];`);
+    await world.mail('desk', 'Hi');
+    const [outcome] = await world.settled('desk', 1);
+    expect(outcome).toMatchObject({
+      outcome: 'dead-letter',
+      error: {
+        code: 'effect.own_address',
+        message: 'effect 1 (send): `to` has an address of our own: other@agent.example',
+      },
+    });
+    expect(await world.outbox()).toEqual([]);
+  });
+
+  it('are not made for a machine', async () => {
+    await world.start("export const desk = () => ({ forward: 'boss@far.example' });");
+    await world.mail('desk', 'Hi', ['Auto-Submitted: auto-replied']);
+    expect(await world.settled('desk', 1)).toMatchObject([{ outcome: 'skipped', reason: 'auto-submitted' }]);
+    expect(await world.outbox()).toEqual([]);
+  });
+
+  it('to others end at the cap of a day, and park what is beyond', async () => {
+    await world.start(`export const desk = () => Array.from({ length: 100 }, (_, i) => ({
+      to: Array.from({ length: 10 }, (_, j) => 'a' + (i * 10 + j) + '@far.example'), text: 'x',
+    }));`);
+    for (const _ of [1, 2, 3]) await world.mail('desk', 'Hi');
+    const outcomes = await world.settled('desk', 3);
+    expect(outcomes.map(({ outcome, reason }) => [outcome, reason]).toSorted()).toEqual([
+      ['dead-letter', 'effect.capped'],
+      ['done', null],
+      ['done', null],
+    ]);
+    expect(await world.outbox()).toHaveLength(200);
+  });
+});

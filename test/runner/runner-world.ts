@@ -1,0 +1,139 @@
+/** The real runner over a real store and a real sandbox, with tools that a test writes. Nothing is sent anywhere. */
+import { afterEach, expect } from 'vitest';
+import { parseMessage } from '../../src/mail/message.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
+import { createRunner } from '../../src/runner/runner.ts';
+import type { ToolRevision } from '../../src/runner/tool-set.ts';
+import { readBlob, writeBlob } from '../../src/streams/blob.ts';
+import { outcomeSchema } from '../../src/streams/journal.ts';
+import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import { createSoleOwnership } from '../../src/streams/ownership.ts';
+import { jsonRecord, outboxRecordSchema, parseJsonRecord, streamNames } from '../../src/streams/records.ts';
+import type { InboxRecord, OutboxRecord } from '../../src/streams/records.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
+import type { ProviderRequest } from '../../src/mail/email.ts';
+import { readAll } from '../streams/store-reading.ts';
+import { useTemporaryStore } from '../streams/temporary-store.ts';
+import { useSandbox } from './tool-fixture.ts';
+
+const DOMAIN = 'agent.example';
+
+export interface RunnerWorld {
+  store(): StreamStore;
+  /** Starts a runner with these tools; ends the one before. */
+  start(tools: string, options?: RunnerWorldOptions): Promise<void>;
+  /** Drains it. */
+  stop(): Promise<void>;
+  /** Puts a mail of Ann's into an inbox; each of `fields` is a header field. */
+  mail(inbox: string, text: string, fields?: readonly string[]): Promise<{ seqNum: number; emailId: string }>;
+  /** Waits for that many final outcomes in an inbox. */
+  settled(inbox: string, count: number): Promise<OutcomeRecord[]>;
+  /** What stands on `outbox`, in order, with its request. */
+  outbox(): Promise<(Omit<OutboxRecord, 'request'> & { request: ProviderRequest })[]>;
+}
+
+export interface RunnerWorldOptions {
+  /** What stands between the runner and its store. */
+  wrapStore?: (store: StreamStore) => StreamStore;
+  concurrency?: number;
+}
+
+export function useRunnerWorld(): RunnerWorld {
+  const sandbox = useSandbox({ minChildren: 1, maxChildren: 4 });
+  const store = useTemporaryStore();
+  const clock = systemClock;
+  const log = createLog('silent');
+  let mails = 0;
+  let running: { stop: AbortController; done: Promise<void> } | null = null;
+
+  async function stop(): Promise<void> {
+    running?.stop.abort();
+    await running?.done;
+    running = null;
+  }
+  afterEach(stop);
+
+  async function outcomes(inbox: string): Promise<OutcomeRecord[]> {
+    const records = await readAll(store().stream(streamNames.runs(inbox)));
+    return records.flatMap((record) => {
+      const parsed = outcomeSchema.safeParse(JSON.parse(Buffer.from(record.body).toString()));
+      return parsed.success && parsed.data.outcome !== 'deferred' ? [parsed.data] : [];
+    });
+  }
+
+  return {
+    store,
+    stop,
+    async start(tools, { wrapStore = (plain: StreamStore) => plain, concurrency = 4 } = {}) {
+      await stop();
+      const bundle = await sandbox.bundle(tools);
+      const toolOf = new Map(bundle.exports.map((name) => [name, name]));
+      const revision: ToolRevision = { revision: bundle.revision, bundle, toolOf };
+      const seen = wrapStore(store());
+      const runner = createRunner(
+        {
+          store: seen,
+          pool: sandbox.pool,
+          tools: {
+            current: () => revision,
+            live: async () => revision,
+            onLive: () => () => {},
+            run: async () => {},
+          },
+          createCaps: () => createReplyCaps({ store: seen, clock }, defaultReplyCaps),
+          ownership: createSoleOwnership(seen),
+          clock,
+          log,
+          toolSecrets: {},
+        },
+        { domains: [DOMAIN], concurrency, historyMs: Infinity, maxDelayMs: 60 * 86_400_000 },
+      );
+      const abort = new AbortController();
+      const done = runner.run(abort.signal);
+      done.catch(() => {});
+      running = { stop: abort, done };
+    },
+    async mail(inbox, text, fields = []) {
+      const emailId = `email-${++mails}`;
+      const id = fields.some((field) => /^message-id:/i.test(field)) ? [] : [`Message-ID: <${emailId}@x>`];
+      const head = ['From: Ann <ann@sender.example>', `To: ${inbox}@${DOMAIN}`, 'Subject: Hello', ...id];
+      const raw = Buffer.from(`${[...head, ...fields].join('\r\n')}\r\n\r\n${text}`);
+      const record: InboxRecord = {
+        kind: 'email',
+        version: 1,
+        emailId,
+        inbox,
+        address: `${inbox}@${DOMAIN}`,
+        tag: null,
+        receivedAt: new Date().toISOString(),
+        email: await parseMessage(raw),
+        complete: true,
+        raw: await writeBlob(store().stream(streamNames.mail(emailId)), raw),
+      };
+      const { startSeqNum } = await store()
+        .stream(streamNames.inbox(inbox))
+        .append([jsonRecord(record, emailId)]);
+      return { seqNum: startSeqNum, emailId };
+    },
+    async settled(inbox, count) {
+      await expect
+        .poll(async () => (await outcomes(inbox)).length, { timeout: 20_000, interval: 20 })
+        .toBe(count);
+      return outcomes(inbox);
+    },
+    async outbox() {
+      const records = await readAll(store().stream(streamNames.outbox));
+      return Promise.all(
+        records.map(async (record) => {
+          const frozen = parseJsonRecord(outboxRecordSchema, record);
+          const { request } = frozen;
+          if (!('blob' in request)) return { ...frozen, request };
+          const bytes = await readBlob(store(), request.blob);
+          return { ...frozen, request: JSON.parse(Buffer.from(bytes).toString()) as ProviderRequest };
+        }),
+      );
+    },
+  };
+}
