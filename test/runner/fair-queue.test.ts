@@ -47,7 +47,9 @@ describe('the fair queue', () => {
               queue.push(item.key, item);
               waiting.push(item);
             } else if (action === 'take') {
+              const next = queue.next();
               const item = queue.take();
+              if (item !== next) throw new Error('not the one it named');
               if (item && permitted(item.key) === 0) throw new Error('one too many');
               if (item) waiting.splice(waiting.indexOf(item), 1);
               if (!item && waiting.some(({ key }) => permitted(key) > 0)) throw new Error('it held one back');

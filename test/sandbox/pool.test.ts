@@ -151,6 +151,42 @@ describe('a caller that gives up', () => {
   });
 });
 
+it('the pool grows for a run that has waited for long, and not for a burst', async () => {
+  let nowMs = 0;
+  const timers = new Set<{ dueMs: number; callback: () => void }>();
+  const clock = {
+    ...systemClock,
+    monotonicMs: () => nowMs,
+    after(ms: number, callback: () => void) {
+      const timer = { dueMs: nowMs + ms, callback };
+      timers.add(timer);
+      return () => void timers.delete(timer);
+    },
+  };
+  const options = { minChildren: 1, maxChildren: 2, maxRunsPerKey: 2 };
+  const pool = createSandboxPool({ clock, log: createLog('silent') }, options);
+  try {
+    const bundle = await sandbox.bundle(`export const test = async (email, context) => { ${waits} }`);
+    await pool.start();
+    const before = sandboxPids().length;
+    const held = gate();
+    const request = { bundle, exportName: 'test', fairnessKey: 'x', secrets: {}, limits, email };
+    const { signal } = new AbortController();
+    const run = (fetch: Capability) => pool.run({ ...request, capabilities: { fetch }, signal });
+    const first = run(held.capability);
+    await held.asked;
+    const second = run(async () => ({ value: { status: 200, headers: [] } }));
+    expect(sandboxPids()).toHaveLength(before);
+    nowMs += 150;
+    for (const { dueMs, callback } of timers) if (dueMs <= nowMs) callback();
+    expect(repliesOf(await second)).toEqual([{ text: 'waited' }]);
+    held.open();
+    expect(repliesOf(await first)).toEqual([{ text: 'waited' }]);
+  } finally {
+    await pool.close();
+  }
+});
+
 it('a process that has run enough is replaced before it is missed', async () => {
   const maxRunsPerChild = 3;
   const pool = createSandboxPool(

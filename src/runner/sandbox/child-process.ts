@@ -240,15 +240,15 @@ export class SandboxChild {
     const cancelDeadline = this.#clock.after(timeoutMs + GRACE_MS, () =>
       this.#killRun(run, 'timeout', `the tool took longer than ${timeoutMs} ms and could not be stopped`),
     );
-    let cancelCheck: (() => void) | null = null;
     const check = (): void => {
       if (this.residentMb() <= maxMb) cancelCheck = this.#clock.after(RSS_CHECK_EVERY_MS, check);
       else this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
     };
-    check();
+    // Most runs are over before it looks: the pool has looked at the end of the run before.
+    let cancelCheck = this.#clock.after(RSS_CHECK_EVERY_MS, check);
     return () => {
       cancelDeadline();
-      cancelCheck?.();
+      cancelCheck();
     };
   }
 }

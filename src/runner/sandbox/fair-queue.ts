@@ -11,6 +11,8 @@ export interface FairQueue<T> {
   pushFront(key: string, item: T): void;
   /** The next item whose key has fewer than the permitted number out; it counts as out until released. */
   take(): T | undefined;
+  /** What `take` would give out now. */
+  next(): T | undefined;
   release(key: string): void;
   remove(key: string, item: T): boolean;
   /** Empties the queue. */
@@ -30,6 +32,11 @@ export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue
     return items;
   }
 
+  function nextKey(): string | undefined {
+    for (const key of waiting.keys()) if ((out.get(key) ?? 0) < options.maxOutPerKey) return key;
+    return undefined;
+  }
+
   return {
     get size() {
       return size;
@@ -43,17 +50,19 @@ export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue
     push: (key, item) => void itemsOf(key).push(item),
     pushFront: (key, item) => void itemsOf(key).unshift(item),
     take() {
-      for (const [key, items] of waiting) {
-        const taken = out.get(key) ?? 0;
-        if (taken >= options.maxOutPerKey) continue;
-        const item = items.shift()!;
-        size -= 1;
-        out.set(key, taken + 1);
-        waiting.delete(key);
-        if (items.length > 0) waiting.set(key, items);
-        return item;
-      }
-      return undefined;
+      const key = nextKey();
+      if (key === undefined) return undefined;
+      const items = waiting.get(key)!;
+      const item = items.shift()!;
+      size -= 1;
+      out.set(key, (out.get(key) ?? 0) + 1);
+      waiting.delete(key);
+      if (items.length > 0) waiting.set(key, items);
+      return item;
+    },
+    next() {
+      const key = nextKey();
+      return key === undefined ? undefined : waiting.get(key)![0];
     },
     release(key) {
       const left = (out.get(key) ?? 1) - 1;

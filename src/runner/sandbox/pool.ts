@@ -39,6 +39,11 @@ const MAX_WAITING_RUNS = 10_000;
 const MAX_RUNS_PER_CHILD = 2_000;
 const RECYCLE_ABOVE_MB = 200;
 const IDLE_MS = 30_000;
+/**
+ * Beyond its least size the pool grows for a run that has waited so long. A start takes about as much CPU time as
+ * thirty small runs: in a burst of those it would hold up what it is meant to help.
+ */
+const GROW_AFTER_MS = 100;
 const MAX_FAILED_STARTS = 3;
 /** A run whose process was killed from outside this often is given up: perhaps it draws the kernel's wrath. */
 const MAX_OUTSIDE_KILLS = 3;
@@ -58,6 +63,7 @@ type ToolOutcome = Exclude<Outcome, { kind: 'host-failed' }>;
 interface Job extends ChildJob {
   fairnessKey: string;
   outsideKills: number;
+  queuedMs: number;
   startedMs: number;
   done: PromiseWithResolvers<ToolOutcome>;
   isAborted: boolean;
@@ -93,6 +99,7 @@ class Pool implements SandboxPool {
   #isPreparing = false;
   #failedStarts = 0;
   #isClosed = false;
+  #stopWaitingToGrow: () => void = () => {};
 
   constructor(deps: { clock: Clock; log: Log }, options: Required<PoolOptions>) {
     this.#clock = deps.clock;
@@ -140,6 +147,7 @@ class Pool implements SandboxPool {
 
   async close(): Promise<void> {
     this.#isClosed = true;
+    this.#stopWaitingToGrow();
     this.#firstReady.reject(closedError());
     for (const job of this.#queue.drain()) job.done.reject(closedError());
     const members = [...this.#members];
@@ -163,6 +171,7 @@ class Pool implements SandboxPool {
     const job: Job = {
       ...work,
       outsideKills: 0,
+      queuedMs: this.#clock.monotonicMs(),
       startedMs: 0,
       done: Promise.withResolvers(),
       isAborted: false,
@@ -229,7 +238,7 @@ class Pool implements SandboxPool {
     this.#dispatch();
   }
 
-  /** Brings the pool to its least size, and beyond it while jobs wait that no starting child will take. */
+  /** Brings the pool to its least size, and beyond it while jobs wait for long that no starting child will take. */
   #refill(): void {
     if (this.#isClosed) return;
     if (!this.#setup) {
@@ -238,9 +247,21 @@ class Pool implements SandboxPool {
     }
     const { minChildren, maxChildren } = this.#options;
     const starting = [...this.#members].filter((member) => member.state === 'starting').length;
-    const missing = Math.max(minChildren - this.#members.size, this.#queue.takeable - starting);
+    const missing = Math.max(minChildren - this.#members.size, this.#missedChildren(starting));
     const count = Math.min(missing, maxChildren - this.#members.size);
     for (let started = 0; started < count; started++) this.#startChild(this.#setup);
+  }
+
+  /** How many more children those jobs want that have waited for long; looks again when the next will have. */
+  #missedChildren(starting: number): number {
+    this.#stopWaitingToGrow();
+    const missed = this.#queue.takeable - starting;
+    const next = this.#queue.next();
+    if (!next || missed <= 0 || this.#members.size >= this.#options.maxChildren) return 0;
+    const leftMs = next.queuedMs + GROW_AFTER_MS - this.#clock.monotonicMs();
+    if (leftMs <= 0) return missed;
+    this.#stopWaitingToGrow = this.#clock.after(leftMs, () => this.#refill());
+    return 0;
   }
 
   /** Once for the pool: makes the program and asks the machine what protection it lends. */
