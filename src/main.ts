@@ -3,6 +3,7 @@
  */
 import { Command, InvalidArgumentError } from 'commander';
 import { addAdminCommands } from './admin/commands.ts';
+import { addSecretsCommands } from './admin/secrets-commands.ts';
 import { sendFile } from './admin/send.ts';
 import { addSetupCommands } from './admin/setup-commands.ts';
 import { systemClock } from './platform/clock.ts';
@@ -65,6 +66,7 @@ program
   .action(sendFile);
 
 addAdminCommands(program);
+addSecretsCommands(program);
 addSetupCommands(program);
 
 try {

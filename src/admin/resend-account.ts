@@ -42,6 +42,9 @@ export interface ResendAccount {
   /** Asks Resend to look at the domain's DNS records again. */
   verifyDomain(domainId: string): Promise<void>;
   findWebhook(endpoint: string): Promise<AccountWebhook | null>;
+  /** All for this endpoint: two while its signing secret is being replaced. */
+  findWebhooks(endpoint: string): Promise<AccountWebhook[]>;
+  removeWebhook(id: string): Promise<void>;
   createWebhook(endpoint: string, events: WebhookEvents): Promise<AccountWebhook>;
   /** Makes it post these events again, whatever it did before. */
   updateWebhook(id: string, events: WebhookEvents): Promise<void>;
@@ -90,21 +93,40 @@ export function createResendAccount(
     return call(deadline.signal);
   }
 
-  /** The first one of a list that fits, over all of its pages. */
+  /** Those of a list that fit, over all of its pages. */
   async function findIn<T extends { id: string }>(
     list: (page: { limit: number; after?: string }, signal: AbortSignal) => Promise<Answer<Page<T>>>,
     fits: (one: T) => boolean,
-  ): Promise<T | null> {
+  ): Promise<T[]> {
+    const found: T[] = [];
     let after: string | undefined;
     for (let page = 0; page < MAX_PAGES; page += 1) {
       const from = after === undefined ? {} : { after };
       const { data, has_more: hasMore } = await ask((signal) => list({ limit: PAGE_SIZE, ...from }, signal));
-      const found = data.find(fits);
-      if (found) return found;
+      found.push(...data.filter(fits));
       after = data.at(-1)?.id;
-      if (!hasMore || after === undefined) return null;
+      if (!hasMore || after === undefined) break;
     }
-    return null;
+    return found;
+  }
+
+  async function findWebhooks(endpoint: string): Promise<AccountWebhook[]> {
+    const found = await findIn(
+      (page, signal) => resend.webhooks.list(page, { signal }),
+      (webhook) => sameEndpoint(webhook.endpoint, endpoint),
+    );
+    const webhooks: AccountWebhook[] = [];
+    for (const { id } of found) {
+      const webhook = await ask((signal) => resend.webhooks.get(id, { signal }));
+      webhooks.push({
+        id,
+        endpoint: webhook.endpoint,
+        isEnabled: webhook.status === 'enabled',
+        events: webhook.events ?? [],
+        signingSecret: webhook.signing_secret,
+      });
+    }
+    return webhooks;
   }
 
   return {
@@ -118,7 +140,7 @@ export function createResendAccount(
       throw classifyResendError(error ?? {}, headers);
     },
     async findDomain(name) {
-      const found = await findIn(
+      const [found] = await findIn(
         (page, signal) => resend.domains.list(page, { signal }),
         (domain) => domain.name.toLowerCase() === name.toLowerCase(),
       );
@@ -139,20 +161,10 @@ export function createResendAccount(
     async verifyDomain(domainId) {
       await ask((signal) => resend.domains.verify(domainId, { signal }));
     },
-    async findWebhook(endpoint) {
-      const found = await findIn(
-        (page, signal) => resend.webhooks.list(page, { signal }),
-        (webhook) => sameEndpoint(webhook.endpoint, endpoint),
-      );
-      if (!found) return null;
-      const webhook = await ask((signal) => resend.webhooks.get(found.id, { signal }));
-      return {
-        id: webhook.id,
-        endpoint: webhook.endpoint,
-        isEnabled: webhook.status === 'enabled',
-        events: webhook.events ?? [],
-        signingSecret: webhook.signing_secret,
-      };
+    findWebhook: async (endpoint) => (await findWebhooks(endpoint))[0] ?? null,
+    findWebhooks,
+    async removeWebhook(id) {
+      await ask((signal) => resend.webhooks.remove(id, { signal }));
     },
     async createWebhook(endpoint, events) {
       // Repeating a lost answer would make a second one, so this is asked once; a second run finds it.

@@ -185,9 +185,20 @@ type Variables = z.infer<typeof variables>;
 /** Names of all variables but the tools' secrets, for the document's test. */
 export const variableNames: readonly string[] = Object.keys(variables.shape);
 
-/** What a program that we start (git, npm) is given of our environment: no secret of ours is among it. */
-export function programEnvironment(): Record<string, string> {
-  const given = PROGRAM_VARIABLES.map((name) => [name, process.env[name]] as const);
+/** What is wrong with one value, as the end of a sentence that begins with the variable; null where nothing is. */
+export function variableFault(variable: string, value: string): string | null {
+  const schema: z.ZodType | undefined = Object.entries(variables.shape).find(
+    ([name]) => name === variable,
+  )?.[1];
+  return schema?.safeParse(value.trim()).error?.issues[0]?.message ?? null;
+}
+
+/**
+ * What a program that we start (git, npm) is given of our environment: no secret of ours is among it. `more` are
+ * variables of that program's own.
+ */
+export function programEnvironment(more: readonly string[] = []): Record<string, string> {
+  const given = [...PROGRAM_VARIABLES, ...more].map((name) => [name, process.env[name]] as const);
   return Object.fromEntries(given.filter((entry): entry is [string, string] => entry[1] !== undefined));
 }
 
@@ -196,16 +207,23 @@ const PROGRAM_VARIABLES =
     ' ',
   );
 
-/** The configuration of this process: `parseConfig` of its environment and credentials. */
-export function loadConfig(options: { only?: Role } = {}): { config: Config; secrets: Secrets } {
+/**
+ * The configuration of this process: `parseConfig` of its environment and credentials.
+ * @param options.decrypted secrets by variable that a command has at hand, for those that are set nowhere else
+ */
+export function loadConfig(options: { only?: Role; decrypted?: Environment } = {}): {
+  config: Config;
+  secrets: Secrets;
+} {
+  const { decrypted, ...rest } = options;
   const directory = process.env['CREDENTIALS_DIRECTORY'];
-  let credentials: Environment = {};
+  let credentials = decrypted ?? {};
   try {
-    if (directory !== undefined) credentials = readCredentials(directory);
+    if (directory !== undefined) credentials = { ...credentials, ...readCredentials(directory) };
   } catch (error) {
     throw invalid([{ variable: 'CREDENTIALS_DIRECTORY', message: `cannot be used: ${errorMessage(error)}` }]);
   }
-  return parseConfig(process.env, { ...options, credentials, pid: process.pid });
+  return parseConfig(process.env, { ...rest, credentials, pid: process.pid });
 }
 
 interface ParseOptions {

@@ -1,0 +1,90 @@
+/**
+ * Hands secrets out to the roles of this machine: a folder for each, with one file for each secret that it
+ * needs and no other, readable by their owner alone. `millrace-secrets.service` does this at each start, and
+ * systemd gives every unit the folder of its role as credentials.
+ *
+ * It writes into memory only: a folder that is not on tmpfs is refused. What stands under `to` is a link to
+ * the folders, so that new ones take the place of the old ones at once; who reads sees all old or all new.
+ */
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { MillraceError } from '../platform/errors.ts';
+import { roles, secretsOfRole } from '../platform/roles.ts';
+
+/** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
+const MEMORY_FILE_SYSTEMS: readonly number[] = [0x01021994, 0x858458f6];
+
+/**
+ * Writes the secrets as `to`/ROLE/NAME; `all` stands beside the roles.
+ * @throws MillraceError (invalid) `secrets.not_in_memory`, `secrets.export_blocked`
+ */
+export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string): void {
+  const target = resolve(to);
+  const parent = dirname(target);
+  mkdirSync(parent, { recursive: true, mode: 0o700 });
+  if (!MEMORY_FILE_SYSTEMS.includes(statfsSync(parent).type))
+    throw new MillraceError('invalid', 'secrets.not_in_memory', `${parent} is on a disk`, {
+      hint: 'Secrets in the clear are written to tmpfs alone: give a folder under /run.',
+    });
+  makeWay(target);
+  // mkdtemp makes it with 0700.
+  const folders = mkdtempSync(`${target}.`);
+  try {
+    for (const role of [...roles, 'all' as const]) writeRole(folders, role, secrets);
+    swap(target, folders);
+  } catch (error) {
+    rmSync(folders, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+function writeRole(
+  folders: string,
+  role: (typeof roles)[number] | 'all',
+  secrets: ReadonlyMap<string, string>,
+): void {
+  const folder = join(folders, role);
+  mkdirSync(folder, { mode: 0o700 });
+  for (const name of secretsOfRole(role, [...secrets.keys()])) {
+    const path = join(folder, name);
+    writeFileSync(path, secrets.get(name) ?? '', { flag: 'wx', mode: 0o400 });
+    chmodSync(path, 0o400);
+  }
+}
+
+/** An empty folder may stand in the way, such as one that a unit makes; nothing else that is not ours. */
+function makeWay(target: string): void {
+  const found = lstatSync(target, { throwIfNoEntry: false });
+  if (found === undefined || found.isSymbolicLink()) return;
+  try {
+    rmdirSync(target);
+  } catch (cause) {
+    throw new MillraceError('invalid', 'secrets.export_blocked', `${target} is in the way`, {
+      hint: 'Something that Millrace did not write stands there: move it, or give another folder.',
+      cause,
+    });
+  }
+}
+
+function swap(target: string, folders: string): void {
+  const link = `${folders}.link`;
+  symlinkSync(basename(folders), link);
+  renameSync(link, target);
+  // What was there before, and what a command that broke off left behind.
+  for (const name of readdirSync(dirname(target))) {
+    if (name.startsWith(`${basename(target)}.`) && name !== basename(folders))
+      rmSync(join(dirname(target), name), { recursive: true, force: true });
+  }
+}
