@@ -49,15 +49,15 @@ import { createSandboxPool } from './runner/sandbox/pool.ts';
 import { createToolSet } from './runner/tool-set.ts';
 import type { ToolSource } from './runner/tool-set.ts';
 import { runToolTests } from './runner/tool-tests.ts';
+import { openConfiguredStore } from './streams/configured-store.ts';
 import { createFormatGuard } from './streams/format.ts';
 import type { FormatGuard } from './streams/format.ts';
 import { createLiveTools } from './streams/live-tools.ts';
 import type { LiveTools } from './streams/live-tools.ts';
-import { openLocalStore } from './streams/local-store.ts';
 import { createMembership } from './streams/membership.ts';
 import { createSharedOwnership, createSoleOwnership } from './streams/ownership.ts';
 import type { Ownership } from './streams/ownership.ts';
-import { retentionFor, streamNames } from './streams/records.ts';
+import { streamNames } from './streams/records.ts';
 import { createStage } from './streams/stage.ts';
 import type { StageOptions } from './streams/stage.ts';
 import type { StreamStore } from './streams/stream-store.ts';
@@ -91,7 +91,7 @@ export async function createApp(deps: AppDeps): Promise<App> {
   // What a failing start has opened is closed again: nothing may keep the process alive.
   await using stack = new AsyncDisposableStack();
   mkdirSync(config.dataDir, { recursive: true });
-  const bareStore = await openStore(deps);
+  const bareStore = await openConfiguredStore(deps);
   stack.defer(() => bareStore.close());
   const store = deps.wrapStore?.(bareStore) ?? bareStore;
   const format = createFormatGuard({ store, clock, log }, { release });
@@ -137,25 +137,6 @@ async function checkFormat(format: FormatGuard, log: Log): Promise<void> {
     if (errorKind(error) !== 'transient') throw error;
     log.warn({ error }, 'streams.format_not_checked');
   }
-}
-
-async function openStore({ config, secrets, clock, log }: AppDeps): Promise<StreamStore> {
-  const retention = retentionFor(config.retentionDays);
-  if (config.streams.kind === 'local')
-    return openLocalStore({ clock, log }, { directory: config.dataDir, retentionFor: retention });
-  // Loaded where it is used: its SDK would be a few MB of every daemon.
-  const { openS2Store } = await import('./streams/s2-store.ts');
-  const { basin, accountEndpoint, basinEndpoint } = config.streams;
-  return openS2Store(
-    { clock, log },
-    {
-      basin,
-      accessToken: secrets.s2AccessToken!.reveal(),
-      ...(accountEndpoint === null ? {} : { accountEndpoint }),
-      ...(basinEndpoint === null ? {} : { basinEndpoint }),
-      retentionFor: retention,
-    },
-  );
 }
 
 /** On S2 several processes share the work; the local store belongs to one. */

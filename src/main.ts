@@ -6,6 +6,7 @@ import { addAdminCommands } from './admin/commands.ts';
 import { addSecretsCommands } from './admin/secrets-commands.ts';
 import { sendFile } from './admin/send.ts';
 import { addSetupCommands } from './admin/setup-commands.ts';
+import { addUpgradeCommands } from './admin/upgrade/upgrade-commands.ts';
 import { systemClock } from './platform/clock.ts';
 import { loadConfig } from './platform/config.ts';
 import { MillraceError } from './platform/errors.ts';
@@ -68,6 +69,7 @@ program
 addAdminCommands(program);
 addSecretsCommands(program);
 addSetupCommands(program);
+addUpgradeCommands(program, { log: createLog('silent'), loadDaemon: () => import('./app.ts') });
 
 try {
   await program.parseAsync();

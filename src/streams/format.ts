@@ -122,7 +122,7 @@ export function createFormatGuard(
  * Reads only.
  * @throws MillraceError `streams.newer_format` (invalid) where a newer release has written to these streams
  */
-async function assertReadable(store: StreamStore, signal?: AbortSignal): Promise<void> {
+export async function assertReadable(store: StreamStore, signal?: AbortSignal): Promise<void> {
   const { newest } = await statedFormat(store, signal);
   if (newest) assertKnownFormat(newest);
   const names = await streamsOfRecords(store, signal);

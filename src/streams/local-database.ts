@@ -11,6 +11,8 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
+import { takeFileLock } from '../platform/file-lock.ts';
+import type { FileLock } from '../platform/file-lock.ts';
 
 /** The schema below. A file with a higher number was written by a newer release. */
 const SCHEMA_VERSION = 1;
@@ -72,11 +74,11 @@ export function openLocalDatabase(directory: string): LocalDatabase {
         db,
         close() {
           db.close();
-          lock.close();
+          lock.release();
         },
       };
     } catch (error) {
-      lock.close();
+      lock.release();
       throw error;
     }
   } catch (error) {
@@ -95,19 +97,12 @@ export function openLocalDatabaseReadOnly(directory: string): LocalDatabase {
   }
 }
 
-function takeLock(directory: string): DatabaseSync {
-  const lock = new DatabaseSync(join(directory, 'writer.lock'), { timeout: 0 });
-  try {
-    lock.exec('BEGIN EXCLUSIVE');
-    return lock;
-  } catch (error) {
-    lock.close();
-    if (sqliteCode(error) !== SQLITE_BUSY) throw error;
-    throw new MillraceError('invalid', 'streams.locked', `another process writes to ${directory}`, {
-      hint: `Stop the other millrace that uses ${directory}, or set DATA_DIR to another directory.`,
-      cause: error,
-    });
-  }
+function takeLock(directory: string): FileLock {
+  const lock = takeFileLock(join(directory, 'writer.lock'));
+  if (lock) return lock;
+  throw new MillraceError('invalid', 'streams.locked', `another process writes to ${directory}`, {
+    hint: `Stop the other millrace that uses ${directory}, or set DATA_DIR to another directory.`,
+  });
 }
 
 function prepareSchema(db: DatabaseSync): void {

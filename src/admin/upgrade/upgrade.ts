@@ -1,0 +1,260 @@
+/**
+ * Switching the release that runs: `millrace upgrade` and `millrace rollback`. The steps, and what a break at each of
+ * them leaves behind:
+ *
+ *  1. fetch, check out beside, install packages    a `.staging-` folder, which the next run removes
+ *  2. ask the other release whether it would work  nothing: it only reads
+ *  3. note from where to where (`switching.json`)  `current` as it was
+ *  4. point `current` there                        the units go on with what they have; a restart of theirs brings the new one
+ *  5. restart, one unit after another              units of both releases, which the streams' format allows
+ *  6. watch until all is well for a while          the new release, not confirmed
+ *  7. `previous` to where we came from, forget the note, remove the oldest
+ *
+ * Whatever fails from 4 to 6 is switched back by the code that runs here, which is that of the release before; the
+ * new one need not even start. A run that was killed there is found by its note, and settled by the next one:
+ * confirmed where all is well, otherwise switched back.
+ */
+import type { Clock } from '../../platform/clock.ts';
+import { MillraceError, errorMessage } from '../../platform/errors.ts';
+import type { Preflight } from './preflight.ts';
+import type { Releases, Switching } from './releases.ts';
+import type { Direction, Units } from './units.ts';
+
+export interface UpgradeDeps {
+  releases: Releases;
+  units: Units;
+  /** Asks a release, in its folder, as the daemon's own user. */
+  preflight: (releaseFolder: string, signal: AbortSignal) => Promise<Preflight>;
+  /** The format that the release before, which this code is of, can read. */
+  readsFormat: number;
+  clock: Clock;
+  print: (line: string) => void;
+}
+
+export interface UpgradeOptions {
+  /** A tag, branch or commit; null for the newest version. */
+  version: string | null;
+  keep: number;
+  /** Go on where the new release writes what the old one cannot read. */
+  noWayBack: boolean;
+  timing?: Partial<typeof settleTiming>;
+}
+
+/** How long a switch may take to come up, how long it must then be well, and how often that is looked at. */
+export const settleTiming = { upWithinMs: 90_000, stableMs: 10_000, lookMs: 1_000 };
+
+export async function upgrade(
+  deps: UpgradeDeps,
+  options: UpgradeOptions,
+  signal: AbortSignal,
+): Promise<void> {
+  const { releases, print } = deps;
+  using lock = releases.lock();
+  void lock;
+  const before = await runningRelease(deps, options, signal);
+  print('Fetching what is new …');
+  const target = await releases.resolve(options.version, signal);
+  if (target.id === before) return print(`${before} (${target.name}) is what runs. Nothing to do.`);
+  if (options.version === null && (await releases.isAncestor(target.commit, before, signal)))
+    return print(`There is no version newer than ${before}, which runs. Name one to go back to it.`);
+  print(`Preparing ${target.id} (${target.name}) beside ${before} …`);
+  await releases.prepare(target, signal);
+  print('Asking it about the configuration and the streams …');
+  const answer = await deps.preflight(releases.folder(target.id), signal);
+  if (answer.format.writes > deps.readsFormat && !options.noWayBack) throw noWayBack(answer);
+  signal.throwIfAborted();
+  await switchTo(
+    deps,
+    { switching: switchingTo(releases, before, target.id), direction: 'forward' },
+    options,
+  );
+  const removed = await releases.prune(options.keep);
+  if (removed.length > 0) print(`Removed old releases: ${removed.join(', ')}.`);
+}
+
+/** Goes to a complete release of this machine; by default to the one before. */
+export async function rollback(
+  deps: UpgradeDeps,
+  options: { to: string | null; timing?: Partial<typeof settleTiming> },
+  signal: AbortSignal,
+): Promise<void> {
+  const { releases, print } = deps;
+  using lock = releases.lock();
+  void lock;
+  const before = await runningRelease(deps, options, signal);
+  const target = rollbackTarget(releases, options.to);
+  if (target === before) return print(`${before} is what runs. Nothing to do.`);
+  print(`Asking ${target} about the configuration and the streams …`);
+  await deps.preflight(releases.folder(target), signal);
+  signal.throwIfAborted();
+  await switchTo(deps, { switching: switchingTo(releases, before, target), direction: 'back' }, options);
+}
+
+/** The release that runs, when nothing is left open. */
+async function runningRelease(
+  deps: UpgradeDeps,
+  options: Pick<UpgradeOptions, 'timing'>,
+  signal: AbortSignal,
+): Promise<string> {
+  const { releases, units, print } = deps;
+  const current = currentOf(releases);
+  try {
+    await units.watch((await deps.preflight(releases.folder(current), signal)).healthUrls);
+  } catch (error) {
+    signal.throwIfAborted();
+    // Mending that may be what the upgrade is for.
+    print(`${current}, which is current, finds fault: ${errorMessage(error)}`);
+  }
+  await settleBroken(deps, options);
+  return currentOf(releases);
+}
+
+function rollbackTarget(releases: Releases, to: string | null): string {
+  const there = releases.complete();
+  const target =
+    to === null
+      ? releases.previous()
+      : there.find((id) => id === to || (to.length >= 6 && id.startsWith(to)));
+  if (target) return target;
+  throw new MillraceError(
+    'invalid',
+    'upgrade.no_release',
+    to === null ? 'there is no release before this one' : `there is no release ${to} on this machine`,
+    { hint: `Here are ${there.join(', ')}. Another one comes with \`millrace upgrade VERSION\`.` },
+  );
+}
+
+const switchingTo = (releases: Releases, from: string, to: string): Switching => ({
+  from,
+  to,
+  previous: releases.previous(),
+});
+
+function currentOf(releases: Releases): string {
+  const current = releases.current();
+  if (current !== null) return current;
+  throw new MillraceError(
+    'invalid',
+    'upgrade.not_installed',
+    `${releases.home}/current leads to no release`,
+    {
+      hint: 'Run setup.sh, or name another folder with --home.',
+    },
+  );
+}
+
+/** Steps 3 to 7. From here on nobody can break it off: it ends on one release or the other. */
+async function switchTo(
+  deps: UpgradeDeps,
+  { switching, direction }: { switching: Switching; direction: Direction },
+  options: Pick<UpgradeOptions, 'timing'>,
+): Promise<void> {
+  const { releases, units, print } = deps;
+  const { from, to } = switching;
+  print(`Switching to ${to} …`);
+  await releases.begin(switching);
+  try {
+    await units.install(releases.folder(to));
+    await units.restart(direction);
+    print('Watching it …');
+    await settled(deps, options);
+  } catch (error) {
+    print(`${to} does not work here: ${errorMessage(error)}`);
+    await switchBack(deps, { switching, direction: direction === 'forward' ? 'back' : 'forward' }, options);
+    throw new MillraceError(
+      'permanent',
+      'upgrade.switched_back',
+      `${to} was switched back to ${from}, which runs`,
+      {
+        hint: 'What is said above is why. `journalctl -u "millrace*"` has more.',
+        cause: error,
+      },
+    );
+  }
+  await releases.point('previous', from);
+  await releases.confirm();
+  print(`${to} runs. \`millrace rollback\` goes back to ${from}.`);
+}
+
+async function switchBack(
+  deps: UpgradeDeps,
+  { switching, direction }: { switching: Switching; direction: Direction },
+  options: Pick<UpgradeOptions, 'timing'>,
+): Promise<void> {
+  const { releases, units, print } = deps;
+  const { from } = switching;
+  print(`Switching back to ${from} …`);
+  await releases.point('current', from);
+  await units.install(releases.folder(from));
+  try {
+    await units.restart(direction);
+    await settled(deps, options);
+  } catch (cause) {
+    throw new MillraceError(
+      'permanent',
+      'upgrade.switch_back_failed',
+      `${from} is current again, but not everything is well: ${errorMessage(cause)}`,
+      {
+        hint: 'Look at `millrace doctor` and `journalctl -u "millrace*"`. Mail waits on the streams.',
+        cause,
+      },
+    );
+  }
+  await releases.confirm();
+}
+
+/** A run that was killed in between left its note: its switch is confirmed or undone before anything else. */
+async function settleBroken(deps: UpgradeDeps, options: Pick<UpgradeOptions, 'timing'>): Promise<void> {
+  const { releases, units, print } = deps;
+  const switching = releases.switching();
+  if (!switching) return;
+  const { from, to } = switching;
+  print(`An earlier switch from ${from} to ${to} was broken off. Settling it first …`);
+  if (releases.current() === to) {
+    try {
+      await units.install(releases.folder(to));
+      await units.restart('forward');
+      await settled(deps, options);
+      await releases.point('previous', from);
+      await releases.confirm();
+      return print(`${to} runs.`);
+    } catch (error) {
+      print(`${to} does not work here: ${errorMessage(error)}`);
+    }
+  }
+  await switchBack(deps, { switching, direction: 'back' }, options);
+  print(`${from} runs.`);
+}
+
+/** Resolves when there was no fault for a while. */
+async function settled(
+  { units, clock }: UpgradeDeps,
+  options: Pick<UpgradeOptions, 'timing'>,
+): Promise<void> {
+  const { upWithinMs, stableMs, lookMs } = { ...settleTiming, ...options.timing };
+  const startedMs = clock.monotonicMs();
+  for (let wellSinceMs: number | null = null; ;) {
+    const faults = await units.faults();
+    const nowMs = clock.monotonicMs();
+    if (faults.length > 0) {
+      if (nowMs - startedMs > upWithinMs)
+        throw new MillraceError('permanent', 'upgrade.not_healthy', faults.join('; '));
+      wellSinceMs = null;
+    } else {
+      wellSinceMs ??= nowMs;
+      if (nowMs - wellSinceMs >= stableMs) return;
+    }
+    await clock.sleep(lookMs);
+  }
+}
+
+function noWayBack({ release, format }: Preflight): MillraceError {
+  return new MillraceError(
+    'invalid',
+    'upgrade.no_way_back',
+    `release ${release} writes records of format ${format.writes}, which the release that runs now cannot read`,
+    {
+      hint: 'Upgrade to a version in between first, which reads both. Or give up the way back with --no-way-back, after a `millrace backup`.',
+    },
+  );
+}
