@@ -6,23 +6,28 @@ import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Hono } from 'hono';
+import type { Registry } from 'prom-client';
 import { adminAuth } from './admin/admin-auth.ts';
 import { createAdminRoutes } from './admin/admin-routes.ts';
 import { writeDaemonFile } from './admin/daemon-file.ts';
+import { createHealth } from './admin/health.ts';
 import { createLocalMail } from './admin/local-mail.ts';
 import { createMailboxRoutes } from './admin/mailbox-routes.ts';
-import { createToolRoutes } from './admin/tool-routes.ts';
 import { createMailboxView } from './admin/mailbox-view.ts';
 import type { MailboxView } from './admin/mailbox-view.ts';
+import { createMonitorRoutes } from './admin/monitor-routes.ts';
+import { createToolRoutes } from './admin/tool-routes.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
 import { createReceive } from './ingest/receive.ts';
 import type { InboundProvider } from './ingest/receive.ts';
+import { countRequests } from './ingest/request-count.ts';
 import { createResendInbound } from './ingest/resend-inbound.ts';
 import { createWebhookRoute } from './ingest/webhook.ts';
 import { createFindDelivered } from './outbox/find-delivered.ts';
 import { createFindSent } from './outbox/find-sent.ts';
 import { createMailboxOutbound } from './outbox/mailbox-outbound.ts';
+import { createMeteredOutbound } from './outbox/metered-outbound.ts';
 import { createOutbox, leavesDoubt, outboxLane } from './outbox/outbox.ts';
 import type { OutboundProvider } from './outbox/outbox.ts';
 import { createResendOutbound } from './outbox/resend-outbound.ts';
@@ -31,23 +36,27 @@ import { programEnvironment } from './platform/config.ts';
 import type { Config, Secrets } from './platform/config.ts';
 import { MillraceError, errorKind } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
-import type { Service, Services } from './platform/lifecycle.ts';
+import type { Service } from './platform/lifecycle.ts';
 import type { Log } from './platform/log.ts';
+import { createMeteredRateGate } from './platform/metered-rate-gate.ts';
+import { createMetrics } from './platform/metrics.ts';
 import { systemProcesses } from './platform/process-identity.ts';
 import { createRateGate } from './platform/rate-gate.ts';
 import type { RateGate } from './platform/rate-gate.ts';
 import { release } from './platform/release.ts';
 import type { Role } from './platform/roles.ts';
+import { supervisionOf } from './platform/supervision.ts';
 import { bundleTools } from './runner/bundle.ts';
 import { createFolderSource } from './runner/folder-source.ts';
 import { createGitRepository } from './runner/git-checkout.ts';
 import { createGitSource } from './runner/git-source.ts';
 import { createInstallPackages } from './runner/install-packages.ts';
+import { createMeteredPool } from './runner/metered-pool.ts';
 import { createReplyCaps, defaultReplyCaps } from './runner/reply-caps.ts';
 import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
 import { createToolSet } from './runner/tool-set.ts';
-import type { ToolSource } from './runner/tool-set.ts';
+import type { ToolSet, ToolSource } from './runner/tool-set.ts';
 import { runToolTests } from './runner/tool-tests.ts';
 import { openConfiguredStore } from './streams/configured-store.ts';
 import { createFormatGuard } from './streams/format.ts';
@@ -58,6 +67,9 @@ import { createMembership } from './streams/membership.ts';
 import { createSharedOwnership, createSoleOwnership } from './streams/ownership.ts';
 import type { Ownership } from './streams/ownership.ts';
 import { streamNames } from './streams/records.ts';
+import { createRolePresence } from './streams/role-presence.ts';
+import { createStageMeter } from './streams/stage-meter.ts';
+import type { StageMeter } from './streams/stage-meter.ts';
 import { createStage } from './streams/stage.ts';
 import type { StageOptions } from './streams/stage.ts';
 import type { StreamStore } from './streams/stream-store.ts';
@@ -84,6 +96,18 @@ export interface App extends AsyncDisposable {
 
 const DRAIN_MS = 8_000;
 const DAY_MS = 86_400_000;
+const LOOPBACK = '127.0.0.1';
+
+/** What the roles of a process share. */
+interface Parts {
+  store: StreamStore;
+  ownership: Ownership;
+  gate: RateGate;
+  liveTools: LiveTools;
+  registry: Registry;
+  meter: StageMeter;
+  stack: AsyncDisposableStack;
+}
 
 /** Opens the store, listens, and is ready to run. */
 export async function createApp(deps: AppDeps): Promise<App> {
@@ -96,30 +120,45 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const store = deps.wrapStore?.(bareStore) ?? bareStore;
   const format = createFormatGuard({ store, clock, log }, { release });
   await checkFormat(format, log);
-  const gate = createRateGate(clock);
+  const registry = createMetrics();
+  const gate = createMeteredRateGate({ gate: createRateGate(clock), clock, registry });
   const liveTools = createLiveTools({ store, log });
-  const services: Service[] = [];
-  const { ownership, services: membership } = ownershipOf(deps, store);
-  services.push(...membership);
-  if (roles.includes('ingest'))
-    services.push(...receiveServices(deps, { store, ownership, gate, liveTools }));
-  if (roles.includes('runner')) services.push(...runnerServices(deps, { store, ownership, stack }));
-  if (roles.includes('outbox')) services.push(outboxService(deps, { store, ownership, gate }));
+  const meter = createStageMeter({ store, clock, registry });
+  const { ownership, services, missingRoles } = ownershipOf(deps, store);
+  const parts: Parts = { store, ownership, gate, liveTools, registry, meter, stack };
+  if (roles.includes('ingest')) services.push(...receiveServices(deps, parts));
+  const runner = roles.includes('runner') ? runnerServices(deps, parts) : null;
+  if (runner) services.push(...runner.services);
+  if (roles.includes('outbox')) services.push(outboxService(deps, parts));
   const view = config.resend === null && roles.includes('ingest') ? createMailboxView({ store, log }) : null;
   if (view) services.push({ name: 'mailbox', run: (signal) => view.run(signal) });
+  const hasTools = (): boolean =>
+    (!runner || runner.tools.current() !== undefined) &&
+    (!roles.includes('ingest') || liveTools.current() !== undefined);
+  const health = createHealth({ store, clock, services: () => running.health(), missingRoles, hasTools });
   const running = createServices({ clock, log }, [
     format.service,
     ...services.map((service) => format.behind(service)),
+    ...supervisionOf({ clock, log, health }, config.supervisor),
   ]);
+  const monitor = createMonitorRoutes({ health, registry });
+  const listen = async (
+    app: Hono,
+    at: { host: string; port: number; fd?: number | null },
+  ): Promise<string> => {
+    const server = await startHttpServer({ fetch: app.fetch, ...at, log });
+    stack.defer(() => server.close(DRAIN_MS));
+    return server.url;
+  };
   let url: string | null = null;
   const token = secrets.adminToken?.reveal() ?? clock.uuid();
   if (roles.includes('ingest')) {
-    const app = routes(deps, { store, liveTools, running, token, view });
-    const server = await startHttpServer({ fetch: app.fetch, host: config.host, port: config.port, log });
-    stack.defer(() => server.close(DRAIN_MS));
-    url = server.url;
-    writeDaemonFile(config.dataDir, { url, token, pid: process.pid });
+    const app = routes(deps, { store, liveTools, monitor, token, view, registry });
+    const { host, port, supervisor } = config;
+    url = await listen(app, { host, port, fd: supervisor.listenFd });
+    writeDaemonFile(supervisor.runtimeDir ?? config.dataDir, { url, token, pid: process.pid });
   }
+  if (config.metricsPort !== null) await listen(monitor, { host: LOOPBACK, port: config.metricsPort });
   const opened = stack.move();
   return {
     url,
@@ -141,35 +180,33 @@ async function checkFormat(format: FormatGuard, log: Log): Promise<void> {
 
 /** On S2 several processes share the work; the local store belongs to one. */
 function ownershipOf(
-  { config, clock, log }: AppDeps,
+  { config, clock, log, roles }: AppDeps,
   store: StreamStore,
-): { ownership: Ownership; services: Service[] } {
-  if (config.streams.kind === 'local') return { ownership: createSoleOwnership(store), services: [] };
+): { ownership: Ownership; services: Service[]; missingRoles: () => Role[] } {
+  if (config.streams.kind === 'local')
+    return { ownership: createSoleOwnership(store), services: [], missingRoles: () => [] };
   const membership = createMembership({ store, clock, log, processes: systemProcesses });
+  const presence = createRolePresence({ membership, clock }, roles);
   return {
     ownership: createSharedOwnership({ store, membership, clock, log }),
     services: [{ name: 'members', run: (signal) => membership.run(signal) }],
+    missingRoles: () => presence.missing(),
   };
 }
 
 /** A stage is made anew at each of its turns: what it knows is on its journal. */
-function stageService(
-  { ownership, clock, log }: { ownership: Ownership; clock: Clock; log: Log },
-  options: StageOptions,
-): Service {
+function stageService({ clock, log }: AppDeps, { ownership, meter }: Parts, options: StageOptions): Service {
   const unit = {
     name: options.name,
     work: (store: StreamStore, signal: AbortSignal) =>
-      createStage({ store, clock, log }, options).run(signal),
+      createStage({ store, clock, log, meter }, options).run(signal),
   };
   return { name: options.name, run: (signal) => ownership.run(unit, signal) };
 }
 
-function receiveServices(
-  { config, secrets, clock, log }: AppDeps,
-  parts: { store: StreamStore; ownership: Ownership; gate: RateGate; liveTools: LiveTools },
-): Service[] {
-  const { store, ownership, gate, liveTools } = parts;
+function receiveServices(deps: AppDeps, parts: Parts): Service[] {
+  const { config, secrets, clock } = deps;
+  const { store, gate, liveTools } = parts;
   const inbound: InboundProvider = config.resend
     ? createResendInbound(
         { clock, gate },
@@ -181,19 +218,16 @@ function receiveServices(
     : noInbound;
   return [
     { name: 'live-tools', run: (signal) => liveTools.run(signal) },
-    stageService(
-      { ownership, clock, log },
-      {
-        name: 'receive',
-        source: streamNames.events,
-        journal: streamNames.received,
-        historyMs: config.retentionDays * DAY_MS,
-        concurrency: 16,
-        handle: createReceive({ store, inbound, tools: liveTools }, { domains: config.domains }),
-        backoff: { baseMs: 500, maxMs: 60_000 },
-        maxAttempts: 5_000,
-      },
-    ),
+    stageService(deps, parts, {
+      name: 'receive',
+      source: streamNames.events,
+      journal: streamNames.received,
+      historyMs: config.retentionDays * DAY_MS,
+      concurrency: 16,
+      handle: createReceive({ store, inbound, tools: liveTools }, { domains: config.domains }),
+      backoff: { baseMs: 500, maxMs: 60_000 },
+      maxAttempts: 5_000,
+    }),
   ];
 }
 
@@ -224,12 +258,10 @@ function toolSource({ config, secrets, clock, log }: AppDeps, store: StreamStore
   return createGitSource({ store, clock, log, repository, install }, { directory, path });
 }
 
-function runnerServices(
-  deps: AppDeps,
-  { store, ownership, stack }: { store: StreamStore; ownership: Ownership; stack: AsyncDisposableStack },
-): Service[] {
+function runnerServices(deps: AppDeps, parts: Parts): { services: Service[]; tools: ToolSet } {
   const { config, secrets, clock, log } = deps;
-  const pool = createSandboxPool({ clock, log }, {});
+  const { store, ownership, meter, registry, stack } = parts;
+  const pool = createMeteredPool(createSandboxPool({ clock, log }, {}), registry);
   stack.defer(() => pool.close());
   const tools = createToolSet({
     store,
@@ -245,7 +277,7 @@ function runnerServices(
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
-    { store, ownership, pool, tools, createCaps, clock, log, toolSecrets },
+    { store, ownership, pool, tools, createCaps, clock, log, toolSecrets, meter },
     {
       domains: config.domains,
       concurrency: 4 * availableParallelism(),
@@ -254,15 +286,16 @@ function runnerServices(
       maxDelayMs: (config.retentionDays * DAY_MS * 2) / 3,
     },
   );
-  return [
-    { name: 'tools', run: (signal) => tools.run(signal) },
-    { name: 'runner', run: (signal) => runner.run(signal) },
+  const services = [
+    { name: 'tools', run: (signal: AbortSignal) => tools.run(signal) },
+    { name: 'runner', run: (signal: AbortSignal) => runner.run(signal) },
   ];
+  return { services, tools };
 }
 
 function outboundProvider(
   { config, secrets, clock, log }: AppDeps,
-  { store, gate }: { store: StreamStore; gate: RateGate },
+  { store, gate }: Parts,
 ): OutboundProvider {
   if (!config.resend) return createMailboxOutbound({ store, clock, log });
   const baseUrl = config.resend.baseUrl === null ? {} : { baseUrl: config.resend.baseUrl };
@@ -280,47 +313,41 @@ function outboundProvider(
   };
 }
 
-function outboxService(
-  deps: AppDeps,
-  { store, ownership, gate }: { store: StreamStore; ownership: Ownership; gate: RateGate },
-): Service {
-  const { config, clock, log } = deps;
-  const outbound = outboundProvider(deps, { store, gate });
-  return stageService(
-    { ownership, clock, log },
-    {
-      name: 'outbox',
-      source: streamNames.outbox,
-      journal: streamNames.sent,
-      historyMs: config.retentionDays * DAY_MS,
-      concurrency: 16,
-      laneOf: outboxLane,
-      handle: createOutbox({ store, outbound, clock }),
-      recordsAttempts: true,
-      leavesDoubt,
-      backoff: { baseMs: 1_000, maxMs: 300_000 },
-      maxAttempts: 2_000,
-    },
-  );
+function outboxService(deps: AppDeps, parts: Parts): Service {
+  const { store, registry } = parts;
+  const { config, clock } = deps;
+  const outbound = createMeteredOutbound(outboundProvider(deps, parts), registry);
+  return stageService(deps, parts, {
+    name: 'outbox',
+    source: streamNames.outbox,
+    journal: streamNames.sent,
+    historyMs: config.retentionDays * DAY_MS,
+    concurrency: 16,
+    laneOf: outboxLane,
+    handle: createOutbox({ store, outbound, clock }),
+    recordsAttempts: true,
+    leavesDoubt,
+    backoff: { baseMs: 1_000, maxMs: 300_000 },
+    maxAttempts: 2_000,
+  });
 }
 
 interface RouteParts {
   store: StreamStore;
   liveTools: LiveTools;
-  running: Services;
+  registry: Registry;
+  /** What machines ask. */
+  monitor: Hono;
   /** Of the local mailbox, where there is one. */
   view: MailboxView | null;
   token: string;
 }
 
 function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Hono {
-  const { store, liveTools, running, view, token } = parts;
+  const { store, liveTools, monitor, view, token } = parts;
   const app = new Hono();
-  app.get('/healthz', (context) => {
-    const services = running.health();
-    const isHealthy = services.every(({ isRunning }) => isRunning);
-    return context.json({ status: isHealthy ? 'ok' : 'degraded', services }, isHealthy ? 200 : 503);
-  });
+  app.use('/webhooks/*', countRequests(parts.registry));
+  app.route('/', monitor);
   if (config.resend) {
     const events = store.stream(streamNames.events);
     const webhookSecrets = secrets.resendWebhookSecrets.map((secret) => secret.reveal());

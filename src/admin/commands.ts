@@ -6,9 +6,9 @@ import { createInterface } from 'node:readline/promises';
 import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { systemClock } from '../platform/clock.ts';
-import { loadConfig } from '../platform/config.ts';
+import { daemonFolders } from '../platform/config.ts';
 import { createAdminClient } from './admin-client.ts';
-import { readDaemonFile } from './daemon-file.ts';
+import { findDaemonFile } from './daemon-file.ts';
 import { printRecords, printStreams, printTrace } from './look-commands.ts';
 import { printDeadLetters, redriveDeadLetters, replayMails } from './rerun-commands.ts';
 import { pinRevision, printTools, unpinRevision } from './tool-commands.ts';
@@ -24,9 +24,8 @@ import type {
 const CONTROL_CHARACTERS = /(?![\n\t])[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
 
 function commandDeps(): CommandDeps {
-  const { config } = loadConfig();
   return {
-    client: createAdminClient(readDaemonFile(config.dataDir)),
+    client: createAdminClient(findDaemonFile(daemonFolders())),
     print: (text) => void process.stdout.write(`${printable(text)}\n`),
     confirm,
     newId: () => systemClock.uuid(),

@@ -1,9 +1,10 @@
 /**
  * `daemon.json` in the data directory: where the running daemon listens and the token of its admin API, for
  * the command line on the same machine. Only its owner may read it. A daemon that was killed leaves it behind;
- * whoever reads it finds out by asking the address.
+ * whoever reads it finds out by asking the address. A service has it in its runtime directory instead, which
+ * lies in memory: on a server no secret is on disk in the clear.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
@@ -38,6 +39,12 @@ export function removeDaemonFile(dataDir: string, pid: number): void {
     return;
   }
   if (current.pid === pid) rmSync(join(dataDir, FILE_NAME), { force: true });
+}
+
+/** The file of the first of these folders that has one. @throws as `readDaemonFile` does */
+export function findDaemonFile(folders: readonly string[]): DaemonFile {
+  const found = folders.find((folder) => existsSync(join(folder, FILE_NAME)));
+  return readDaemonFile(found ?? folders[0] ?? '.');
 }
 
 /** @throws MillraceError `admin.daemon_not_running` (invalid) where there is no such file, or none that can be read */

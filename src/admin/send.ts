@@ -9,11 +9,11 @@
 import { readFileSync, statSync } from 'node:fs';
 import { z } from 'zod';
 import { systemClock } from '../platform/clock.ts';
-import { loadConfig } from '../platform/config.ts';
+import { daemonFolders } from '../platform/config.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
 import type { InboxCopy, LocalMailView } from './conversation.ts';
-import { readDaemonFile } from './daemon-file.ts';
+import { findDaemonFile } from './daemon-file.ts';
 import type { DaemonFile } from './daemon-file.ts';
 import { MAX_MESSAGE_BYTES } from './local-mail.ts';
 
@@ -40,8 +40,7 @@ const toStdout = (text: string): void => void process.stdout.write(`${text}\n`);
 
 /** The command. Prints to standard output. */
 export async function sendFile(file: string, options: SendOptions): Promise<void> {
-  const { config } = loadConfig();
-  const daemon = readDaemonFile(config.dataDir);
+  const daemon = findDaemonFile(daemonFolders());
   await sendMessage({ daemon, print: toStdout }, readMessage(file), options);
 }
 

@@ -25,6 +25,8 @@ export interface HttpServerOptions {
   host: string;
   /** 0 picks a free one. */
   port: number;
+  /** A socket that listens already, handed over by a service manager: then host and port are its. */
+  fd?: number | null;
   log: Log;
   /** For a request to arrive whole, headers and body (default 30 s). */
   requestTimeoutMs?: number;
@@ -57,8 +59,9 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   const unused = trackUnused(server);
   await listen(server, options);
   server.on('error', (error) => options.log.error({ error }, 'http-server-failed'));
-  const { port } = server.address() as AddressInfo;
-  const host = options.host.includes(':') ? `[${options.host}]` : options.host;
+  const { address, port } = server.address() as AddressInfo;
+  const name = options.fd == null ? options.host : address;
+  const host = name.includes(':') ? `[${name}]` : name;
   let closed: Promise<void> | undefined;
   return {
     url: `http://${host}:${port}`,
@@ -75,15 +78,15 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
   };
 }
 
-function listen(server: Server, { host, port }: HttpServerOptions): Promise<void> {
+function listen(server: Server, { host, port, fd }: HttpServerOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     const onError = (cause: Error): void => {
-      const message = `cannot listen on ${host}:${port}`;
+      const message = `cannot listen on ${fd == null ? `${host}:${port}` : `the socket that was handed over`}`;
       const hint = 'Another process may have the port, or HOST is no address of this machine.';
       reject(new MillraceError('invalid', 'ingest.cannot_listen', message, { cause, hint }));
     };
     server.once('error', onError);
-    server.listen(port, host, () => {
+    server.listen(fd == null ? { port, host } : { fd }, () => {
       server.off('error', onError);
       resolve();
     });

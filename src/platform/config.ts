@@ -63,6 +63,9 @@ export interface Secrets {
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+const DEFAULT_DATA_DIR = './data';
+/** Of the units in deploy/systemd. */
+const SERVICE_RUNTIME_DIR = '/run/millrace-ingest';
 const LOCAL_MAILBOX_DOMAIN = 'millrace.localhost';
 const MAX_WEBHOOK_SECRETS = 10;
 /** A century: longer is a slip of the finger. */
@@ -155,7 +158,7 @@ const variables = z.object({
   ).optional(),
   RESEND_BASE_URL: baseUrl.optional(),
   STREAMS: z.enum(['local', 's2'], { error: 'must be local or s2.' }).optional(),
-  DATA_DIR: z.string().default('./data'),
+  DATA_DIR: z.string().default(DEFAULT_DATA_DIR),
   S2_ACCESS_TOKEN: token.optional(),
   S2_BASIN: text(
     (value) => (isBasinName(value) ? value : null),
@@ -224,6 +227,12 @@ export function loadConfig(options: { only?: Role; decrypted?: Environment } = {
     throw invalid([{ variable: 'CREDENTIALS_DIRECTORY', message: `cannot be used: ${errorMessage(error)}` }]);
   }
   return parseConfig(process.env, { ...rest, credentials, pid: process.pid });
+}
+
+/** Where a daemon of this machine may have said how it is reached, best first. */
+export function daemonFolders(): string[] {
+  const dataDir = process.env['DATA_DIR']?.trim() ?? '';
+  return [dataDir === '' ? DEFAULT_DATA_DIR : dataDir, SERVICE_RUNTIME_DIR];
 }
 
 interface ParseOptions {

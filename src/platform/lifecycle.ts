@@ -17,6 +17,8 @@ export interface ServiceHealth {
   readonly name: string;
   /** Since its last failure it has been running again. */
   readonly isRunning: boolean;
+  /** For how long it has not been running; 0 where it is. */
+  readonly downMs: number;
   readonly failures: number;
 }
 
@@ -32,7 +34,10 @@ const STEADY_MS = 60_000;
 
 export function createServices(deps: { clock: Clock; log: Log }, services: readonly Service[]): Services {
   const { clock, log } = deps;
-  const states = new Map(services.map(({ name }) => [name, { isRunning: false, failures: 0 }]));
+  const createdMs = clock.monotonicMs();
+  const states = new Map(
+    services.map(({ name }) => [name, { isRunning: false, failures: 0, downSinceMs: createdMs }]),
+  );
 
   async function supervise(service: Service, signal: AbortSignal): Promise<void> {
     const state = states.get(service.name)!;
@@ -45,6 +50,7 @@ export function createServices(deps: { clock: Clock; log: Log }, services: reado
       } catch (error) {
         if (signal.aborted) return;
         state.isRunning = false;
+        state.downSinceMs = clock.monotonicMs();
         state.failures++;
         if (errorKind(error) !== 'transient') throw error;
         if (clock.monotonicMs() - startedMs > STEADY_MS) attempts = 1;
@@ -55,7 +61,11 @@ export function createServices(deps: { clock: Clock; log: Log }, services: reado
   }
 
   return {
-    health: () => [...states].map(([name, state]) => ({ name, ...state })),
+    health: () =>
+      [...states].map(([name, { isRunning, failures, downSinceMs }]) => {
+        const downMs = isRunning ? 0 : Math.round(clock.monotonicMs() - downSinceMs);
+        return { name, isRunning, downMs, failures };
+      }),
     async run(signal) {
       const failed = new AbortController();
       const all = AbortSignal.any([signal, failed.signal]);

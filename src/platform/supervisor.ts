@@ -12,6 +12,8 @@ export interface Supervisor {
   readonly watchdogMs: number | null;
   /** The file descriptor of a socket that listens already; null where this process opens its own. */
   readonly listenFd: number | null;
+  /** A folder in memory that is gone with the service; null where there is none. */
+  readonly runtimeDir: string | null;
 }
 
 /** The protocol counts from here. */
@@ -28,6 +30,7 @@ export function supervisorFrom(env: Environment, pid: number): { supervisor: Sup
     notifySocket: env['NOTIFY_SOCKET'] ?? null,
     watchdogMs: watchdogMs > 0 ? watchdogMs : null,
     listenFd: sockets > 0 ? FIRST_LISTEN_FD : null,
+    runtimeDir: env['RUNTIME_DIRECTORY']?.split(':')[0] ?? null,
   };
   const message = 'hands over more than one socket: leave one ListenStream in the socket unit.';
   return { supervisor, faults: sockets > 1 ? [{ variable: 'LISTEN_FDS', message }] : [] };

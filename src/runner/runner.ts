@@ -7,6 +7,7 @@ import { aborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
 import type { Ownership } from '../streams/ownership.ts';
 import { streamNames } from '../streams/records.ts';
+import type { StageMeter } from '../streams/stage-meter.ts';
 import { createStage } from '../streams/stage.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import type { ReplyCaps } from './reply-caps.ts';
@@ -36,6 +37,7 @@ export interface RunnerDeps extends Omit<RunToolDeps, 'caps'> {
   createCaps: () => ReplyCaps;
   ownership: Ownership;
   log: Log;
+  meter?: StageMeter;
 }
 
 export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
@@ -45,7 +47,7 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
     const caps = deps.createCaps();
     await caps.restore(inbox, signal);
     const stage = createStage(
-      { store: ownedStore, clock, log },
+      { store: ownedStore, clock, log, ...(deps.meter && { meter: deps.meter }) },
       {
         name: `runner/${inbox}`,
         source: streamNames.inbox(inbox),

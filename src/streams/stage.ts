@@ -43,6 +43,7 @@ import type { Aside, OutcomeRecord, Progress } from './journal.ts';
 import { KEY_HEADER, headerOf, jsonRecord } from './records.ts';
 import { createReread } from './reread.ts';
 import { fingerprint } from './settled-keys.ts';
+import type { StageMeter, StageTurn } from './stage-meter.ts';
 import { limits, meteredBytes } from './stream-store.ts';
 import type { NewRecord, StreamRecord, StreamStore } from './stream-store.ts';
 
@@ -205,7 +206,7 @@ function createSignal() {
 }
 
 export function createStage(
-  deps: { store: StreamStore; clock: Clock; log: Log },
+  deps: { store: StreamStore; clock: Clock; log: Log; meter?: StageMeter },
   options: StageOptions,
 ): Stage {
   const { store, clock } = deps;
@@ -227,6 +228,7 @@ export function createStage(
   let startedMs = 0;
   let runningMsBefore = 0;
   let failure: { error: unknown } | undefined;
+  let turn: StageTurn | undefined;
   let stopping = false;
   const { promise: ready, resolve: markReady } = Promise.withResolvers<void>();
 
@@ -449,6 +451,7 @@ export function createStage(
   function settle(entry: Entry, record: OutcomeRecord): void {
     progress.runningMs = runningMs();
     applyJournalRecord(progress, record);
+    turn?.settled(record.outcome, record.durationMs);
     inMemory.delete(entry.seqNum);
     waitingAside.delete(entry.seqNum);
     if (record.aside) {
@@ -679,15 +682,17 @@ export function createStage(
     changed.notify();
   }
 
+  const stats = (): StageStats => ({
+    position,
+    inMemory: inMemory.size,
+    aside: progress ? asideCount() : 0,
+    settledKeys: progress?.keys.size ?? 0,
+    waiters: changed.waiters(),
+  });
+
   return {
     ready,
-    stats: () => ({
-      position,
-      inMemory: inMemory.size,
-      aside: progress ? asideCount() : 0,
-      settledKeys: progress?.keys.size ?? 0,
-      waiters: changed.waiters(),
-    }),
+    stats,
     async run(signal) {
       startedMs = clock.monotonicMs();
       progress = await journal.acquire(signal);
@@ -697,6 +702,7 @@ export function createStage(
         { low: progress.low, aside: progress.aside.size, keys: progress.keys.size },
         'stage.recovered',
       );
+      turn = deps.meter?.begin({ name: options.name, source: options.source, view: stats });
       const reading = new AbortController();
       const stop = (): void => {
         reading.abort();
@@ -713,6 +719,7 @@ export function createStage(
       if (failure) handlerAbort.abort(failure.error);
       await drain();
       await committing;
+      turn?.end();
       signal.removeEventListener('abort', stop);
       if (failure) throw failure.error;
     },

@@ -33,7 +33,7 @@ describe('a good environment', () => {
       metricsPort: null,
       retentionDays: 90,
       logLevel: 'info',
-      supervisor: { notifySocket: null, watchdogMs: null, listenFd: null },
+      supervisor: { notifySocket: null, watchdogMs: null, listenFd: null, runtimeDir: null },
     });
     expect(secrets).toEqual({
       resendApiKey: null,
@@ -151,7 +151,13 @@ describe('a role that runs alone', () => {
 });
 
 describe('a service manager', () => {
-  const handed = { LISTEN_PID: '77', LISTEN_FDS: '1', LISTEN_FDNAMES: 'http', NOTIFY_SOCKET: '/run/notify' };
+  const handed = {
+    LISTEN_PID: '77',
+    LISTEN_FDS: '1',
+    LISTEN_FDNAMES: 'http',
+    NOTIFY_SOCKET: '/run/notify',
+    RUNTIME_DIRECTORY: '/run/a:/run/b',
+  };
   const watched = { WATCHDOG_USEC: '30000000', WATCHDOG_PID: '77' };
 
   it('hands over a socket, and says where and how often to report', () => {
@@ -159,6 +165,7 @@ describe('a service manager', () => {
       notifySocket: '/run/notify',
       watchdogMs: 30_000,
       listenFd: 3,
+      runtimeDir: '/run/a',
     });
   });
 

@@ -16,7 +16,7 @@ import type { FairQueue } from './fair-queue.ts';
 import { inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
-import type { FailureReason, Inspection, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
+import type { FailureReason, Inspection, PoolStats, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
 import { sourcePlace } from './stack-trace.ts';
 
 export interface PoolOptions {
@@ -98,6 +98,7 @@ class Pool implements SandboxPool {
   #setup: Setup | null = null;
   #isPreparing = false;
   #failedStarts = 0;
+  #starts = 0;
   #isClosed = false;
   #stopWaitingToGrow: () => void = () => {};
 
@@ -143,6 +144,10 @@ class Pool implements SandboxPool {
     const parsed = parseGuestJson(inspectionSchema, outcome.json);
     if ('fault' in parsed) return { status: 'failed', reason: 'invalid-result', message: parsed.fault };
     return { status: 'inspected', settings: null, tests: null, ...parsed.data };
+  }
+
+  stats(): PoolStats {
+    return { children: this.#members.size, waiting: this.#queue.size, starts: this.#starts };
   }
 
   async close(): Promise<void> {
@@ -286,6 +291,7 @@ class Pool implements SandboxPool {
     const child = createSandboxChild({ clock: this.#clock }, setup);
     const member: Member = { child, state: 'starting', job: null, isReplaced: false, stopRetiring: () => {} };
     this.#members.add(member);
+    this.#starts += 1;
     void this.#follow(member);
   }
 

@@ -105,6 +105,14 @@ export type Inspection =
   | { status: 'inspected'; functions: string[]; settings: unknown; tests: unknown }
   | { status: 'failed'; reason: FailureReason; message: string };
 
+export interface PoolStats {
+  readonly children: number;
+  /** Runs that wait for a child. */
+  readonly waiting: number;
+  /** Children that were started since the pool was made. */
+  readonly starts: number;
+}
+
 export interface SandboxPool {
   /** Warms the pool; resolves when a first child is ready. `run` does it by itself. */
   start(): Promise<void>;
@@ -115,6 +123,7 @@ export interface SandboxPool {
   run(request: RunRequest): Promise<RunResult>;
   /** Evaluates a bundle and reads what it exports. Throws as `run` does. */
   inspect(bundle: RunRequest['bundle'], signal?: AbortSignal): Promise<Inspection>;
+  stats(): PoolStats;
   /** Kills the children; what still runs or waits is rejected as `sandbox.closed`. */
   close(): Promise<void>;
 }
