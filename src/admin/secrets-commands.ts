@@ -68,9 +68,9 @@ export function addSecretsCommands(program: Command, surroundings = terminal): v
   command('list', 'list the secrets: whether the file has them, and which role needs them')
     .option('--json', 'as JSON', false)
     .action((options: FileOptions & { json: boolean }) => listSecrets(depsOf(options), options.json));
-  command('check', 'decrypt, and check every value').action((options: FileOptions) =>
-    checkSecrets(depsOf(options)),
-  );
+  command('check', 'decrypt, and check every value')
+    .option('--no-test-keys', 'refuse a file that public test keys can read')
+    .action((options: FileOptions & { testKeys: boolean }) => checkSecrets(depsOf(options), options));
   command('set', 'set one, to what comes on standard input or is typed')
     .argument('<name>', 'such as RESEND_API_KEY')
     .action(async (name: string, options: FileOptions) => setSecret(depsOf(options), name, await read(name)));

@@ -62,9 +62,10 @@ export async function unsetSecret({ sops, file, print }: SecretsDeps, name: stri
 
 /**
  * Decrypts and looks at every value.
- * @throws MillraceError `secrets.invalid_value`, `secrets.unknown_name` (invalid); what `decryptedSecrets` throws
+ * @param options.testKeys whether public test keys may be among the recipients
+ * @throws MillraceError (invalid) `secrets.invalid_value`, `secrets.unknown_name`, `secrets.public_test_key`; what `decryptedSecrets` throws
  */
-export async function checkSecrets(deps: SecretsDeps): Promise<void> {
+export async function checkSecrets(deps: SecretsDeps, { testKeys }: { testKeys: boolean }): Promise<void> {
   const secrets = await decryptedSecrets(deps.sops, deps.file);
   const faults = [...secrets].flatMap(([name, value]) => {
     const fault = variableFault(checkedName(name), value);
@@ -73,6 +74,10 @@ export async function checkSecrets(deps: SecretsDeps): Promise<void> {
   if (faults.length > 0)
     throw new MillraceError('invalid', 'secrets.invalid_value', `${deps.file.path}:\n${faults.join('\n')}`, {
       hint: 'Set them again: millrace secrets set NAME',
+    });
+  if (!testKeys && hasTestKey(deps.file))
+    throw new MillraceError('invalid', 'secrets.public_test_key', 'public test keys can read these secrets', {
+      hint: 'Everybody has them. `millrace secrets add-recipient`, then `remove-recipient` for each of those.',
     });
   const names = [...secrets.keys()].toSorted();
   deps.print(
@@ -100,10 +105,14 @@ export async function editSecrets(deps: SecretsDeps): Promise<void> {
 }
 
 function warnOfTestKey({ file, warn }: SecretsDeps): void {
-  const { recipients } = readEncrypted(readSecretsFile(file));
-  if (!recipients.some((key) => PUBLIC_TEST_RECIPIENTS.includes(key))) return;
+  if (!hasTestKey(file)) return;
   warn(
     `WARNING: ${file.path} can be read with public test keys, which everybody has. Add keys of your own by\n` +
       '`millrace secrets add-recipient`, then remove those by `millrace secrets remove-recipient`.',
   );
+}
+
+function hasTestKey(file: SecretsFile): boolean {
+  const { recipients } = readEncrypted(readSecretsFile(file));
+  return recipients.some((key) => PUBLIC_TEST_RECIPIENTS.includes(key));
 }
