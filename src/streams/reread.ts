@@ -8,6 +8,7 @@ import type { Stream, StreamRecord } from './stream-store.ts';
 
 const AHEAD_RECORDS = 64;
 const KEPT_RECORDS = 256;
+const KEPT_BYTES = 8 * 1024 * 1024;
 
 /** `isWanted` tells of a number whether its record waits to be read again. */
 export function createReread(
@@ -22,9 +23,11 @@ export function createReread(
     const { records } = await source.read({ fromSeqNum, maxRecords: AHEAD_RECORDS, signal });
     for (const record of records)
       if (record.seqNum !== fromSeqNum && isWanted(record.seqNum)) kept.set(record.seqNum, record);
-    for (const oldest of kept.keys()) {
-      if (kept.size <= KEPT_RECORDS) break;
+    let bytes = [...kept.values()].reduce((sum, { body }) => sum + body.length, 0);
+    for (const [oldest, { body }] of kept) {
+      if (kept.size <= KEPT_RECORDS && bytes <= KEPT_BYTES) break;
       kept.delete(oldest);
+      bytes -= body.length;
     }
     return records[0]?.seqNum === fromSeqNum ? records[0] : undefined;
   }

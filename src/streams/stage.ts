@@ -6,13 +6,14 @@
  *
  * The states of a record:
  *
- * - *unread*: at or above the position of the reader. The reader pauses while `window` records are in
- *   memory or `aside` records are set aside, so memory does not depend on the backlog.
+ * - *unread*: at or above the position of the reader. The reader pauses while `window` records or `windowBytes`
+ *   are in memory, or `aside` records are set aside, so memory depends neither on the backlog nor on sizes.
  * - *duplicate*: its key is settled, or another unsettled record has it: settled at once as `duplicate`.
  * - *waiting*: an earlier record of its lane is not settled. The first `laneBodies` of a lane keep their
- *   body in memory; of those behind only the number is kept, and they are read again when their turn comes:
- *   so a long lane does not use up the window and hold back the other lanes.
- * - *ready*: its lane is free, it waits for one of `concurrency` slots. First come, first served.
+ *   body in memory, if it is small; of the others only the number is kept, and they are read again when their
+ *   turn comes: so a long lane does not use up the window and hold back the other lanes.
+ * - *ready*: its lane is free, it waits for one of `concurrency` slots, and while `outputBytes` wait to be
+ *   committed for those to become durable. First come, first served.
  * - *running*: the handler has it. Where `recordsAttempts` is set, the attempt is on the journal before.
  * - *committing*: the outcome is known. Outputs are appended first, then the outcome on the journal.
  *   A crash in between repeats the record: outputs may be there twice, and whoever reads them drops the
@@ -40,6 +41,7 @@ import { createFifo } from './fifo.ts';
 import type { Fifo } from './fifo.ts';
 import { applyJournalRecord, createJournal } from './journal.ts';
 import type { Aside, OutcomeRecord, Progress } from './journal.ts';
+import { createRecordWindow } from './record-window.ts';
 import { KEY_HEADER, headerOf, jsonRecord } from './records.ts';
 import { createReread } from './reread.ts';
 import { fingerprint } from './settled-keys.ts';
@@ -117,6 +119,7 @@ export interface StageStats {
   /** The next source record to be read. */
   readonly position: number;
   readonly inMemory: number;
+  readonly bytesInMemory: number;
   readonly aside: number;
   readonly settledKeys: number;
   /** Who waits inside the stage for something to change: a handful, whatever the backlog. */
@@ -135,8 +138,14 @@ export interface Stage {
 export interface StageLimits {
   /** Records in memory, beyond which the reader pauses. */
   readonly window: number;
+  /** Bytes of their bodies, beyond which it pauses, too. */
+  readonly windowBytes: number;
   /** Waiting records of one lane that keep their body in memory. */
   readonly laneBodies: number;
+  /** A body above this does not wait in memory for its lane. */
+  readonly laneBodyBytes: number;
+  /** Outputs that are not durable yet, beyond which no handler is started. */
+  readonly outputBytes: number;
   /** Records set aside, beyond which the reader pauses. */
   readonly aside: number;
   /** Journal records in one append. */
@@ -151,7 +160,10 @@ export interface StageLimits {
 
 const DEFAULT_LIMITS: StageLimits = {
   window: 512,
+  windowBytes: 16 * 1024 * 1024,
   laneBodies: 16,
+  laneBodyBytes: 64 * 1024,
+  outputBytes: 16 * 1024 * 1024,
   aside: 200_000,
   commitRecords: 400,
   checkpointOutcomes: 500,
@@ -233,7 +245,7 @@ export function createStage(
   const { promise: ready, resolve: markReady } = Promise.withResolvers<void>();
 
   /** Unsettled records that have their body in memory, by number: what `low` is made of. */
-  const inMemory = new Map<number, Entry>();
+  const inMemory = createRecordWindow<Entry>(bounds);
   /** Records that gave up their place in memory to wait in a lane; each stays here until it is settled or deferred. */
   const waitingAside = new Map<number, Entry>();
   const unsettledKeys = new Map<string, number>();
@@ -243,6 +255,8 @@ export function createStage(
   const reread = createReread(source, (seqNum) => waitingAside.has(seqNum) || progress.aside.has(seqNum));
   let running = 0;
   let commits: Commit[] = [];
+  /** Of the outputs of all commits that are not durable. */
+  let outputBytes = 0;
   const changed = createSignal();
   const halt = new AbortController();
   const handlerAbort = new AbortController();
@@ -285,7 +299,7 @@ export function createStage(
       doubtSinceMs: progress.doubts.get(record.seqNum) ?? null,
       aside: undefined,
     };
-    inMemory.set(entry.seqNum, entry);
+    inMemory.hold(entry);
     if (progress.keys.has(fingerprint(key)) || unsettledKeys.has(key)) {
       commitOutcome(entry, { kind: 'skipped', reason: 'duplicate' }, 0);
       return;
@@ -299,7 +313,8 @@ export function createStage(
     const lane = entry.lane === null ? undefined : lanes.get(entry.lane);
     if (lane) {
       lane.waiting.push(entry);
-      if (lane.waiting.size > bounds.laneBodies || lane.head.aside) setBodyAside(entry);
+      const isLarge = (entry.record?.body.length ?? 0) > bounds.laneBodyBytes;
+      if (isLarge || lane.waiting.size > bounds.laneBodies || lane.head.aside) setBodyAside(entry);
       return;
     }
     if (entry.lane !== null) lanes.set(entry.lane, { head: entry, waiting: createFifo() });
@@ -310,7 +325,7 @@ export function createStage(
   /** A waiting record gives up its place in memory; it is read again when its turn comes. */
   function setBodyAside(entry: Entry): void {
     entry.record = undefined;
-    inMemory.delete(entry.seqNum);
+    inMemory.release(entry.seqNum);
     waitingAside.set(entry.seqNum, entry);
   }
 
@@ -329,10 +344,15 @@ export function createStage(
   // ── Running: from ready to committing ──────────────────────────────────────────────────────────────────
 
   function startReady(): void {
-    while (!stopping && running < options.concurrency && readyQueue.size > 0) {
+    while (
+      !stopping &&
+      running < options.concurrency &&
+      outputBytes < bounds.outputBytes &&
+      readyQueue.size > 0
+    ) {
       running++;
       const entry = readyQueue.take()!;
-      inMemory.set(entry.seqNum, entry);
+      inMemory.hold(entry);
       void runEntry(entry)
         .catch(fail)
         .finally(() => {
@@ -351,6 +371,7 @@ export function createStage(
     try {
       const record = entry.record ?? (await reread(entry.seqNum, halt.signal));
       entry.record = record;
+      inMemory.hold(entry);
       if (options.recordsAttempts) await recordAttempt(entry);
       outcome = await options.handle(record, {
         number: entry.attempts,
@@ -412,7 +433,13 @@ export function createStage(
       return;
     }
     const record = outcomeRecord(entry, outcome, durationMs);
-    commits.push({ outputs, record: jsonRecord(record), onDurable: () => settle(entry, record) });
+    const bytes = outputs.reduce((sum, output) => sum + meteredBytes(output.record), 0);
+    outputBytes += bytes;
+    const onDurable = (): void => {
+      outputBytes -= bytes;
+      settle(entry, record);
+    };
+    commits.push({ outputs, record: jsonRecord(record), onDurable });
     changed.notify();
   }
 
@@ -452,7 +479,7 @@ export function createStage(
     progress.runningMs = runningMs();
     applyJournalRecord(progress, record);
     turn?.settled(record.outcome, record.durationMs);
-    inMemory.delete(entry.seqNum);
+    inMemory.release(entry.seqNum);
     waitingAside.delete(entry.seqNum);
     if (record.aside) {
       entry.record = undefined;
@@ -561,7 +588,7 @@ export function createStage(
   async function checkpoint(): Promise<void> {
     progress.runningMs = runningMs();
     progress.low = position;
-    for (const seqNum of inMemory.keys())
+    for (const seqNum of inMemory.seqNums())
       if (seqNum < progress.low && !progress.aside.has(seqNum) && !waitingAside.has(seqNum))
         progress.low = seqNum;
     for (const seqNum of progress.settled) if (seqNum < progress.low) progress.settled.delete(seqNum);
@@ -599,15 +626,15 @@ export function createStage(
   function wakeDue(): void {
     if (stopping) return;
     // Not more than fit into the window: ten thousand that are due together come in turn.
-    for (let entry; inMemory.size < bounds.window && (entry = deferred.takeDue(clock.nowMs()));) {
+    for (let entry; !inMemory.isFull && (entry = deferred.takeDue(clock.nowMs()));) {
       const holdsLane = entry.aside?.holdsLane;
       entry.aside = undefined;
-      inMemory.set(entry.seqNum, entry);
+      inMemory.hold(entry);
       if (holdsLane && entry.lane !== null) readyQueue.push(entry);
       else enterLane(entry);
     }
     startReady();
-    if (inMemory.size < bounds.window) armWake();
+    if (!inMemory.isFull) armWake();
     else void awaitRoom();
   }
 
@@ -659,8 +686,7 @@ export function createStage(
     for await (const batch of source.follow({ fromSeqNum: position, signal })) {
       if (batch.missing) log.error({ source: options.source, ...batch.missing }, 'stage.records_missing');
       for (const record of batch.records) {
-        while ((inMemory.size >= bounds.window || asideCount() >= bounds.aside) && !signal.aborted)
-          await changed.wait();
+        while ((inMemory.isFull || asideCount() >= bounds.aside) && !signal.aborted) await changed.wait();
         if (signal.aborted) return;
         position = record.seqNum + 1;
         admit(record);
@@ -685,6 +711,7 @@ export function createStage(
   const stats = (): StageStats => ({
     position,
     inMemory: inMemory.size,
+    bytesInMemory: inMemory.bytes,
     aside: progress ? asideCount() : 0,
     settledKeys: progress?.keys.size ?? 0,
     waiters: changed.waiters(),

@@ -47,7 +47,10 @@ export const CONCURRENCY = 3;
 /** Small ones are met often; only time is not cut into as small pieces as in life. */
 export const SMALL_LIMITS: StageLimits = {
   window: 8,
+  windowBytes: 4_000,
   laneBodies: 2,
+  laneBodyBytes: 400,
+  outputBytes: 2_000,
   aside: 1_000,
   commitRecords: 4,
   checkpointOutcomes: 6,

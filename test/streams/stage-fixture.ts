@@ -7,7 +7,7 @@ import type { OutcomeRecord } from '../../src/streams/journal.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import { createStage } from '../../src/streams/stage.ts';
 import type { Outcome, Stage, StageOptions } from '../../src/streams/stage.ts';
-import type { NewRecord, Stream, StreamRecord } from '../../src/streams/stream-store.ts';
+import type { NewRecord, Stream, StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import { readAll } from './store-reading.ts';
 import { useTemporaryStore } from './temporary-store.ts';
 
@@ -40,7 +40,12 @@ export interface StartedStage {
 export interface Stages {
   stream(name: string): Stream;
   /** Starts a stage over `source` with the journal `journal`. */
-  start(handle: StageOptions['handle'], options?: Partial<StageOptions>): StartedStage;
+  start(
+    handle: StageOptions['handle'],
+    options?: Partial<StageOptions>,
+    /** What it sees of the store. */
+    wrap?: (store: StreamStore) => StreamStore,
+  ): StartedStage;
   /** All outcomes on the journal, deferrals among them. */
   outcomes(): Promise<OutcomeRecord[]>;
   final(): Promise<OutcomeRecord[]>;
@@ -71,10 +76,10 @@ export function useStages(): Stages {
       await expect.poll(async () => (await final()).length, { timeout: 10_000, interval: 10 }).toBe(count);
       return final();
     },
-    start(handle, options = {}) {
+    start(handle, options = {}, wrap = (whole) => whole) {
       const abort = new AbortController();
       const stage = createStage(
-        { store: store(), clock: systemClock, log },
+        { store: wrap(store()), clock: systemClock, log },
         {
           name: 'test',
           source: 'source',
