@@ -1,6 +1,7 @@
 /** `Blob`, `File` and `FormData`: whole bytes in memory, no streams. */
 import { decodeUtf8, encodeUtf8 } from './encoding.ts';
 import { bytesOf, joined } from './text-codec.ts';
+import { crypto } from './web-crypto.ts';
 
 export class GuestBlob {
   readonly #bytes: Uint8Array<ArrayBuffer>;

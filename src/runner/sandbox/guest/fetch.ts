@@ -2,11 +2,13 @@
 import type { Context } from '../../tool-api.ts';
 import { encodeBase64 } from './encoding.ts';
 import { abortCall, callCapability } from './host.ts';
-import { fetchedResponse, GuestRequest } from './http.ts';
+import { loadWebClasses } from './lazy-web-classes.ts';
 import type { GuestRequestInit, GuestResponse } from './http.ts';
+import type { fetchedResponse } from './web-classes.ts';
 
 async function guestFetch(input: unknown, init?: GuestRequestInit): Promise<GuestResponse> {
-  const request = new GuestRequest(input, init);
+  const web = loadWebClasses();
+  const request = new web.webGlobals.Request(input, init);
   const { signal } = request;
   signal.throwIfAborted();
   const body = request._take();
@@ -19,7 +21,7 @@ async function guestFetch(input: unknown, init?: GuestRequestInit): Promise<Gues
   });
   signal.addEventListener('abort', () => abortCall(call, signal.reason));
   const { value, bytes } = await answer;
-  return fetchedResponse(bytes, value as Parameters<typeof fetchedResponse>[1]);
+  return web.fetchedResponse(bytes, value as Parameters<typeof fetchedResponse>[1]);
 }
 
 export const fetch = guestFetch as unknown as Context['fetch'];

@@ -1,70 +1,73 @@
 /**
  * Puts the Web's globals in place and takes away what only an attacker misses: shared memory and
- * WebAssembly, whose memory no limit counts.
+ * WebAssembly, whose memory no limit counts. What a run may well do without is made when it is first read.
  */
-import { GuestAbortController, GuestAbortSignal } from './abort.ts';
-import { GuestBlob, GuestFile, GuestFormData } from './blob.ts';
-import { structuredClone } from './clone.ts';
 import { console } from './console.ts';
-import { GuestDOMException, GuestEvent, GuestEventTarget, reportError } from './dom-exception.ts';
 import { fetch } from './fetch.ts';
-import { GuestHeaders } from './headers.ts';
 import { tellHost } from './host.ts';
-import { GuestRequest, GuestResponse } from './http.ts';
-import { atob, btoa, GuestTextDecoder, GuestTextEncoder } from './text-codec.ts';
+import { loadWebClasses } from './lazy-web-classes.ts';
 import { clearTimer, queueMicrotask, setInterval, setTimeout } from './timers.ts';
-import { GuestURL, GuestURLSearchParams } from './url.ts';
-import { crypto, GuestCryptoKey } from './web-crypto.ts';
+import type { webGlobals } from './web-classes.ts';
 
 const startedMs = Date.now();
 
-const classes = {
-  AbortController: GuestAbortController,
-  AbortSignal: GuestAbortSignal,
-  Blob: GuestBlob,
-  CryptoKey: GuestCryptoKey,
-  DOMException: GuestDOMException,
-  Event: GuestEvent,
-  EventTarget: GuestEventTarget,
-  File: GuestFile,
-  FormData: GuestFormData,
-  Headers: GuestHeaders,
-  Request: GuestRequest,
-  Response: GuestResponse,
-  TextDecoder: GuestTextDecoder,
-  TextEncoder: GuestTextEncoder,
-  URL: GuestURL,
-  URLSearchParams: GuestURLSearchParams,
-};
-
-const values = {
-  atob,
-  btoa,
+const eager = {
   clearInterval: clearTimer,
   clearTimeout: clearTimer,
   console,
-  crypto,
   fetch,
   performance: { now: () => Date.now() - startedMs, timeOrigin: startedMs },
   queueMicrotask,
-  reportError: (error: unknown) => void reportError(error),
   self: globalThis,
   setInterval,
   setTimeout,
-  structuredClone,
 };
 
+const lazy: readonly (keyof typeof webGlobals)[] = [
+  'AbortController',
+  'AbortSignal',
+  'Blob',
+  'CryptoKey',
+  'DOMException',
+  'Event',
+  'EventTarget',
+  'File',
+  'FormData',
+  'Headers',
+  'Request',
+  'Response',
+  'TextDecoder',
+  'TextEncoder',
+  'URL',
+  'URLSearchParams',
+  'atob',
+  'btoa',
+  'crypto',
+  'reportError',
+  'structuredClone',
+];
+
 export function installGlobals(): void {
-  for (const [name, constructor] of Object.entries(classes)) {
-    Object.defineProperty(constructor, 'name', { value: name, configurable: true });
-    Object.defineProperty(constructor.prototype, Symbol.toStringTag, { value: name, configurable: true });
-  }
-  for (const [name, value] of Object.entries({ ...classes, ...values })) {
-    Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+  for (const [name, value] of Object.entries(eager)) define(name, value);
+  for (const name of lazy) {
+    defineOnRead(name, () => {
+      const value = loadWebClasses().webGlobals[name];
+      define(name, value);
+      return value;
+    });
   }
   for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics'])
     Reflect.deleteProperty(globalThis, name);
   reportUseOf('FinalizationRegistry');
+}
+
+function define(name: string, value: unknown): void {
+  Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
+function defineOnRead(name: string, get: () => unknown): void {
+  const set = (value: unknown): void => define(name, value);
+  Object.defineProperty(globalThis, name, { get, set, configurable: true, enumerable: false });
 }
 
 /**
@@ -73,11 +76,5 @@ export function installGlobals(): void {
  */
 function reportUseOf(name: 'FinalizationRegistry'): void {
   const original = globalThis[name];
-  Object.defineProperty(globalThis, name, {
-    configurable: true,
-    get: () => (tellHost('retire', ''), original),
-    set: (value: unknown) => {
-      Object.defineProperty(globalThis, name, { value, writable: true, configurable: true });
-    },
-  });
+  defineOnRead(name, () => (tellHost('retire', ''), original));
 }
