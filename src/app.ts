@@ -55,6 +55,7 @@ import { createMeteredPool } from './runner/metered-pool.ts';
 import { createReplyCaps, defaultReplyCaps } from './runner/reply-caps.ts';
 import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
+import { createToolBreaker } from './runner/tool-breaker.ts';
 import { createToolSet } from './runner/tool-set.ts';
 import type { ToolSet, ToolSource } from './runner/tool-set.ts';
 import { runToolTests } from './runner/tool-tests.ts';
@@ -275,9 +276,10 @@ function runnerServices(deps: AppDeps, parts: Parts): { services: Service[]; too
     },
   });
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
+  const breaker = createToolBreaker({ clock, log });
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
-    { store, ownership, pool, tools, createCaps, clock, log, toolSecrets, meter },
+    { store, ownership, pool, tools, createCaps, breaker, clock, log, toolSecrets, meter },
     {
       domains: config.domains,
       concurrency: 4 * availableParallelism(),

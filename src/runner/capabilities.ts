@@ -16,19 +16,19 @@ const pieceSchema = z.object({ index: z.int().nonnegative(), offset: z.int().non
 
 /** What a `RunRequest` takes of it. */
 export function createCapabilities(options: {
-  settings: Pick<ToolSettings, 'hosts' | 'secrets'>;
+  settings: Pick<ToolSettings, 'hosts' | 'secrets' | 'maxFetches'>;
   /** All values there are; only those that the settings name are passed on. */
   secrets: Readonly<Record<string, string>>;
   attachmentBytes: (index: number) => Promise<Uint8Array>;
   /** How names are resolved; the system's way unless a test has another. */
   lookup?: Lookup;
 }): Pick<RunRequest, 'capabilities' | 'secrets'> {
-  const { hosts = [], secrets: granted = [] } = options.settings;
+  const { hosts = [], secrets: granted = [], maxFetches } = options.settings;
   const valueOf = (name: string): string | null =>
     Object.hasOwn(options.secrets, name) ? options.secrets[name]! : null;
   return {
     capabilities: {
-      fetch: createToolFetch({ hosts, lookup: options.lookup }),
+      fetch: createToolFetch({ hosts, maxFetches, lookup: options.lookup }),
       attachment: createAttachmentReader(options.attachmentBytes),
     },
     secrets: Object.fromEntries(granted.map((name) => [name, valueOf(name)])),

@@ -21,8 +21,9 @@ import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
 import type { ReplyCaps } from './reply-caps.ts';
-import type { RunRequest, SandboxPool } from './sandbox/sandbox.ts';
-import { settingsFor } from './tool-settings.ts';
+import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
+import type { Hold, ToolBreaker } from './tool-breaker.ts';
+import { runLimits, settingsFor } from './tool-settings.ts';
 import type { ToolRevision, ToolSet } from './tool-set.ts';
 
 export interface RunToolDeps {
@@ -30,19 +31,18 @@ export interface RunToolDeps {
   pool: SandboxPool;
   tools: ToolSet;
   caps: ReplyCaps;
+  breaker: ToolBreaker;
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
   toolSecrets: Readonly<Record<string, string>>;
 }
 
-/** Of one run: what it gives back (the provider takes 40 MB), and what it logs. */
-const OUTPUT_LIMITS = { maxResultBytes: 42 * 1024 * 1024, maxLogBytes: 64 * 1024 };
 /** The handler for one inbox. */
 export function createRunTool(
   deps: RunToolDeps,
   options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, pool, tools, caps } = deps;
+  const { store, pool, tools, caps, breaker } = deps;
   const { domains } = options;
   const freeze = createFreezeEffects(deps, options);
 
@@ -51,15 +51,9 @@ export function createRunTool(
     const { revision, exportName } = await toolFor(attempt.signal);
     const base = { emailId: mail.emailId, revision: revision.revision };
     if (exportName === undefined) {
-      const error = new MillraceError(
-        'permanent',
-        'tool.missing',
-        `no tool serves ${options.inbox} in revision ${revision.revision}`,
-        {
-          hint: 'Bring the tool back, then redrive the dead letter.',
-        },
-      );
-      return { kind: 'dead-letter', reason: error.code, error, facts: base };
+      const message = `no tool serves ${options.inbox} in revision ${revision.revision}`;
+      const hint = 'Bring the tool back, then redrive the dead letter.';
+      return parkedFor(new MillraceError('permanent', 'tool.missing', message, { hint }), base);
     }
     const email = mail.complete ? mail.email : await parseMessage(await rawMessage(mail, attempt.signal));
     const recipient = replyRecipient(email, domains);
@@ -69,11 +63,13 @@ export function createRunTool(
     const capped = caps.exceeded(email, recipient);
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
-    const result = await pool.run(runRequest({ mail, email, revision, exportName, signal: attempt.signal }));
+    const held = breaker.enter({ exportName, revision: revision.revision });
+    if (held) return parkedFor(heldError(exportName, held), base);
+    const request = runRequest({ mail, email, revision, exportName, signal: attempt.signal });
+    const result = await runCounted(request);
     const facts = { ...base, logs: result.logs, toolMs: result.durationMs };
     if (result.status === 'failed') {
-      const error = new MillraceError('permanent', `tool.${result.reason}`, result.message);
-      return { kind: 'dead-letter', reason: error.code, error, facts };
+      return parkedFor(new MillraceError('permanent', `tool.${result.reason}`, result.message), facts);
     }
     const { outputs, skipped, recipients } = await freeze(result.effects, {
       mail,
@@ -98,6 +94,19 @@ export function createRunTool(
         caps: caps.count(email, recipient, recipients),
       },
     };
+  }
+
+  /** Runs it, and tells the breaker how it ended. */
+  async function runCounted(request: RunRequest): Promise<RunResult> {
+    const tool = { exportName: request.exportName, revision: request.bundle.revision };
+    try {
+      const result = await pool.run(request);
+      breaker.settle(tool, result.status === 'failed' ? result.reason : 'returned');
+      return result;
+    } catch (error) {
+      breaker.settle(tool, 'given-up');
+      throw error;
+    }
   }
 
   async function toolFor(
@@ -131,7 +140,7 @@ export function createRunTool(
         inbox: mail.inbox,
         tag: mail.tag,
       },
-      limits: { ...OUTPUT_LIMITS, timeoutMs: settings.timeoutMs, memoryLimitMb: settings.memoryLimitMb },
+      limits: runLimits(settings),
       ...createCapabilities({ settings, secrets: deps.toolSecrets, attachmentBytes: readAttachment }),
       fairnessKey: options.inbox,
       signal,
@@ -146,6 +155,17 @@ function tooMuchMail(cap: string, recipients: readonly string[]): MillraceError 
   return new MillraceError('permanent', 'effect.capped', message.slice(0, 1000), {
     hint: 'Nothing was sent for this email. Redrive it tomorrow.',
   });
+}
+
+function parkedFor(error: MillraceError, facts: Record<string, unknown>): Outcome {
+  return { kind: 'dead-letter', reason: error.code, error, facts };
+}
+
+function heldError(exportName: string, { kills, reason, untilMs }: Hold): MillraceError {
+  const until = new Date(untilMs).toISOString();
+  const message = `the tool ${exportName} brought its sandbox process down ${kills} times in a row (the last time: ${reason}) and is held until ${until}`;
+  const hint = 'Mend the tool and bring it, or wait; then redrive the dead letter.';
+  return new MillraceError('permanent', 'tool.held', message, { hint });
 }
 
 /** Records keep header fields as they were sent; a tool reads them as a person would. */

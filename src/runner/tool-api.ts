@@ -164,8 +164,14 @@ export interface ToolSettings {
   secrets?: readonly string[];
   /** Wall clock for one run, in milliseconds (default 10,000, ceiling 300,000). */
   timeoutMs?: number;
+  /** CPU time of one run, in milliseconds (default 10,000, ceiling 60,000): waiting costs none. */
+  cpuLimitMs?: number;
   /** Memory of the isolate, in MiB (default 64, ceiling 512). */
   memoryLimitMb?: number;
+  /** Calls of `fetch` in one run (default 50, ceiling 1,000). */
+  maxFetches?: number;
+  /** What one run may log, in bytes (default 65,536, ceiling 262,144). */
+  maxLogBytes?: number;
 }
 
 /** `export const settings: Settings = { translator: { hosts: ['libretranslate.com'] } }` */

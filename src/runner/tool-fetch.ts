@@ -14,7 +14,7 @@ import { z } from 'zod';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import { isPublicAddress } from './public-address.ts';
 import type { Capability, CapabilityAnswer } from './sandbox/sandbox.ts';
-import { originOf } from './tool-settings.ts';
+import { originOf, settableLimits } from './tool-settings.ts';
 
 export type Lookup = (
   hostname: string,
@@ -22,7 +22,6 @@ export type Lookup = (
   callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
 ) => void;
 
-const MAX_CALLS = 50;
 const MAX_REDIRECTS = 5;
 const MAX_URL_CHARS = 8_192;
 const MAX_HEADERS = 100;
@@ -58,11 +57,12 @@ const loadUndici = (): Promise<typeof import('undici')> => import('undici');
 /** A `fetch` for one run. */
 export function createToolFetch(options: {
   hosts: readonly string[];
+  maxFetches?: number | undefined;
   lookup?: Lookup | undefined;
 }): Capability {
   const granted = new Set(options.hosts.map(originOf));
   const trusted = new Set(options.hosts.filter(isExplicit).map(originOf));
-  const { lookup = systemLookup } = options;
+  const { lookup = systemLookup, maxFetches = settableLimits.maxFetches.default } = options;
   // Made when they are asked for: most runs fetch nothing.
   let anywhere: Promise<Agent> | undefined;
   let publicOnly: Promise<Agent> | undefined;
@@ -74,7 +74,8 @@ export function createToolFetch(options: {
 
   return async (argument, signal) => {
     calls += 1;
-    if (calls > MAX_CALLS) throw refused(`at most ${MAX_CALLS} calls of fetch in one run`);
+    if (calls > maxFetches)
+      throw refused(`at most ${maxFetches} calls of fetch in one run (settings: maxFetches)`);
     const { redirect, ...first } = parsedRequest(argument);
     let request: Request = first;
     for (let redirects = 0; ; redirects++) {

@@ -4,14 +4,24 @@
  */
 import { z } from 'zod';
 import { MillraceError } from '../platform/errors.ts';
+import type { RunLimits } from './sandbox/sandbox.ts';
 import type { ToolSettings } from './tool-api.ts';
 
-const DEFAULT_TIMEOUT_MS = 10_000;
-const MAX_TIMEOUT_MS = 300_000;
-const DEFAULT_MEMORY_LIMIT_MB = 64;
-const MIN_MEMORY_LIMIT_MB = 16;
-const MAX_MEMORY_LIMIT_MB = 512;
 const MAX_GRANTS = 100;
+
+/** The limits of a run that a tool may set; docs/threat-model.md has them all. */
+export const settableLimits = {
+  timeoutMs: { default: 10_000, min: 1, max: 300_000 },
+  cpuLimitMs: { default: 10_000, min: 10, max: 60_000 },
+  memoryLimitMb: { default: 64, min: 16, max: 512 },
+  maxFetches: { default: 50, min: 0, max: 1_000 },
+  maxLogBytes: { default: 64 * 1024, min: 0, max: 256 * 1024 },
+} as const;
+/** What one run gives back: the provider takes 40 MB. */
+const MAX_RESULT_BYTES = 42 * 1024 * 1024;
+type SettableLimit = keyof typeof settableLimits;
+
+const limitSchema = ({ min, max }: { min: number; max: number }) => z.int().min(min).max(max).optional();
 
 const hostSchema = z.string().refine((host) => originOf(host) !== null, {
   error: 'expected a host such as "api.example.com", or an origin such as "http://127.0.0.1:5000"',
@@ -21,8 +31,11 @@ const secretSchema = z.string().regex(/^[A-Z][A-Z0-9_]*$/, 'expected a name such
 const toolSettingsSchema = z.strictObject({
   hosts: z.array(hostSchema).max(MAX_GRANTS).optional(),
   secrets: z.array(secretSchema).max(MAX_GRANTS).optional(),
-  timeoutMs: z.int().min(1).max(MAX_TIMEOUT_MS).optional(),
-  memoryLimitMb: z.int().min(MIN_MEMORY_LIMIT_MB).max(MAX_MEMORY_LIMIT_MB).optional(),
+  timeoutMs: limitSchema(settableLimits.timeoutMs),
+  cpuLimitMs: limitSchema(settableLimits.cpuLimitMs),
+  memoryLimitMb: limitSchema(settableLimits.memoryLimitMb),
+  maxFetches: limitSchema(settableLimits.maxFetches),
+  maxLogBytes: limitSchema(settableLimits.maxLogBytes),
 });
 
 export type ResolvedSettings = Required<ToolSettings>;
@@ -52,13 +65,23 @@ function fault(path: readonly PropertyKey[], message: string): string {
 export function settingsFor(settings: CheckedSettings, exportName: string): ResolvedSettings {
   const own = Object.hasOwn(settings, exportName) ? settings[exportName] : undefined;
   const shared = Object.hasOwn(settings, 'default') ? settings['default'] : undefined;
-  const { hosts, secrets, timeoutMs, memoryLimitMb } = own ?? shared ?? {};
+  const { hosts = [], secrets = [], ...limits } = own ?? shared ?? {};
+  const limit = (name: SettableLimit): number => limits[name] ?? settableLimits[name].default;
   return {
-    hosts: hosts ?? [],
-    secrets: secrets ?? [],
-    timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
-    memoryLimitMb: memoryLimitMb ?? DEFAULT_MEMORY_LIMIT_MB,
+    hosts,
+    secrets,
+    timeoutMs: limit('timeoutMs'),
+    cpuLimitMs: limit('cpuLimitMs'),
+    memoryLimitMb: limit('memoryLimitMb'),
+    maxFetches: limit('maxFetches'),
+    maxLogBytes: limit('maxLogBytes'),
   };
+}
+
+/** What the sandbox enforces; `maxFetches` is the capability's. */
+export function runLimits(settings: ResolvedSettings): RunLimits {
+  const { timeoutMs, cpuLimitMs, memoryLimitMb, maxLogBytes } = settings;
+  return { timeoutMs, cpuLimitMs, memoryLimitMb, maxLogBytes, maxResultBytes: MAX_RESULT_BYTES };
 }
 
 /** The origin that a granted host stands for: https unless it says otherwise. Null where it is no host. */

@@ -9,14 +9,13 @@ import { MillraceError } from '../platform/errors.ts';
 import type { ToolBundle } from './bundle.ts';
 import { createCapabilities } from './capabilities.ts';
 import type { RunRequest, SandboxEmail, SandboxPool } from './sandbox/sandbox.ts';
-import { settingsFor } from './tool-settings.ts';
+import { runLimits, settingsFor } from './tool-settings.ts';
 
 const MAX_TESTS = 200;
 const MAX_TEST_MS = 10_000;
 /** Of all tests together. */
 const MAX_TOTAL_MS = 60_000;
 const MAX_SHOWN_FAILURES = 20;
-const OUTPUT_LIMITS = { maxResultBytes: 42 * 1024 * 1024, maxLogBytes: 64 * 1024 };
 
 const mailboxSchema = z.strictObject({ name: z.string(), address: z.string() });
 
@@ -137,9 +136,8 @@ function testRequest(
     exportName: tool,
     email: emailFrom(tool, test.email),
     limits: {
-      ...OUTPUT_LIMITS,
+      ...runLimits(settings),
       timeoutMs: Math.min(settings.timeoutMs, MAX_TEST_MS),
-      memoryLimitMb: settings.memoryLimitMb,
     },
     capabilities: { ...capabilities, fetch: refuseFetch },
     secrets,

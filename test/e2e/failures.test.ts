@@ -17,11 +17,15 @@ const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 
 const TOOLS = `
 import type { Email, Settings } from 'millrace';
-export const settings: Settings = { loops: { timeoutMs: 500 }, never: { timeoutMs: 500 } };
+export const settings: Settings = {
+  loops: { timeoutMs: 500 }, never: { timeoutMs: 500 }, kills: { timeoutMs: 200 }, computes: { cpuLimitMs: 300 },
+};
 export const echo = (email: Email) => 'echo ' + email.text;
 export const throws = () => { throw new Error('this tool is broken'); };
 export const rejects = async () => { throw 'a string'; };
 export const loops = () => { for (;;); };
+export const kills = () => { for (;;); };
+export const computes = () => { for (;;); };
 export const never = () => new Promise(() => {});
 export const hoards = () => { const all = []; for (;;) all.push(new Array(1e6).fill(Math.random())); };
 export const number = () => 42;
@@ -123,6 +127,7 @@ describe('a tool that misbehaves parks that mail alone', () => {
     ['rejects', 'tool.threw', 'a string'],
     ['loops', 'tool.timeout', ''],
     ['never', 'tool.timeout', ''],
+    ['computes', 'tool.cpu', '300 ms of CPU'],
     ['hoards', 'tool.memory', ''],
     ['number', 'tool.invalid-result', 'number'],
   ])('%s: %s', async (inbox, reason, message) => {
@@ -142,6 +147,23 @@ describe('a tool that misbehaves parks that mail alone', () => {
   ])('%s: no reply, and the reason on record', async (inbox, reason) => {
     expect(await outcomeOf(await send(inbox), `runs/${inbox}`)).toMatchObject({ outcome: 'skipped', reason });
   });
+});
+
+it('a tool that keeps killing its process is held, others go on, and a new revision is tried at once', async () => {
+  for (let kill = 0; kill < 5; kill++) {
+    expect(await outcomeOf(await send('kills'), 'runs/kills')).toMatchObject({ reason: 'tool.timeout' });
+  }
+  const held = await outcomeOf(await send('kills'), 'runs/kills');
+  expect(held).toMatchObject({ outcome: 'dead-letter', reason: 'tool.held' });
+  expect(held.error?.message).toMatch(/kills .* 5 times in a row \(the last time: timeout\).* until 20/);
+  await send('echo', 'beside it');
+  expect(await replies(1)).toMatchObject([{ text: 'echo beside it' }]);
+
+  const mended = TOOLS.replace('kills = () => { for (;;); }', `kills = () => 'mended'`);
+  await writeFile(join(variables['TOOLS_PATH']!, 'index.tsx'), mended);
+  const answer = async (): Promise<string> => (await outcomeOf(await send('kills'), 'runs/kills')).outcome;
+  await expect.poll(answer, { timeout: 20_000, interval: 200 }).toBe('done');
+  expect(await replies(1)).toMatchObject([{ text: 'mended' }]);
 });
 
 describe('what a tool reads', () => {

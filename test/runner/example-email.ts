@@ -22,6 +22,7 @@ export const email: SandboxEmail = {
 
 export const limits: RunLimits = {
   timeoutMs: 5_000,
+  cpuLimitMs: 20_000,
   memoryLimitMb: 64,
   maxResultBytes: 1_000_000,
   maxLogBytes: 20_000,

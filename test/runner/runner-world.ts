@@ -5,6 +5,7 @@ import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
 import { createRunner } from '../../src/runner/runner.ts';
+import { createToolBreaker } from '../../src/runner/tool-breaker.ts';
 import type { ToolRevision } from '../../src/runner/tool-set.ts';
 import { readBlob, writeBlob } from '../../src/streams/blob.ts';
 import { outcomeSchema } from '../../src/streams/journal.ts';
@@ -83,6 +84,7 @@ export function useRunnerWorld(): RunnerWorld {
             run: async () => {},
           },
           createCaps: () => createReplyCaps({ store: seen, clock }, defaultReplyCaps),
+          breaker: createToolBreaker({ clock, log }),
           ownership: createSoleOwnership(seen),
           clock,
           log,

@@ -2,7 +2,7 @@
  * One sandbox child process, from its start to its end by SIGKILL. It takes one run at a time.
  *
  * The limits that hold whatever the tool does are here, outside of its process: the wall clock, the resident
- * memory, the length of a frame. Whatever is wrong with a child, the answer is to kill it; `closed` tells.
+ * memory, the CPU time, the length of a frame. Whatever is wrong with a child, the answer is to kill it; `closed` tells.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
@@ -19,13 +19,15 @@ import type { Capability, FailureReason, RunLimits, RunRequest } from './sandbox
 /** The isolate's own timeout comes first; what it does not stop is killed this much later. */
 const GRACE_MS = 500;
 const START_TIMEOUT_MS = 30_000;
-const RSS_CHECK_EVERY_MS = 50;
+const USAGE_CHECK_EVERY_MS = 50;
 /** Resident memory of a child before any tool, with a reserve for what the heap limit does not count. */
 const RSS_BASE_MB = 160;
 /** A heap near its limit may need this much of it again while it is collected or copied. */
 const RSS_PER_LIMIT = 2;
 const MAX_STDERR_BYTES = 8_192;
 const PAGE_BYTES = 4_096;
+/** The kernel shows CPU time in hundredths of a second, whatever it counts in (USER_HZ). */
+const MS_PER_TICK = 10;
 /** After these the isolate, or the memory of the process, may be lost. */
 const FATAL_REASONS: readonly FailureReason[] = ['timeout', 'memory', 'log-flood', 'call-flood', 'crashed'];
 
@@ -73,6 +75,8 @@ export class SandboxChild {
   readonly #stopWaiting: () => void;
   #stderr = '';
   #current: CurrentRun | null = null;
+  /** CPU time when it was last looked at: before a run, at the end of the one before. */
+  #cpuMs = 0;
   /** Of the bundle that it holds. */
   revision: string | null = null;
   runs = 0;
@@ -125,13 +129,21 @@ export class SandboxChild {
     return run.done.promise;
   }
 
-  /** Resident memory, in MiB; 0 where it cannot be read. */
-  residentMb(): number {
+  /** Resident memory and CPU time so far; 0 where they cannot be read. */
+  usage(): { residentMb: number; cpuMs: number } {
     try {
-      const pages = Number(readFileSync(`/proc/${this.#process.pid}/statm`, 'utf8').split(' ')[1]);
-      return (pages * PAGE_BYTES) / 1024 / 1024;
+      // proc_pid_stat(5): the name may hold anything, so fields are counted from behind it.
+      const stat = readFileSync(`/proc/${this.#process.pid}/stat`, 'latin1');
+      const fields = stat
+        .slice(stat.lastIndexOf(')') + 2)
+        .split(' ')
+        .map(Number);
+      const [userTicks = 0, systemTicks = 0] = fields.slice(11, 13);
+      const residentMb = ((fields[21] ?? 0) * PAGE_BYTES) / 1024 / 1024;
+      this.#cpuMs = (userTicks + systemTicks) * MS_PER_TICK;
+      return { residentMb, cpuMs: this.#cpuMs };
     } catch {
-      return 0; // It has ended, or this is no Linux.
+      return { residentMb: 0, cpuMs: this.#cpuMs }; // It has ended, or this is no Linux.
     }
   }
 
@@ -167,6 +179,7 @@ export class SandboxChild {
     const message = parsed.data;
     if (message.type === 'ready') {
       this.#stopWaiting();
+      this.usage();
       return this.#ready.resolve();
     }
     const run = this.#current;
@@ -235,17 +248,21 @@ export class SandboxChild {
 
   /** The limits that hold whatever the tool does. */
   #watch(run: CurrentRun): () => void {
-    const { timeoutMs, memoryLimitMb } = run.job.limits;
+    const { timeoutMs, cpuLimitMs, memoryLimitMb } = run.job.limits;
+    const cpuMsBefore = this.#cpuMs;
     const maxMb = RSS_BASE_MB + RSS_PER_LIMIT * memoryLimitMb;
     const cancelDeadline = this.#clock.after(timeoutMs + GRACE_MS, () =>
       this.#killRun(run, 'timeout', `the tool took longer than ${timeoutMs} ms and could not be stopped`),
     );
     const check = (): void => {
-      if (this.residentMb() <= maxMb) cancelCheck = this.#clock.after(RSS_CHECK_EVERY_MS, check);
-      else this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
+      const { residentMb, cpuMs } = this.usage();
+      if (residentMb > maxMb) this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
+      else if (cpuMs - cpuMsBefore > cpuLimitMs)
+        this.#killRun(run, 'cpu', `the tool used more than ${cpuLimitMs} ms of CPU time`);
+      else cancelCheck = this.#clock.after(USAGE_CHECK_EVERY_MS, check);
     };
     // Most runs are over before it looks: the pool has looked at the end of the run before.
-    let cancelCheck = this.#clock.after(RSS_CHECK_EVERY_MS, check);
+    let cancelCheck = this.#clock.after(USAGE_CHECK_EVERY_MS, check);
     return () => {
       cancelDeadline();
       cancelCheck();

@@ -39,6 +39,7 @@ export type ToChild =
 const failureReasons = [
   'threw',
   'timeout',
+  'cpu',
   'memory',
   'crashed',
   'invalid-result',

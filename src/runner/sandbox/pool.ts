@@ -50,6 +50,7 @@ const MAX_OUTSIDE_KILLS = 3;
 const INSPECTION_KEY = '';
 const INSPECTION_LIMITS = {
   timeoutMs: 5_000,
+  cpuLimitMs: 5_000,
   memoryLimitMb: 64,
   maxResultBytes: 256 * 1024,
   maxLogBytes: 64 * 1024,
@@ -229,7 +230,7 @@ class Pool implements SandboxPool {
     else if (outcome.kind === 'host-failed') job.done.reject(outcome.error);
     else job.done.resolve(outcome);
     const { child } = member;
-    if (member.isReplaced || child.residentMb() > RECYCLE_ABOVE_MB) child.kill();
+    if (member.isReplaced || child.usage().residentMb > RECYCLE_ABOVE_MB) child.kill();
     else if (child.runs === this.#options.maxRunsPerChild) this.#startChild(this.#setup!);
     if (child.isAlive) this.#becomeIdle(member);
     else this.#remove(member);

@@ -28,6 +28,8 @@ export type Capability = (argument: unknown, signal: AbortSignal) => Promise<Cap
 export interface RunLimits {
   /** Wall clock of the whole run. */
   timeoutMs: number;
+  /** CPU time of the run's process, all its threads together. */
+  cpuLimitMs: number;
   memoryLimitMb: number;
   /** Of the JSON of the effects, with attachments in base64. */
   maxResultBytes: number;
@@ -80,6 +82,7 @@ export type FailureReason =
   /** It threw or rejected, when called or while its module was evaluated. */
   | 'threw'
   | 'timeout'
+  | 'cpu'
   | 'memory'
   /** The child process died of it. */
   | 'crashed'
