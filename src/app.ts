@@ -1,10 +1,8 @@
 /**
  * The composition root: the only place that constructs across folders. Configuration in, services out.
  */
-import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { join, resolve } from 'node:path';
 import { Hono } from 'hono';
 import type { Registry } from 'prom-client';
 import { adminAuth } from './admin/admin-auth.ts';
@@ -32,7 +30,6 @@ import { createOutbox, leavesDoubt, outboxLane } from './outbox/outbox.ts';
 import type { OutboundProvider } from './outbox/outbox.ts';
 import { createResendOutbound } from './outbox/resend-outbound.ts';
 import type { Clock } from './platform/clock.ts';
-import { programEnvironment } from './platform/config.ts';
 import type { Config, Secrets } from './platform/config.ts';
 import { MillraceError, errorKind } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
@@ -46,19 +43,15 @@ import type { RateGate } from './platform/rate-gate.ts';
 import { release } from './platform/release.ts';
 import type { Role } from './platform/roles.ts';
 import { supervisionOf } from './platform/supervision.ts';
-import { bundleTools } from './runner/bundle.ts';
-import { createFolderSource } from './runner/folder-source.ts';
-import { createGitRepository } from './runner/git-checkout.ts';
-import { createGitSource } from './runner/git-source.ts';
-import { createInstallPackages } from './runner/install-packages.ts';
 import { createMeteredPool } from './runner/metered-pool.ts';
 import { createReplyCaps, defaultReplyCaps } from './runner/reply-caps.ts';
 import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
+import type { SandboxPool } from './runner/sandbox/sandbox.ts';
+import { createSync, syncOptions } from './runner/sync/sync.ts';
 import { createToolBreaker } from './runner/tool-breaker.ts';
-import { createToolSet } from './runner/tool-set.ts';
-import type { ToolSet, ToolSource } from './runner/tool-set.ts';
-import { runToolTests } from './runner/tool-tests.ts';
+import type { ToolSet } from './runner/tool-set.ts';
+import { createTools } from './runner/tools.ts';
 import { openConfiguredStore } from './streams/configured-store.ts';
 import { createFormatGuard } from './streams/format.ts';
 import type { FormatGuard } from './streams/format.ts';
@@ -128,8 +121,11 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const { ownership, services, missingRoles } = ownershipOf(deps, store);
   const parts: Parts = { store, ownership, gate, liveTools, registry, meter, stack };
   if (roles.includes('ingest')) services.push(...receiveServices(deps, parts));
-  const runner = roles.includes('runner') ? runnerServices(deps, parts) : null;
+  const syncs = roles.includes('sync') && config.tools.repo !== null;
+  const pool = roles.includes('runner') || syncs ? sandboxPool(deps, parts) : null;
+  const runner = roles.includes('runner') ? runnerServices(deps, parts, pool!) : null;
   if (runner) services.push(...runner.services);
+  if (syncs) services.push(syncService(deps, parts, pool!));
   if (roles.includes('outbox')) services.push(outboxService(deps, parts));
   const view = config.resend === null && roles.includes('ingest') ? createMailboxView({ store, log }) : null;
   if (view) services.push({ name: 'mailbox', run: (signal) => view.run(signal) });
@@ -240,41 +236,45 @@ const noInbound: InboundProvider = {
     ),
 };
 
-/** A checkout is kept apart for each repository: what was live of another one is not ours. */
-function toolSource({ config, secrets, clock, log }: AppDeps, store: StreamStore): ToolSource {
-  const { repo, branch, path } = config.tools;
-  if (repo === null) return createFolderSource({ clock, log }, { directory: path });
-  const environment = programEnvironment();
-  const directory = join(
-    resolve(config.dataDir),
-    'tools',
-    createHash('sha256').update(repo).digest('hex').slice(0, 12),
-  );
-  const repository = createGitRepository(
-    { clock },
-    { url: repo, branch, token: secrets.githubPat?.reveal() ?? null, environment },
-  );
-  const cacheDirectory = join(resolve(config.dataDir), 'npm');
-  const install = createInstallPackages({ clock }, { environment, cacheDirectory });
-  return createGitSource({ store, clock, log, repository, install }, { directory, path });
+/** What --once does: one look at the repository. */
+export async function syncOnce(deps: AppDeps, signal: AbortSignal): Promise<'live' | 'refused'> {
+  await using stack = new AsyncDisposableStack();
+  const { config, clock, log } = deps;
+  mkdirSync(config.dataDir, { recursive: true });
+  const store = await openConfiguredStore(deps);
+  stack.defer(() => store.close());
+  await createFormatGuard({ store, clock, log }, { release }).check(signal);
+  const pool = createSandboxPool({ clock, log }, {});
+  stack.defer(() => pool.close());
+  return createSync({ clock, log, pool }, syncOptions(config, deps.secrets))(store).once(signal);
 }
 
-function runnerServices(deps: AppDeps, parts: Parts): { services: Service[]; tools: ToolSet } {
-  const { config, secrets, clock, log } = deps;
-  const { store, ownership, meter, registry, stack } = parts;
+function syncService(
+  { config, secrets, clock, log }: AppDeps,
+  { ownership }: Parts,
+  pool: SandboxPool,
+): Service {
+  const sync = createSync({ clock, log, pool }, syncOptions(config, secrets));
+  const unit = {
+    name: 'sync',
+    work: (store: StreamStore, signal: AbortSignal) => sync(store).run(signal),
+  };
+  return { name: 'sync', run: (signal) => ownership.run(unit, signal) };
+}
+
+function sandboxPool({ clock, log }: AppDeps, { registry, stack }: Parts): SandboxPool {
   const pool = createMeteredPool(createSandboxPool({ clock, log }, {}), registry);
   stack.defer(() => pool.close());
-  const tools = createToolSet({
-    store,
-    clock,
-    log,
-    source: toolSource(deps, store),
-    build: async ({ directory, root }, signal) => {
-      const bundle = await bundleTools({ directory, pool, signal, ...(root === undefined ? {} : { root }) });
-      await runToolTests({ pool, clock }, bundle, signal);
-      return bundle;
-    },
-  });
+  return pool;
+}
+
+function runnerServices(
+  deps: AppDeps,
+  { store, ownership, meter }: Parts,
+  pool: SandboxPool,
+): { services: Service[]; tools: ToolSet } {
+  const { config, secrets, clock, log } = deps;
+  const tools = createTools({ store, clock, log, pool }, config.tools);
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const breaker = createToolBreaker({ clock, log });
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);

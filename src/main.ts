@@ -13,7 +13,9 @@ import { MillraceError } from './platform/errors.ts';
 import { createLog } from './platform/log.ts';
 import type { Role } from './platform/roles.ts';
 
-const roles: readonly Role[] = ['ingest', 'runner', 'outbox'];
+const roles: readonly Role[] = ['ingest', 'runner', 'outbox', 'sync'];
+/** Of `--once`: the tools as they stand in the repository are not what answers mail. */
+const REFUSED_EXIT_CODE = 3;
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
 function parseRole(value: string): Role {
@@ -22,21 +24,21 @@ function parseRole(value: string): Role {
   return role;
 }
 
-async function serve({ only }: { only?: Role }): Promise<void> {
+async function serve({ only, once }: { only?: Role; once?: true }): Promise<void> {
+  if (once && only !== 'sync') throw new InvalidArgumentError('--once is for --only sync.');
   // The daemon takes a second to load, which no other command should wait for.
-  const { createApp } = await import('./app.ts');
+  const { createApp, syncOnce } = await import('./app.ts');
   const { config, secrets } = loadConfig(only === undefined ? {} : { only });
   const stop = new AbortController();
   // Under npm one Ctrl-C arrives more than once: the later ones must not cut the drain short.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.abort());
   const log = createLog(config.logLevel);
-  await using app = await createApp({
-    config,
-    secrets,
-    clock: systemClock,
-    log,
-    roles: only === undefined ? roles : [only],
-  });
+  const deps = { config, secrets, clock: systemClock, log, roles: only === undefined ? roles : [only] };
+  if (once) {
+    if ((await syncOnce(deps, stop.signal)) === 'refused') process.exitCode = REFUSED_EXIT_CODE;
+    return;
+  }
+  await using app = await createApp(deps);
   if (app.link !== null) say(`\n  Write to your tools here:  ${app.link}\n`);
   else if (app.url !== null)
     say(
@@ -56,6 +58,7 @@ program
   .command('serve')
   .description('run the daemon; without RESEND_API_KEY, with the local mailbox')
   .option('--only <role>', `one role of it: ${roles.join(', ')}`, parseRole)
+  .option('--once', 'with --only sync: look once; exit code 3 says that the revision was refused')
   .action(serve);
 
 program

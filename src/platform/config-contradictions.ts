@@ -11,6 +11,9 @@ export interface Fault {
   readonly message: string;
 }
 
+/** `host:path` is SSH, too. */
+const OVER_SSH = /^(?:ssh:\/\/|[\w.-]+@[\w.-]+:)/;
+
 /** The faults of a trimmed environment; `only` is the role of a process that runs alone. */
 export function contradictions(given: Record<string, string>, only: Role | undefined): Fault[] {
   const faults: Fault[] = [];
@@ -21,16 +24,25 @@ export function contradictions(given: Record<string, string>, only: Role | undef
 
   if (only !== undefined && !isSet('MAIL_DOMAIN'))
     fault('MAIL_DOMAIN', `is needed with --only ${only}: name the domain.`);
-  if (isSet('TOOLS_BRANCH') && !isSet('TOOLS_REPO')) {
-    fault('TOOLS_BRANCH', 'is the branch of a repository: set TOOLS_REPO too, or remove it.');
-  }
-  if (isSet('TOOLS_REPO') && /^\/|^\.\.(?:\/|$)|\/\.\.(?:\/|$)/.test(given['TOOLS_PATH'] ?? '')) {
-    fault('TOOLS_PATH', 'must be a folder inside of TOOLS_REPO, such as tools.');
-  }
+  toolsContradictions(given, only, fault);
   return faults;
 }
 
 type Report = (variable: string, message: string) => void;
+
+function toolsContradictions(given: Record<string, string>, only: Role | undefined, fault: Report): void {
+  const { TOOLS_REPO: repo, TOOLS_PATH: path = '' } = given;
+  if (given['TOOLS_BRANCH'] !== undefined && repo === undefined)
+    fault('TOOLS_BRANCH', 'is the branch of a repository: set TOOLS_REPO too, or remove it.');
+  if (repo !== undefined && /^\/|^\.\.(?:\/|$)|\/\.\.(?:\/|$)/.test(path))
+    fault('TOOLS_PATH', 'must be a folder inside of TOOLS_REPO, such as tools.');
+  if (repo === undefined && only === 'sync')
+    fault('TOOLS_REPO', 'is needed with --only sync: name the repository of the tools.');
+  for (const name of ['TOOLS_SSH_KEY', 'TOOLS_SSH_KNOWN_HOSTS']) {
+    if (given[name] !== undefined && !OVER_SSH.test(repo ?? ''))
+      fault(name, 'needs a TOOLS_REPO that is reached over SSH, such as git@github.com:you/tools.git.');
+  }
+}
 
 function resendContradictions(isSet: (name: string) => boolean, only: Role | undefined, fault: Report): void {
   if (only === undefined || only === 'ingest') {

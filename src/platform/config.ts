@@ -29,7 +29,7 @@ export interface Config {
   readonly resend: { readonly baseUrl: string | null } | null;
   readonly streams: { readonly kind: 'local' } | S2Config;
   readonly dataDir: string;
-  readonly tools: { readonly repo: string | null; readonly branch: string | null; readonly path: string };
+  readonly tools: ToolsConfig;
   readonly host: string;
   /** 0 asks the system for a free one. */
   readonly port: number;
@@ -38,6 +38,16 @@ export interface Config {
   readonly retentionDays: number;
   readonly logLevel: z.infer<typeof logLevel>;
   readonly supervisor: Supervisor;
+}
+
+interface ToolsConfig {
+  readonly repo: string | null;
+  readonly branch: string | null;
+  readonly path: string;
+  /** Lines of a known_hosts file: the host's key must be among them. */
+  readonly sshKnownHosts: string | null;
+  /** Where commit statuses go, for a host that is not github.com. */
+  readonly githubApiUrl: string | null;
 }
 
 interface S2Config {
@@ -55,6 +65,8 @@ export interface Secrets {
   readonly resendWebhookSecrets: readonly Secret[];
   readonly s2AccessToken: Secret | null;
   readonly githubPat: Secret | null;
+  /** As `ssh-keygen` writes it, without a line break at its end. */
+  readonly toolsSshKey: Secret | null;
   readonly gitWebhookSecret: Secret | null;
   readonly adminToken: Secret | null;
   /** By the name that a tool's settings grant: `TOOL_SECRET_DEEPL_KEY` is `DEEPL_KEY`. */
@@ -76,6 +88,7 @@ const WEBHOOK_SECRET = /^whsec_(?!$)(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[
 const TOKEN = /^[\x21-\x7e]+$/;
 /** `https://`, `ssh://`, `git://`, `file://`, `user@host:path`, or a path; nothing that Git takes for an option or a command. */
 const REPOSITORY = /^(?:(?:https?|ssh|git|file):\/\/\S+|[\w.-]+@[\w.-]+:\S+|\.{0,2}\/.*)$/;
+const SSH_KEY = /^-----BEGIN ([A-Z ]*PRIVATE KEY)-----\n[A-Za-z0-9+/=\n]+\n-----END \1-----$/;
 const BRANCH = /^(?![-/.])(?!.*(?:\.\.|\/\/|@\{))[^\s~^:?*[\\]+(?<![/.])$/;
 
 const logLevel = z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], {
@@ -131,6 +144,12 @@ function webhookSecretsFrom(value: string): Secret[] | null {
     : null;
 }
 
+/** A private key has lines; where a variable cannot, each break may be written as `\n`. */
+function sshKeyFrom(value: string): Secret | null {
+  const key = value.replaceAll('\\n', '\n').replaceAll('\r', '').trim();
+  return SSH_KEY.test(key) ? new Secret(key) : null;
+}
+
 const token = text(
   (value) => (TOKEN.test(value) ? new Secret(value) : null),
   'holds a space, a line break or a character that no key has: copy it again, as one word.',
@@ -172,7 +191,16 @@ const variables = z.object({
   ).optional(),
   TOOLS_BRANCH: text(matching(BRANCH), 'must be the name of a branch, such as main.').optional(),
   TOOLS_PATH: z.string().default('tools'),
+  TOOLS_SSH_KEY: text(
+    sshKeyFrom,
+    'must be a private SSH key as ssh-keygen writes it, whole; its line breaks may be written as \\n.',
+  ).optional(),
+  TOOLS_SSH_KNOWN_HOSTS: text(
+    matching(/^[\t\n\x20-\x7e]+$/),
+    'must be lines of a known_hosts file, such as ssh-keyscan prints them.',
+  ).optional(),
   GITHUB_PAT: token.optional(),
+  GITHUB_API_URL: baseUrl.optional(),
   GIT_WEBHOOK_SECRET: token.optional(),
   HOST: text(hostFrom, 'must be an address or a host name to listen on, such as 127.0.0.1.').default(
     '127.0.0.1',
@@ -304,7 +332,13 @@ function configFrom(values: Variables, supervisor: Supervisor): Config {
           }
         : { kind: 'local' },
     dataDir: values.DATA_DIR,
-    tools: { repo: values.TOOLS_REPO ?? null, branch: values.TOOLS_BRANCH ?? null, path: values.TOOLS_PATH },
+    tools: {
+      repo: values.TOOLS_REPO ?? null,
+      branch: values.TOOLS_BRANCH ?? null,
+      path: values.TOOLS_PATH,
+      sshKnownHosts: values.TOOLS_SSH_KNOWN_HOSTS ?? null,
+      githubApiUrl: values.GITHUB_API_URL ?? null,
+    },
     host: values.HOST,
     port: values.PORT,
     metricsPort: values.METRICS_PORT ?? null,
@@ -321,6 +355,7 @@ function secretsFrom(values: Variables, tools: ReadonlyMap<string, Secret>): Sec
     resendWebhookSecrets: values.RESEND_WEBHOOK_SECRET ?? [],
     s2AccessToken: values.S2_ACCESS_TOKEN ?? null,
     githubPat: values.GITHUB_PAT ?? null,
+    toolsSshKey: values.TOOLS_SSH_KEY ?? null,
     gitWebhookSecret: values.GIT_WEBHOOK_SECRET ?? null,
     adminToken: values.ADMIN_TOKEN ?? null,
     tools,

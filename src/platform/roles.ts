@@ -20,6 +20,7 @@ export const secretVariables: readonly string[] = [
   'RESEND_WEBHOOK_SECRET',
   'S2_ACCESS_TOKEN',
   'GITHUB_PAT',
+  'TOOLS_SSH_KEY',
   'GIT_WEBHOOK_SECRET',
   'ADMIN_TOKEN',
 ];
@@ -28,7 +29,7 @@ const needs: Record<Role, readonly string[]> = {
   ingest: ['S2_ACCESS_TOKEN', 'RESEND_API_KEY', 'RESEND_WEBHOOK_SECRET', 'GIT_WEBHOOK_SECRET', 'ADMIN_TOKEN'],
   runner: ['S2_ACCESS_TOKEN'],
   outbox: ['S2_ACCESS_TOKEN', 'RESEND_SENDING_KEY'],
-  sync: ['S2_ACCESS_TOKEN', 'GITHUB_PAT'],
+  sync: ['S2_ACCESS_TOKEN', 'GITHUB_PAT', 'TOOLS_SSH_KEY'],
 };
 
 /** True for the name of a variable whose value nobody else may see. */

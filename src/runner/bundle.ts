@@ -6,10 +6,10 @@
  * folder (or the repository around it) or is the part of our own packages that tools are offered.
  */
 import { createHash } from 'node:crypto';
-import { realpathSync, statSync } from 'node:fs';
+import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
+import { build, version as esbuildVersion } from 'esbuild';
 import type { BuildFailure, Message, Plugin } from 'esbuild';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import type { SandboxPool } from './sandbox/sandbox.ts';
@@ -51,6 +51,12 @@ const hono = dirname(dirname(fileURLToPath(import.meta.resolve('hono'))));
 /** What a tool may import of hono without having it: JSX and the `html` template. */
 const OFFERED_OF_HONO = /^hono\/(?:jsx|html)(?:\/|$)/;
 
+/** Names the way in which this release bundles: another one's bundle of the same files may differ. */
+export const builder = createHash('sha256')
+  .update([BANNER, FOOTER, esbuildVersion, readFileSync(toolApi, 'utf8')].join('\0'))
+  .digest('hex')
+  .slice(0, REVISION_CHARS);
+
 /**
  * @param options.directory a folder with an `index.ts` or `index.tsx`, or that file itself
  * @param options.root the repository around it, whose packages may be imported (default: the folder)
@@ -62,7 +68,7 @@ export async function bundleTools(options: {
   root?: string;
   signal?: AbortSignal;
 }): Promise<ToolBundle> {
-  const entry = entryOf(options.directory);
+  const entry = toolsEntry(options.directory);
   const built = await buildScript(entry, options.root ?? dirname(entry));
   const revision = createHash('sha256').update(built.code).digest('hex').slice(0, REVISION_CHARS);
   const inspection = await options.pool.inspect({ revision, ...built }, options.signal);
@@ -76,7 +82,11 @@ export async function bundleTools(options: {
   return { revision, ...built, exports, settings, tests: checkedTests(inspection.tests, exports) };
 }
 
-function entryOf(directory: string): string {
+/**
+ * The file that the tools begin with.
+ * @throws MillraceError `tools.build_failed` (invalid)
+ */
+export function toolsEntry(directory: string): string {
   const candidates = [...ENTRY_NAMES.map((name) => join(directory, name)), directory];
   const entry = candidates.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
   if (entry === undefined) throw buildFailed(`there is no index.ts or index.tsx in ${directory}`);

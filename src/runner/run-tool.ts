@@ -24,7 +24,8 @@ import type { ReplyCaps } from './reply-caps.ts';
 import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
 import type { Hold, ToolBreaker } from './tool-breaker.ts';
 import { runLimits, settingsFor } from './tool-settings.ts';
-import type { ToolRevision, ToolSet } from './tool-set.ts';
+import type { ToolRevision } from './tool-revision.ts';
+import type { ToolSet } from './tool-set.ts';
 
 export interface RunToolDeps {
   store: StreamStore;
@@ -112,7 +113,9 @@ export function createRunTool(
   async function toolFor(
     signal: AbortSignal,
   ): Promise<{ revision: ToolRevision; exportName: string | undefined }> {
-    const revision = await tools.live(signal);
+    const live = await tools.live(signal);
+    // Whoever routed the mail here may have seen a newer revision than we have by now.
+    const revision = live.toolOf.has(options.inbox) ? live : await tools.upToDate(signal);
     return { revision, exportName: revision.toolOf.get(options.inbox) };
   }
 

@@ -12,6 +12,8 @@ import { MillraceError } from '../platform/errors.ts';
 import { newerVersionOf } from './record-versions.ts';
 import type { NewRecord, RecordHeader, Retention, StreamRecord } from './stream-store.ts';
 
+const REVISION_PREFIX = 'revision/';
+
 export const streamNames = {
   events: 'events',
   received: 'received',
@@ -35,6 +37,8 @@ export const streamNames = {
   mail: (emailId: string) => `mail/${emailId}`,
   /** A frozen provider request that does not fit into its outbox record. */
   request: (idempotencyKey: string) => `request/${idempotencyKey}`,
+  /** What a revision of the tools runs: its bundle, as a blob. */
+  revision: (revision: string) => `${REVISION_PREFIX}${revision}`,
 } as const;
 
 /** Journals carry progress and expire only when nothing depends on them: they are trimmed, not aged out. */
@@ -43,7 +47,8 @@ export function retentionFor(retentionDays: number): (streamName: string) => Ret
   const journals: readonly string[] = [received, sent, tools, reruns, meta];
   return (name) => {
     if (name === streamNames.members) return HEARTBEAT_RETENTION_SECONDS;
-    return journals.includes(name) || name.startsWith('runs/') ? 'forever' : retentionDays * 86_400;
+    const isKept = journals.includes(name) || name.startsWith('runs/') || name.startsWith(REVISION_PREFIX);
+    return isKept ? 'forever' : retentionDays * 86_400;
   };
 }
 
@@ -141,6 +146,10 @@ export const toolsRecordSchema = z.object({
   error: z.string().nullable(),
   /** What it was made of, where the tools come from a repository: the commit and the first line of its message. */
   commit: z.object({ id: z.string(), subject: z.string() }).optional(),
+  /** Of a live one from a repository: what runs, for whoever runs it, on whatever machine. */
+  bundle: blobPointerSchema.optional(),
+  /** Names the release's way of bundling: what another one made is made again. */
+  builder: z.string().optional(),
   at: z.string(),
 });
 export type ToolsRecord = z.infer<typeof toolsRecordSchema>;

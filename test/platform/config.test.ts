@@ -27,7 +27,7 @@ describe('a good environment', () => {
       resend: null,
       streams: { kind: 'local' },
       dataDir: './data',
-      tools: { repo: null, branch: null, path: 'tools' },
+      tools: { repo: null, branch: null, path: 'tools', sshKnownHosts: null, githubApiUrl: null },
       host: '127.0.0.1',
       port: 8080,
       metricsPort: null,
@@ -41,6 +41,7 @@ describe('a good environment', () => {
       resendWebhookSecrets: [],
       s2AccessToken: null,
       githubPat: null,
+      toolsSshKey: null,
       gitWebhookSecret: null,
       adminToken: null,
       tools: new Map(),
@@ -140,13 +141,38 @@ describe('a role that runs alone', () => {
     ['ingest', ['RESEND_API_KEY', 'STREAMS', 'MAIL_DOMAIN']],
     ['runner', ['STREAMS', 'MAIL_DOMAIN']],
     ['outbox', ['RESEND_SENDING_KEY', 'STREAMS', 'MAIL_DOMAIN']],
-    ['sync', ['STREAMS', 'MAIL_DOMAIN']],
+    ['sync', ['STREAMS', 'MAIL_DOMAIN', 'TOOLS_REPO']],
   ])('%s says what it lacks', (only, variables) => {
     expect(faultsOf({}, only)).toEqual(variables);
   });
 
   it('has the domain of the others', () => {
     expect(parseConfig({ ...s2, MAIL_DOMAIN }, { only: 'runner' }).config.domains).toEqual(['example.com']);
+  });
+});
+
+describe('a repository over SSH', () => {
+  const key = '-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaA==\nAAAA\n-----END OPENSSH PRIVATE KEY-----';
+  const TOOLS_REPO = 'git@git.example:you/tools.git';
+
+  it.each([
+    ['in lines', `${key}\n`],
+    ['in one line', key.replaceAll('\n', '\\n')],
+    ['from Windows', key.replaceAll('\n', '\r\n')],
+  ])('takes its key %s', (_, TOOLS_SSH_KEY) => {
+    expect(parseConfig({ TOOLS_REPO, TOOLS_SSH_KEY }).secrets.toolsSshKey?.reveal()).toBe(key);
+  });
+
+  it.each([key.slice(0, -10), 'ssh-ed25519 AAAA', key.replace('AAAA', '$(id)')])(
+    'takes nothing else for one (%#)',
+    (TOOLS_SSH_KEY) => {
+      expect(faultsOf({ TOOLS_REPO, TOOLS_SSH_KEY })).toEqual(['TOOLS_SSH_KEY']);
+    },
+  );
+
+  it('is what a key is for', () => {
+    const env = { TOOLS_REPO: 'https://git.example/you/tools.git', TOOLS_SSH_KEY: key };
+    expect(faultsOf(env)).toEqual(['TOOLS_SSH_KEY']);
   });
 });
 

@@ -6,7 +6,7 @@ import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
 import { createRunner } from '../../src/runner/runner.ts';
 import { createToolBreaker } from '../../src/runner/tool-breaker.ts';
-import type { ToolRevision } from '../../src/runner/tool-set.ts';
+import type { ToolRevision } from '../../src/runner/tool-revision.ts';
 import { readBlob, writeBlob } from '../../src/streams/blob.ts';
 import { outcomeSchema } from '../../src/streams/journal.ts';
 import type { OutcomeRecord } from '../../src/streams/journal.ts';
@@ -80,6 +80,7 @@ export function useRunnerWorld(): RunnerWorld {
           tools: {
             current: () => revision,
             live: async () => revision,
+            upToDate: () => Promise.resolve(revision),
             onLive: () => () => {},
             run: async () => {},
           },

@@ -9,6 +9,7 @@ import { bundleTools } from '../../src/runner/bundle.ts';
 import { createFolderSource } from '../../src/runner/folder-source.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
 import type { SandboxPool } from '../../src/runner/sandbox/sandbox.ts';
+import { createToolRecords } from '../../src/runner/tool-records.ts';
 import { createToolSet } from '../../src/runner/tool-set.ts';
 import { openLocalStore } from '../../src/streams/local-store.ts';
 import { parseJsonRecord, toolsRecordSchema } from '../../src/streams/records.ts';
@@ -44,8 +45,7 @@ const write = (source: string): Promise<void> => writeFile(join(directory, 'inde
 function start(path = directory) {
   const abort = new AbortController();
   const tools = createToolSet({
-    store,
-    clock,
+    records: createToolRecords({ store, clock, log }),
     log,
     build: (files) => bundleTools({ ...files, pool }),
     source: createFolderSource({ clock, log }, { directory: path }),

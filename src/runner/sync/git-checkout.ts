@@ -4,18 +4,21 @@
  * Each commit is fetched alone, shallow, into a folder of its own, so that no push, however forced, meets what
  * an earlier one left. Nothing of the repository runs: no hooks, no filters, no submodules, no configuration
  * of this machine. Sizes are limited twice: what comes over the network while it comes, and what it would
- * unpack to before it is. A symbolic link out of the tree refuses the commit. The token reaches Git in an
- * environment variable: neither the command line nor a message holds it.
+ * unpack to before it is; what Git prints is limited, too, because a small tree can name itself a billion times.
+ * A symbolic link out of the tree refuses the commit. The token reaches Git in an environment variable:
+ * neither the command line nor a message holds it.
  */
 import { readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join, sep } from 'node:path';
 import { simpleGit } from 'simple-git';
 import type { SimpleGit } from 'simple-git';
-import type { Clock } from '../platform/clock.ts';
-import { createDeadline } from '../platform/deadline.ts';
-import { errorMessage, MillraceError } from '../platform/errors.ts';
-import type { Commit } from './tool-set.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { createDeadline } from '../../platform/deadline.ts';
+import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import type { Commit } from '../tool-set.ts';
+import { sshAccess } from './ssh-access.ts';
+import type { SshOptions } from './ssh-access.ts';
 
 export interface GitRepository {
   /**
@@ -35,6 +38,7 @@ export interface GitRepositoryOptions {
   /** Null: the one that the repository itself calls its default. */
   branch: string | null;
   token: string | null;
+  ssh?: SshOptions;
   /** What Git is given of our environment. */
   environment: Readonly<Record<string, string>>;
   /** Of what is fetched, and of the files that it unpacks to. Default 200 MB. */
@@ -48,6 +52,8 @@ const DEFAULT_TIMEOUT_MS = 120_000;
 const MAX_FILES = 20_000;
 const MAX_SUBJECT_CHARS = 200;
 const SIZE_CHECK_MS = 50;
+/** Of one command: room for the longest list of files that is taken. */
+const MAX_OUTPUT_BYTES = 20_000_000;
 const COMMIT_ID = /^[0-9a-f]{40,64}$/;
 
 /** Fixed for every command; all of them are named to simple-git, which refuses what it is not told of. */
@@ -56,33 +62,50 @@ const GIT_ENVIRONMENT = {
   GIT_CONFIG_GLOBAL: '/dev/null',
   GIT_TERMINAL_PROMPT: '0',
   GIT_ALLOW_PROTOCOL: 'https:http:ssh:git:file',
-  GIT_SSH_COMMAND: 'ssh -o BatchMode=yes',
 };
+
+const GIT_SETTINGS: [string, string][] = [
+  // What comes is written to a file as it comes, where its size is seen; and not held in memory.
+  ['fetch.unpackLimit', '1'],
+  // A repository that lives for a second needs no upkeep and need not survive a power failure.
+  ['maintenance.auto', 'false'],
+  ['core.fsync', 'none'],
+];
 
 export function createGitRepository(deps: { clock: Clock }, options: GitRepositoryOptions): GitRepository {
   const { clock } = deps;
   const { url, maxBytes = DEFAULT_MAX_BYTES, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
   const ref = options.branch === null ? 'HEAD' : `refs/heads/${options.branch}`;
 
-  async function inTime<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  /** Git in a folder, for as long as the work lasts; what Git says went wrong may pass. */
+  async function withGit<T>(signal: AbortSignal, work: (git: GitIn) => Promise<T>): Promise<T> {
     using deadline = createDeadline(clock, timeoutMs, signal);
     try {
-      return await work(deadline.signal);
+      await using access = await sshAccess(options.ssh);
+      const environment = {
+        ...options.environment,
+        ...GIT_ENVIRONMENT,
+        GIT_SSH_COMMAND: access.command,
+        ...configuration(options),
+      };
+      return await work((directory, stop) =>
+        gitIn(directory, environment, AbortSignal.any([deadline.signal, ...(stop ? [stop] : [])])),
+      );
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof MillraceError) throw error;
       const what = deadline.signal.aborted ? `no end within ${timeoutMs} ms` : errorMessage(error).trim();
       throw new MillraceError('transient', 'tools.git_failed', `git: ${what}`, {
         cause: error,
-        hint: 'What was live stays live, and it is tried again. If it lasts: TOOLS_REPO, GITHUB_PAT, the Git host.',
+        hint: 'What was live stays live, and it is tried again. If it lasts: TOOLS_REPO, GITHUB_PAT or TOOLS_SSH_KEY, the Git host.',
       });
     }
   }
 
   /** Fetches into a fresh repository; ends it as soon as it has become too large. */
-  async function fetchWithin(directory: string, id: string, signal: AbortSignal): Promise<void> {
+  async function fetchWithin(gitAt: GitIn, directory: string, id: string): Promise<void> {
     const exceeded = new AbortController();
-    const git = gitIn(directory, options, AbortSignal.any([signal, exceeded.signal]));
+    const git = gitAt(directory, exceeded.signal);
     const ended = new AbortController();
     const exceed = (): void => exceeded.abort();
     const watching = watchSize(clock, { directory, maxBytes, exceeded: exceed }, ended.signal);
@@ -99,10 +122,10 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
     throw refused(`the repository has more than ${maxBytes} bytes`, 'Keep only the tools in it.');
   }
 
-  async function fetchCommit(id: string, directory: string, signal: AbortSignal): Promise<Commit> {
-    await fetchWithin(directory, id, signal);
-    const git = gitIn(directory, options, signal);
-    const links = linksOf(await git.raw(['ls-tree', '-r', '-l', '-z', '--full-tree', id]), { maxBytes });
+  async function fetchCommit(gitAt: GitIn, id: string, directory: string): Promise<Commit> {
+    await fetchWithin(gitAt, directory, id);
+    const links = linksOf(await listing(gitAt, id, directory), { maxBytes });
+    const git = gitAt(directory);
     const subject = await git.raw(['log', '-1', '--format=%s', id]);
     await git.raw(['checkout', '--quiet', '--detach', '--no-recurse-submodules', id]);
     await rm(join(directory, '.git'), { recursive: true });
@@ -112,10 +135,11 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
 
   return {
     head: (signal) =>
-      inTime(signal, async (inTimeSignal) => {
-        const listing = await gitIn('/', options, inTimeSignal).raw(['ls-remote', url, ref]);
-        const id = /^\S+/.exec(listing)?.[0] ?? '';
-        if (COMMIT_ID.test(id)) return id;
+      withGit(signal, async (gitAt) => {
+        const exceeded = new AbortController();
+        const refs = await withLimit(gitAt('/', exceeded.signal), exceeded).raw(['ls-remote', url, ref]);
+        const id = commitOf(ref, refs);
+        if (id !== null) return id;
         const what = options.branch === null ? 'the repository is empty' : `there is no ${options.branch}`;
         throw new MillraceError('invalid', 'tools.branch_missing', `${what} at ${url}`, {
           hint: 'Push the branch, or set TOOLS_BRANCH to one that is there. What was live stays live.',
@@ -124,7 +148,7 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
     async checkout(id, directory, signal) {
       await mkdir(directory);
       try {
-        return await inTime(signal, (inTimeSignal) => fetchCommit(id, directory, inTimeSignal));
+        return await withGit(signal, (gitAt) => fetchCommit(gitAt, id, directory));
       } catch (error) {
         rmTree(directory);
         throw error;
@@ -133,8 +157,10 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
   };
 }
 
-function gitIn(directory: string, options: GitRepositoryOptions, abort: AbortSignal): SimpleGit {
-  const environment = { ...options.environment, ...GIT_ENVIRONMENT, ...authorization(options) };
+/** Git in a folder; `stop` ends its commands. */
+type GitIn = (directory: string, stop?: AbortSignal) => SimpleGit;
+
+function gitIn(directory: string, environment: Record<string, string>, abort: AbortSignal): SimpleGit {
   return simpleGit({
     baseDir: directory,
     abort,
@@ -149,18 +175,61 @@ function gitIn(directory: string, options: GitRepositoryOptions, abort: AbortSig
   }).env(environment);
 }
 
+/** Ends a command that prints more than any list that is taken. */
+function withLimit(git: SimpleGit, exceeded: AbortController): SimpleGit {
+  return git.outputHandler((_command, stdout) => {
+    let bytes = 0;
+    stdout.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > MAX_OUTPUT_BYTES) exceeded.abort();
+    });
+  });
+}
+
+async function listing(gitAt: GitIn, id: string, directory: string): Promise<string> {
+  const exceeded = new AbortController();
+  try {
+    return await withLimit(gitAt(directory, exceeded.signal), exceeded).raw([
+      'ls-tree',
+      '-r',
+      '-l',
+      '-z',
+      '--full-tree',
+      id,
+    ]);
+  } catch (error) {
+    if (exceeded.signal.aborted) throw tooManyFiles();
+    throw error;
+  }
+}
+
+/** `ls-remote` takes a name for the end of one: `refs/heads/main` finds `refs/heads/x/refs/heads/main`, too. */
+function commitOf(ref: string, refs: string): string | null {
+  const named = refs.split('\n').map((line) => line.split('\t'));
+  const id = named.find(([, name]) => name === ref)?.[0] ?? '';
+  return COMMIT_ID.test(id) ? id : null;
+}
+
+/** What Git is told beyond its defaults. It stands in the environment, where no command line shows it. */
+function configuration(options: GitRepositoryOptions): Record<string, string> {
+  const settings = [...GIT_SETTINGS, ...authorization(options)];
+  return Object.fromEntries([
+    ['GIT_CONFIG_COUNT', String(settings.length)],
+    ...settings.flatMap(([key, value], index) => [
+      [`GIT_CONFIG_KEY_${index}`, key],
+      [`GIT_CONFIG_VALUE_${index}`, value],
+    ]),
+  ]) as Record<string, string>;
+}
+
 /** The token as a header, for this host alone, over https or on this machine. */
-function authorization({ url, token }: GitRepositoryOptions): Record<string, string> {
+function authorization({ url, token }: GitRepositoryOptions): [string, string][] {
   const origin = URL.canParse(url) ? new URL(url) : null;
   const isProtected =
     origin?.protocol === 'https:' || /^http:\/\/(?:127\.|localhost)/.test(origin?.href ?? '');
-  if (token === null || !origin || !isProtected) return {};
+  if (token === null || !origin || !isProtected) return [];
   const credentials = Buffer.from(`x-access-token:${token}`).toString('base64');
-  return {
-    GIT_CONFIG_COUNT: '1',
-    GIT_CONFIG_KEY_0: `http.${origin.origin}/.extraHeader`,
-    GIT_CONFIG_VALUE_0: `Authorization: Basic ${credentials}`,
-  };
+  return [[`http.${origin.origin}/.extraHeader`, `Authorization: Basic ${credentials}`]];
 }
 
 /** Looks at the size of a folder until the signal is aborted, or once it was exceeded. */
@@ -192,10 +261,9 @@ function sizeOf(directory: string): number {
  * The symbolic links of a tree, as `git ls-tree -r -l -z` lists it.
  * @throws MillraceError `tools.repository_refused` if its files are too many or too large
  */
-function linksOf(listing: string, limits: { maxBytes: number }): string[] {
-  const entries = listing.split('\0').filter((line) => line !== '');
-  if (entries.length > MAX_FILES)
-    throw refused(`the repository has more than ${MAX_FILES} files`, 'Keep only the tools in it.');
+function linksOf(listed: string, limits: { maxBytes: number }): string[] {
+  const entries = listed.split('\0').filter((line) => line !== '');
+  if (entries.length > MAX_FILES) throw tooManyFiles();
   let bytes = 0;
   const links: string[] = [];
   for (const entry of entries) {
@@ -225,6 +293,10 @@ function assertLinksInside(directory: string, links: readonly string[]): void {
     if (target !== root && !target.startsWith(root + sep))
       throw refused(`${link} is a symbolic link out of the repository`, 'Remove the link.');
   }
+}
+
+function tooManyFiles(): MillraceError {
+  return refused(`the repository has more than ${MAX_FILES} files`, 'Keep only the tools in it.');
 }
 
 /** Git, just ended, may have written there meanwhile. */

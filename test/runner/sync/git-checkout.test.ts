@@ -7,8 +7,8 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { systemClock as clock } from '../../src/platform/clock.ts';
-import { createGitRepository } from '../../src/runner/git-checkout.ts';
+import { systemClock as clock } from '../../../src/platform/clock.ts';
+import { createGitRepository } from '../../../src/runner/sync/git-checkout.ts';
 
 const TOKEN = 'github_pat_of_the_test';
 const signal = new AbortController().signal;

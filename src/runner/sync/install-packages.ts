@@ -10,9 +10,9 @@ import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { copyFile, lstat, mkdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import type { Clock } from '../platform/clock.ts';
-import { createDeadline } from '../platform/deadline.ts';
-import { MillraceError } from '../platform/errors.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { createDeadline } from '../../platform/deadline.ts';
+import { MillraceError } from '../../platform/errors.ts';
 
 export interface InstallOptions {
   /** What npm is given of our environment. */

@@ -9,9 +9,9 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { execFile } from 'node:child_process';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock as clock } from '../../src/platform/clock.ts';
-import { createInstallPackages } from '../../src/runner/install-packages.ts';
-import { folderWith } from './tool-fixture.ts';
+import { systemClock as clock } from '../../../src/platform/clock.ts';
+import { createInstallPackages } from '../../../src/runner/sync/install-packages.ts';
+import { folderWith } from '../tool-fixture.ts';
 
 const run = promisify(execFile);
 const signal = new AbortController().signal;

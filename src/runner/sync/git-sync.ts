@@ -1,0 +1,278 @@
+/**
+ * Tools from a Git repository: its branch is looked at once a minute, and at once when a push is announced on
+ * the stream `tools`. A commit is checked out into a folder of its own, built, and published; then the folder
+ * is gone. Runners take what is published from the streams (`published-tools.ts`).
+ *
+ * The stream is the only memory: what is live, what is pinned, and of every commit that was live where its
+ * bundle lies. So going back needs neither the Git host nor a build, and a restart changes nothing. A commit
+ * that was refused is not tried again until the branch moves or somebody asks.
+ */
+import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { orAborted } from '../../platform/abort.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { errorKind } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { backoffMs } from '../../platform/retry.ts';
+import { parseJsonRecord, streamNames, toolsStreamSchema } from '../../streams/records.ts';
+import type { ToolsRecord } from '../../streams/records.ts';
+import type { StreamRecord, StreamStore } from '../../streams/stream-store.ts';
+import type { Commit } from '../tool-set.ts';
+import type { CommitStatuses } from './commit-statuses.ts';
+import type { GitRepository } from './git-checkout.ts';
+import type { Publisher } from './publisher.ts';
+
+export interface GitSyncDeps {
+  store: StreamStore;
+  clock: Clock;
+  log: Log;
+  repository: GitRepository;
+  /** Puts the packages that the tools name beside them: `installPackages`. */
+  install: (root: string, path: string, signal: AbortSignal) => Promise<void>;
+  publisher: Publisher;
+  statuses: CommitStatuses;
+}
+
+export interface GitSyncOptions {
+  /** Where checkouts lie while they are built. */
+  directory: string;
+  /** The folder of the tools inside of the repository, or the file. */
+  path: string;
+  /** Default a minute, and up to a tenth more. */
+  intervalMs?: number;
+}
+
+export interface GitSync {
+  /** Keeps what is live as the branch, or the pin, has it; until the signal is aborted. */
+  run(signal: AbortSignal): Promise<void>;
+  /**
+   * Looks once: is what should be live live now, or refused (now or before)?
+   * @throws what is transient
+   */
+  once(signal: AbortSignal): Promise<ToolsRecord['status']>;
+}
+
+const DEFAULT_INTERVAL_MS = 60_000;
+const INTERVAL_JITTER = 0.1;
+const RETRY = { baseMs: 5_000, maxMs: 900_000 };
+/** Bundles of revisions that were live: a rollback further back than this fetches and builds again. */
+const MAX_BUNDLES = 100;
+/** What is older was left by a process that is no more. */
+const MAX_CHECKOUT_AGE_MS = 3_600_000;
+
+export function createGitSync(deps: GitSyncDeps, options: GitSyncOptions): GitSync {
+  return {
+    run: (signal) => new Following(deps, options).run(signal),
+    once: (signal) => new Following(deps, options).once(signal),
+  };
+}
+
+class Following {
+  readonly #deps: GitSyncDeps;
+  readonly #options: GitSyncOptions;
+  /** The newest record of every commit that ever was live, by its id; the last one last. */
+  readonly #history = new Map<string, ToolsRecord>();
+  #pinned: string | null = null;
+  /** The newest record of what is live, of whatever source. */
+  #live: ToolsRecord | null = null;
+  #refused: string | null = null;
+  #isAsked = false;
+  #wake = Promise.withResolvers<void>();
+
+  constructor(deps: GitSyncDeps, options: GitSyncOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const failed = new AbortController();
+    const all = AbortSignal.any([signal, failed.signal]);
+    let following: Promise<void> | undefined;
+    try {
+      const nextSeqNum = await this.#begin(all);
+      // A new start may be a new release: what it was refused for may be gone.
+      this.#refused = null;
+      following = this.#followRequests(nextSeqNum, all).catch((error: unknown) => failed.abort(error));
+      await this.#keepUp(all);
+    } catch (error) {
+      if (!all.aborted) failed.abort(error);
+    }
+    await following;
+    if (!signal.aborted) throw failed.signal.reason;
+  }
+
+  async once(signal: AbortSignal): Promise<ToolsRecord['status']> {
+    await this.#begin(signal);
+    try {
+      return await this.#sync(signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (errorKind(error) === 'bug') throw error;
+      await this.#deps.publisher.refuse(error, undefined, signal);
+      if (errorKind(error) === 'transient') throw error;
+      return 'refused';
+    } finally {
+      await this.#deps.statuses.settled();
+    }
+  }
+
+  async #begin(signal: AbortSignal): Promise<number> {
+    await mkdir(this.#options.directory, { recursive: true });
+    await this.#sweep();
+    const nextSeqNum = await this.#readHistory(signal);
+    const live = this.#live;
+    if (live && !(await this.#deps.publisher.isServing(live, signal))) this.#live = null;
+    return nextSeqNum;
+  }
+
+  async #keepUp(signal: AbortSignal): Promise<void> {
+    const { clock, log, publisher } = this.#deps;
+    const { intervalMs = DEFAULT_INTERVAL_MS } = this.#options;
+    for (let failures = 0; !signal.aborted;) {
+      let waitMs = intervalMs * (1 + INTERVAL_JITTER * clock.random());
+      try {
+        await this.#sync(signal);
+        failures = 0;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (errorKind(error) === 'bug') throw error;
+        await publisher.refuse(error, undefined, signal);
+        waitMs = backoffMs(++failures, RETRY, clock.random);
+        log.warn({ error, failures, waitMs }, 'tools.sync_failed');
+      }
+      const woken = new AbortController();
+      const timer = clock.sleep(waitMs, AbortSignal.any([signal, woken.signal])).catch(() => {});
+      await orAborted(Promise.race([timer, this.#wake.promise]), signal);
+      woken.abort();
+    }
+  }
+
+  /** One look at the repository; brings what it finds. */
+  async #sync(signal: AbortSignal): Promise<ToolsRecord['status']> {
+    const isAsked = this.#isAsked;
+    this.#isAsked = false;
+    this.#wake = Promise.withResolvers<void>();
+    try {
+      const id = this.#pinned ?? (await this.#deps.repository.head(signal));
+      if (id === this.#live?.commit?.id) {
+        this.#refused = null;
+        return 'live';
+      }
+      if (id === this.#refused && !isAsked) return 'refused';
+      return await this.#bring(id, signal);
+    } finally {
+      if (!signal.aborted) await this.#fallBack(signal);
+    }
+  }
+
+  /** Where nothing is live that can run, the last that was is better than nothing. */
+  async #fallBack(signal: AbortSignal): Promise<void> {
+    const last = [...this.#history.keys()].at(-1);
+    if (this.#live === null && last !== undefined && last !== this.#refused) await this.#bring(last, signal);
+  }
+
+  /** @throws what is transient */
+  async #bring(id: string, signal: AbortSignal): Promise<ToolsRecord['status']> {
+    const before = this.#history.get(id);
+    const again = before ? await this.#deps.publisher.again(before, signal) : null;
+    const record = again ?? (await this.#build(id, signal));
+    this.#note(record);
+    if (record.status === 'live') await this.#forgetOldest(signal);
+    return record.status;
+  }
+
+  async #build(id: string, signal: AbortSignal): Promise<ToolsRecord> {
+    const { repository, install, publisher, statuses, clock } = this.#deps;
+    const { path } = this.#options;
+    const root = join(this.#options.directory, `incoming-${clock.uuid()}`);
+    let commit: Commit = this.#history.get(id)?.commit ?? { id, subject: '' };
+    statuses.report(id, { state: 'pending', description: 'Building and testing' });
+    try {
+      commit = await repository.checkout(id, root, signal);
+      await install(root, path, signal);
+      const record = await publisher.load({ root, directory: join(root, path), commit }, signal);
+      statuses.report(id, verdictOf(record));
+      return record;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (errorKind(error) !== 'invalid') throw error;
+      const record = await publisher.refuse(error, commit, signal);
+      statuses.report(id, verdictOf(record));
+      return record;
+    } finally {
+      await rm(root, { recursive: true, force: true });
+    }
+  }
+
+  async #forgetOldest(signal: AbortSignal): Promise<void> {
+    const kept = new Set<string>();
+    for (const record of [...this.#history.values()].toReversed()) {
+      if (kept.has(record.revision) || !record.bundle) continue;
+      if (kept.size < MAX_BUNDLES) {
+        kept.add(record.revision);
+        continue;
+      }
+      await this.#deps.publisher.forget(record, signal);
+      delete record.bundle;
+    }
+  }
+
+  async #sweep(): Promise<void> {
+    const { directory } = this.#options;
+    for (const name of await readdir(directory)) {
+      const found = await stat(join(directory, name)).catch(() => null);
+      const ageMs = found ? this.#deps.clock.nowMs() - found.mtimeMs : 0;
+      if (ageMs > MAX_CHECKOUT_AGE_MS) await rm(join(directory, name), { recursive: true, force: true });
+    }
+  }
+
+  async #readHistory(signal: AbortSignal): Promise<number> {
+    const stream = this.#deps.store.stream(streamNames.tools);
+    const tail = await stream.tail(signal);
+    let fromSeqNum = 0;
+    while (fromSeqNum < tail) {
+      const { records, nextSeqNum } = await stream.read({ fromSeqNum, signal });
+      for (const record of records) this.#take(record);
+      if (nextSeqNum <= fromSeqNum) break;
+      fromSeqNum = nextSeqNum;
+    }
+    return fromSeqNum;
+  }
+
+  async #followRequests(fromSeqNum: number, signal: AbortSignal): Promise<void> {
+    const stream = this.#deps.store.stream(streamNames.tools);
+    for await (const { records } of stream.follow({ fromSeqNum, signal })) {
+      const asked = records.map((record) => this.#take(record));
+      if (!asked.includes('tools-request')) continue;
+      this.#isAsked = true;
+      this.#wake.resolve();
+    }
+  }
+
+  /** What one record of the stream changes here; says its kind. */
+  #take(record: StreamRecord): 'tools' | 'tools-request' {
+    const parsed = parseJsonRecord(toolsStreamSchema, record);
+    if (parsed.kind === 'tools') this.#note(parsed);
+    else if (parsed.action === 'pin') this.#pinned = parsed.commit;
+    else if (parsed.action === 'unpin') this.#pinned = null;
+    return parsed.kind;
+  }
+
+  #note(record: ToolsRecord): void {
+    const { commit, status } = record;
+    if (status === 'refused') {
+      this.#refused = commit?.id ?? this.#refused;
+      return;
+    }
+    this.#live = record;
+    this.#refused = null;
+    if (!commit) return;
+    this.#history.delete(commit.id);
+    this.#history.set(commit.id, record);
+  }
+}
+
+function verdictOf({ status, inboxes, error }: ToolsRecord): Parameters<CommitStatuses['report']>[1] {
+  if (status === 'live') return { state: 'success', description: `Live, serving ${inboxes.join(', ')}` };
+  return { state: 'failure', description: error ?? '' };
+}
