@@ -6,6 +6,7 @@ import { addAdminCommands } from './admin/commands.ts';
 import { addSecretsCommands } from './admin/secrets-commands.ts';
 import { sendFile } from './admin/send.ts';
 import { addSetupCommands } from './admin/setup-commands.ts';
+import { addDoctorCommand } from './admin/doctor/doctor-command.ts';
 import { addUpgradeCommands } from './admin/upgrade/upgrade-commands.ts';
 import { systemClock } from './platform/clock.ts';
 import { loadConfig } from './platform/config.ts';
@@ -72,6 +73,7 @@ program
 addAdminCommands(program);
 addSecretsCommands(program);
 addSetupCommands(program);
+addDoctorCommand(program, { log: createLog('silent') });
 addUpgradeCommands(program, { log: createLog('silent'), loadDaemon: () => import('./app.ts') });
 
 try {

@@ -12,14 +12,14 @@ const PREFIX = 'secret_';
 const MAX_SECRET_BYTES = 64 * 1024;
 
 /**
- * The secrets of a credentials folder by variable.
+ * The secrets of a credentials folder by variable. `prefix` is what stands before a variable in the name of its file.
  * @throws Error where the folder or a file of ours cannot be read, or a file is too large for a secret
  */
-export function readCredentials(directory: string): Record<string, string> {
+export function readCredentials(directory: string, prefix = PREFIX): Record<string, string> {
   const secrets: Record<string, string> = {};
   for (const file of readdirSync(directory)) {
-    const variable = file.slice(PREFIX.length);
-    if (!file.startsWith(PREFIX) || !isSecretVariable(variable)) continue;
+    const variable = file.slice(prefix.length);
+    if (!file.startsWith(prefix) || !isSecretVariable(variable)) continue;
     const path = join(directory, file);
     if (statSync(path).size > MAX_SECRET_BYTES)
       throw new Error(`${file} has more than ${MAX_SECRET_BYTES} bytes`);

@@ -291,6 +291,11 @@ function rangesOf(seqNums: number[]): [number, number][] {
   return ranges;
 }
 
+/** Where the stage of this journal stands, for who only looks: nothing is fenced. */
+export async function readProgress(stream: Stream, signal: AbortSignal): Promise<Progress> {
+  return recover(stream, { tail: await stream.tail(signal), horizonMs: Infinity, signal });
+}
+
 interface RecoverOptions {
   tail: number;
   horizonMs: number;
