@@ -118,7 +118,7 @@ export interface Journal {
   trimHistory(signal: AbortSignal): Promise<void>;
 }
 
-export interface JournalOptions {
+interface JournalOptions {
   stream: Stream;
   /** Fencing token of this owner: at most 36 bytes, never used before. */
   owner: string;

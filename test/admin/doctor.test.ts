@@ -338,7 +338,7 @@ async function startNameServer(): Promise<{ address: string; close(): Promise<un
       if (question!.type === Packet.TYPE.TXT)
         for (const data of entry?.TXT ?? [])
           response.answers.push({ ...rest, type: Packet.TYPE.TXT, data } as never);
-      send(response);
+      void send(response);
     },
   });
   const { udp } = (await server.listen({ udp: { port: 0, address: '127.0.0.1' } })) as unknown as {
