@@ -3,7 +3,7 @@
  * namespace, pid and start time, as Linux shows them in /proc. Elsewhere there is no such name, and nobody is
  * ever said to be gone.
  */
-import { readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 
 export interface Processes {
   /** Of this process; null where the system does not tell. */
@@ -21,7 +21,7 @@ export const systemProcesses: Processes = {
     const [ownBoot, ownNamespace] = systemProcesses.own?.split(' ') ?? [];
     if (ownBoot === undefined || boot !== ownBoot || namespace !== ownNamespace) return false;
     if (pid === undefined || !/^\d+$/.test(pid)) return false;
-    return startTimeOf(Number(pid)) !== startTime;
+    return startTimeOf(Number(pid)) !== startTime && !isHidden(Number(pid));
   },
 };
 
@@ -34,6 +34,19 @@ function ownIdentity(): string | null {
       : `${boot} ${readlinkSync('/proc/self/ns/pid')} ${process.pid} ${startTime}`;
   } catch {
     return null;
+  }
+}
+
+/**
+ * A service with `ProtectProc=invisible` does not see other services' processes in /proc. Only that a signal
+ * would find one, or is forbidden, tells that there is a process which it may not judge.
+ */
+function isHidden(pid: number): boolean {
+  if (existsSync(`/proc/${pid}`)) return false;
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'EPERM';
   }
 }
 

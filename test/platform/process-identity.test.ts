@@ -1,5 +1,5 @@
 /** Who is gone for sure: real processes, as Linux shows them. Elsewhere nobody is ever said to be gone. */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { expect, it } from 'vitest';
@@ -43,3 +43,18 @@ it.runIf(process.platform === 'linux')('does not judge processes of another name
   const [boot] = own!.split(' ');
   expect(isGone(`${boot} pid:[1] 999999999 1`)).toBe(false);
 });
+
+it.runIf(process.platform === 'linux' && process.getuid?.() === 0)(
+  'does not take a process for gone that it may not see (ProtectProc=invisible)',
+  () => {
+    const module = new URL('../../src/platform/process-identity.ts', import.meta.url).href;
+    const ask = `const { systemProcesses } = await import(${JSON.stringify(module)});
+      const [boot, namespace] = systemProcesses.own.split(' ');
+      console.log([${process.pid}, 4194303].map((pid) => systemProcesses.isGone([boot, namespace, pid, 1].join(' '))).join());`;
+    // Another user, in a /proc of its own that shows it no process of ours.
+    const hidden =
+      'mount -t proc -o hidepid=invisible proc /proc && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"';
+    const command = ['--mount', 'sh', '-c', hidden, 'sh', process.execPath, '--input-type=module', '-e', ask];
+    expect(execFileSync('unshare', command, { encoding: 'utf8' })).toBe('false,true\n');
+  },
+);
