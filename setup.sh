@@ -68,7 +68,7 @@ HELP
 }
 
 say() { printf '%s\n' "$*"; }
-log() { if [ -n "${log_is_open:-}" ]; then printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" >&3; fi; }
+log() { if [ -n "${log_is_open:-}" ]; then printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" >&8; fi; }
 
 # fail WHAT [WHAT-TO-DO…]
 fail() {
@@ -79,16 +79,16 @@ fail() {
   exit 1
 }
 
-# run WHAT COMMAND…: quietly; a command's output is for the log, and for the eye only when it fails.
-run() {
+# quietly WHAT COMMAND…: quietly; a command's output is for the log, and for the eye only when it fails.
+quietly() {
   local what=$1 output=$work/output
   shift
   log "run: $what"
   if "$@" >"$output" 2>&1 </dev/null; then
-    cat "$output" >&3
+    cat "$output" >&8
     return
   fi
-  cat "$output" >&3
+  cat "$output" >&8
   printf '\n%s did not work. It said:\n' "$what" >&2
   tail -n "$SHOWN_LINES" "$output" | sed 's/^/  | /' >&2
   fail "$what did not work." 'Mend what it names and run setup again: it goes on where this run ended.'
@@ -219,7 +219,7 @@ npm_of() { # prints the npm-cli.js that belongs to this Node
 fit_sops() { # prints a sops on the PATH that can do what `millrace secrets` asks of it
   local sops version
   sops=$(PATH=$PATH:/usr/local/bin command -v sops) || return 1
-  version=$("$sops" --version 2>/dev/null </dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1)
+  version=$("$sops" --version --disable-version-check 2>/dev/null </dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1)
   has_version "${version:-0}" 3.11.0 && printf '%s\n' "$sops"
 }
 
@@ -301,6 +301,8 @@ is_valid() {
     MAIL_DOMAIN) [[ $MAIL_DOMAIN =~ ^[^[:space:]/@:,]+\.[^[:space:]/@:,]+(,\ *[^[:space:]/@:,]+\.[^[:space:]/@:,]+)*$ ]] ;;
     PUBLIC_URL) [[ $PUBLIC_URL =~ ^https?://[^/[:space:]@]+$ ]] ;;
     STREAMS) [[ $STREAMS =~ ^(local|s2|s2-lite)$ ]] ;;
+    # A token in it would stand in Git's arguments and configuration.
+    MILLRACE_REPO) [[ $MILLRACE_REPO != *://*:*@* && $MILLRACE_REPO != -* ]] ;;
     RESEND_API_KEY | S2_ACCESS_TOKEN | ADMIN_TOKEN | GITHUB_PAT) [[ ${!1} =~ ^[!-~]+$ ]] ;;
     *) true ;;
   esac
@@ -312,7 +314,7 @@ expectation() {
     PUBLIC_URL) echo 'where webhooks reach this server, such as https://mail.example.com' ;;
     RESEND_API_KEY) echo 'a key with full access, from https://resend.com/api-keys' ;;
     S2_ACCESS_TOKEN) echo "an access token from S2's dashboard" ;;
-    MILLRACE_REPO) echo 'the Git URL or path that Millrace comes from' ;;
+    MILLRACE_REPO) echo 'the Git URL or path that Millrace comes from, without a token in it' ;;
     STREAMS) echo 'local, or s2' ;;
     *) echo 'one word without spaces' ;;
   esac
@@ -329,7 +331,7 @@ check_answers() {
   for name in $(required_names); do
     if ! is_set "$name"; then problems+=("$name is not set: $(expectation "$name")."); fi
   done
-  for name in MAIL_DOMAIN PUBLIC_URL STREAMS RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT; do
+  for name in MILLRACE_REPO MAIL_DOMAIN PUBLIC_URL STREAMS RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT; do
     if is_set "$name" && ! is_valid "$name"; then problems+=("$name is not right: it is $(expectation "$name")."); fi
   done
 }
@@ -423,14 +425,14 @@ apt_get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -o DPkg::L
 do_packages() {
   local wanted package
   # Of a run that was broken off.
-  if dpkg --audit 2>/dev/null | grep -q .; then run 'dpkg --configure -a' dpkg --configure -a --force-confold; fi
+  if dpkg --audit 2>/dev/null | grep -q .; then quietly 'dpkg --configure -a' dpkg --configure -a --force-confold; fi
   mapfile -t wanted < <(wanted_packages)
   if [ ${#wanted[@]} -eq 0 ]; then return; fi
-  run 'apt-get update' apt_get update
+  quietly 'apt-get update' apt_get update
   while read -r package; do record package "$package"; done < <(
     apt_get install -s --no-install-recommends "${wanted[@]}" 2>/dev/null | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }'
   )
-  run "apt-get install ${wanted[*]}" apt_get install -y --no-install-recommends "${wanted[@]}"
+  quietly "apt-get install ${wanted[*]}" apt_get install -y --no-install-recommends "${wanted[@]}"
 }
 
 # The Node that an earlier run chose, unless it was ours and another one is pinned now.
@@ -473,13 +475,13 @@ fetch_node() {
   check_sum "$work/SHASUMS256.txt" "$archive"
   if [[ $archive == *.xz ]] && ! command -v xz >/dev/null; then
     record package xz-utils
-    run 'apt-get install xz-utils' apt_get install -y --no-install-recommends xz-utils
+    quietly 'apt-get install xz-utils' apt_get install -y --no-install-recommends xz-utils
   fi
   local version=${archive#node-} target
   target=$OPT/node/${version%%-linux*}
   rm -rf "$OPT"/node/.staging-*
   mkdir -p "$OPT/node/.staging-$$"
-  run "unpacking $archive" tar -xf "$work/$archive" -C "$OPT/node/.staging-$$" --strip-components=1 --no-same-owner
+  quietly "unpacking $archive" tar -xf "$work/$archive" -C "$OPT/node/.staging-$$" --strip-components=1 --no-same-owner
   rm -rf "$target"
   mv -T "$OPT/node/.staging-$$" "$target"
   printf '%s\n' "$NODE_VERSION" >"$OPT/node/pinned"
@@ -516,17 +518,17 @@ do_release() {
     MILLRACE_REPO=$(cd "$MILLRACE_REPO" && pwd)
   fi
   export GIT_TERMINAL_PROMPT=0
-  [ -e "$OPT/repository.git/config" ] || run 'git init' git init -q --bare "$OPT/repository.git"
+  [ -e "$OPT/repository.git/config" ] || quietly 'git init' git init -q --bare "$OPT/repository.git"
   if [ "$(mirror_git config remote.origin.url || true)" != "$MILLRACE_REPO" ]; then mirror_git config remote.origin.url "$MILLRACE_REPO"; fi
-  run "fetching $MILLRACE_REPO" mirror_git fetch -q --force --prune origin '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
+  quietly "fetching $MILLRACE_REPO" mirror_git fetch -q --force --prune origin '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
   commit=$(resolve_ref) || fail "$MILLRACE_REPO has no ${MILLRACE_REF:-default branch}." 'Set MILLRACE_REF to a branch, a tag or a commit.'
   release=$OPT/releases/${commit:0:12}
   if [ -d "$release" ]; then return; fi
   rm -rf "$OPT"/releases/.staging-*
   staging=$OPT/releases/.staging-$$
   mkdir -p "$staging"
-  run "checking out ${commit:0:12}" check_out "$commit" "$staging"
-  run 'npm ci' install_packages "$staging"
+  quietly "checking out ${commit:0:12}" check_out "$commit" "$staging"
+  quietly 'npm ci' install_packages "$staging"
   mv -T "$staging" "$release"
 }
 
@@ -570,7 +572,7 @@ take_lock() {
 
 open_log() {
   (umask 077 && : >>"$LOG")
-  exec 3>>"$LOG"
+  exec 8>>"$LOG"
   log_is_open=1
   log "setup of Millrace, on $(sed -n 's/^PRETTY_NAME=//p' /etc/os-release)"
   mkdir -p "$ETC"

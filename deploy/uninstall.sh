@@ -94,7 +94,7 @@ remove_files() {
     esac
   done < <(recorded path)
   rmdir "$UNIT_DIR/caddy.service.d" 2>/dev/null || true
-  rm -rf "$OPT" /run/millrace /run/millrace-setup.lock
+  rm -rf "$OPT" /var/cache/millrace /var/cache/millrace-* /run/millrace /run/millrace-setup.lock
   systemctl daemon-reload
   systemctl reset-failed 'millrace*' 's2-lite*' 2>/dev/null || true
 }

@@ -11,7 +11,7 @@ do_resend() {
   : >"$work/resend"
   # What it says is shown while it waits, and again at the end.
   secret=$(printf '%s\n' "$RESEND_API_KEY" | "$OPT/bin/node" "$release/src/main.ts" setup resend "${options[@]}" 2> >(tee "$work/resend" | sed 's/^/    /' >&2)) || status=$?
-  cat "$work/resend" >&3
+  cat "$work/resend" >&8
   if [ -n "$secret" ]; then
     add_webhook_secret "$secret"
   elif ! is_set RESEND_WEBHOOK_SECRET; then

@@ -38,17 +38,19 @@ make_age_key() {
   record path "$ETC/.sops.yaml"
   if ! [ -s "$AGE_KEY" ]; then
     rm -f "$AGE_KEY.new"
-    (umask 077 && run 'age-keygen' age-keygen -o "$AGE_KEY.new")
+    (umask 077 && quietly 'age-keygen' age-keygen -o "$AGE_KEY.new")
     chmod 0400 "$AGE_KEY.new"
     mv -f "$AGE_KEY.new" "$AGE_KEY"
   fi
-  # Whoever adds a recipient changes this file: it is made once.
+  # `millrace secrets add-recipient` changes this file: it is made once.
   if [ -s "$ETC/.sops.yaml" ]; then return; fi
   install_file "$ETC/.sops.yaml" <<YAML
+# Who can read secrets.encrypted.yaml. Change it by \`millrace secrets add-recipient\` and \`remove-recipient\`,
+# which encrypt the file again.
 creation_rules:
   - path_regex: secrets\.encrypted\.yaml\$
-    age: >-
-      $(age-keygen -y "$AGE_KEY")
+    age:
+      - $(age-keygen -y "$AGE_KEY") # server
 YAML
 }
 

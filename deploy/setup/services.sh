@@ -5,6 +5,7 @@
 
 UNIT_DIR=/etc/systemd/system
 HEALTH_DEADLINE_SECONDS=120
+READY_DEADLINE_SECONDS=60
 UPSTREAM_HOST=127.0.0.1
 
 # The units that make up this installation, of those that the release has; the target brings them up together.
@@ -22,14 +23,41 @@ own_units() {
   done
 }
 
+# Another port than that of the socket's unit.
+set_port() {
+  local unit
+  for unit in $(own_units | grep '\.socket$' || true); do
+    if [ "${PORT:-8080}" = 8080 ]; then
+      if is_ours path "$UNIT_DIR/$unit.d" && [ -e "$UNIT_DIR/$unit.d" ]; then rm -rf "$UNIT_DIR/$unit.d" && mark_changed; fi
+    else
+      record path "$UNIT_DIR/$unit.d"
+      printf '[Socket]\nListenStream=\nListenStream=%s:%s\n' "$UPSTREAM_HOST" "$PORT" | install_file "$UNIT_DIR/$unit.d/port.conf"
+    fi
+  done
+}
+
+# Those of another answer (STREAMS, TOOLS_REPO, S2_LITE) to an earlier setup.
+remove_former_units() {
+  local unit
+  while read -r unit; do
+    if [ -e "$UNIT_DIR/$unit" ] && ! own_units | grep -qxF "$unit"; then
+      mark_changed
+      quietly "systemctl disable --now $unit" systemctl disable --now "$unit"
+      rm -f "$UNIT_DIR/$unit"
+    fi
+  done < <(awk '$1 == "unit" { print $2 }' "$INSTALLED")
+}
+
 do_units() {
   local unit
   for unit in $(own_units); do
     record unit "$unit"
     install_file "$UNIT_DIR/$unit" <"$release/deploy/systemd/$unit"
   done
+  set_port
+  remove_former_units
   record path "$UNIT_DIR/millrace.target.wants"
-  if has_changed; then run 'systemctl daemon-reload' systemctl daemon-reload; fi
+  if has_changed; then quietly 'systemctl daemon-reload' systemctl daemon-reload; fi
 }
 
 # --- Caddy ---
@@ -64,10 +92,10 @@ do_caddy() {
   text=$(render_caddyfile)
   install_file "$target" <<<"$text"
   if [ "$web" != caddy ]; then return; fi
-  run 'caddy validate' caddy validate --adapter caddyfile --config "$target"
+  quietly 'caddy validate' caddy validate --adapter caddyfile --config "$target"
   if has_changed || ! systemctl is-active -q caddy; then
-    run 'systemctl enable caddy' systemctl enable caddy
-    run 'systemctl reload-or-restart caddy' systemctl reload-or-restart caddy
+    quietly 'systemctl enable caddy' systemctl enable caddy
+    quietly 'systemctl reload-or-restart caddy' systemctl reload-or-restart caddy
   fi
 }
 
@@ -77,28 +105,34 @@ web_summary() {
     caddy) has_public_name || say "     $1 is no name of the internet: Caddy signs its certificate itself." ;;
     foreign-caddyfile) say "     /etc/caddy/Caddyfile was not touched. Put this line into it, then systemctl reload caddy:" "       import $ETC/Caddyfile" ;;
     *) say "     $web serves the web on this machine and was not touched. Let it pass these on to http://$UPSTREAM_HOST:${PORT:-8080}," \
-      "     with the host's name: https://$1/webhooks/* and /healthz, with bodies of up to 1 MB, and, for you, the rest." ;;
+      "     with the host's name: https://$1/webhooks/* and /healthz, with bodies of up to 2 MB, and, for you, the rest." ;;
   esac
 }
 
 # --- The start ---
 
 do_start() {
-  local unit services
-  if [ "$(readlink "$OPT/current" || true)" != "$release" ]; then mark_changed; fi
-  link "$release" "$OPT/current"
+  local unit services restarted previous
   mapfile -t services < <(own_units)
   for unit in "${services[@]}"; do
     if grep -q '^\[Install\]' "$UNIT_DIR/$unit" && ! systemctl is-enabled -q "$unit"; then
-      run "systemctl enable $unit" systemctl enable "$unit"
+      quietly "systemctl enable $unit" systemctl enable "$unit"
     fi
   done
-  if has_changed && systemctl is-active -q millrace.target; then
-    say '    restarting what reads what has changed'
-    run_units restart millrace-secrets.service
-    for unit in "${services[@]}"; do
-      case $unit in *.service) [ "$unit" = millrace-secrets.service ] || [ "$unit" = s2-lite.service ] || run_units try-restart "$unit" ;; esac
-    done
+  previous=$(readlink -f "$OPT/current" || true)
+  if [ "$previous" != "$release" ] && [ -d "$previous" ] && systemctl is-active -q millrace.target; then
+    if has_changed; then run_units try-restart millrace-secrets.service; fi
+    # Beside the one that runs, and back to it by itself if the new one does not get healthy.
+    quietly "millrace upgrade $(basename "$release")" /usr/local/bin/millrace upgrade "$(basename "$release")"
+  else
+    if [ "$previous" != "$release" ]; then mark_changed; fi
+    link "releases/$(basename "$release")" "$OPT/current"
+    if has_changed && systemctl is-active -q millrace.target; then
+      say '    restarting what reads what has changed'
+      # At once, so that each is restarted once. S2's own server goes on: mail would wait for it.
+      mapfile -t restarted < <(own_units | grep -E '\.(service|socket)$' | grep -v '^s2-lite')
+      run_units try-restart "${restarted[@]}"
+    fi
   fi
   run_units start "${services[@]}"
   wait_until_healthy
@@ -108,7 +142,7 @@ do_start() {
 # systemctl, and when it fails what the units themselves said.
 run_units() {
   if systemctl "$@" >"$work/output" 2>&1 </dev/null; then return; fi
-  cat "$work/output" >&3
+  cat "$work/output" >&8
   show_failed_units
   fail "systemctl $* did not work." "$(tail -n 2 "$work/output")" 'Mend what the lines above name and run setup again.'
 }
@@ -137,5 +171,8 @@ wait_until_healthy() {
     if (((SECONDS - started) % 10 == 9)); then say "    waiting for it, $((SECONDS - started)) s"; fi
     sleep 1
   done
-  say '    healthy'
+  # Tools that are not live yet (a Git host that is away) are not setup's failure, and are told.
+  started=$SECONDS
+  until is_healthy readyz || ((SECONDS - started > READY_DEADLINE_SECONDS)); do sleep 1; done
+  if is_healthy readyz; then say '    healthy and ready'; else say "    healthy, but not ready yet: $(head -c 500 "$work/health")"; fi
 }

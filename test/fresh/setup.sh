@@ -1,0 +1,274 @@
+#!/usr/bin/env bash
+# setup.sh from nothing to nothing, on a fresh Debian: broken off in each of its steps, completed from a pipe,
+# against the stand-in for Resend and a real `s2 lite`; mail through Caddy's HTTPS; a second run that changes
+# nothing; units killed, a reboot, a push to the tools; and the uninstaller. What it needs from the network is apt
+# and npm; Node's archive is served inside, sops and s2 are put on its PATH.
+#   test/fresh/setup.sh [SUITE]      needs root, FRESH_SYSTEM, SOPS_BIN and S2_BIN
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+SUITE=${1:-bookworm}
+FRESH_SYSTEM=${FRESH_SYSTEM:-$PWD/../shared/bin/fresh-system}
+SOPS_BIN=${SOPS_BIN:-$(command -v sops)}
+S2_BIN=${S2_BIN:-$(command -v s2)}
+DEADLINE_SECONDS=120
+STAND_IN=http://127.0.0.1:5055
+MIRROR=http://127.0.0.1:5056
+PUBLIC_URL=https://mail.agents.example.com
+# Strings that stand nowhere else, to be looked for afterwards.
+KEY=re_4fPzKeyThatReads
+PAT=ghp_9tQwTokenOfTheTools
+PUSH_SECRET=tt53SecretOfThePush
+TOOL_SECRET=zz81SecretOfATool
+name=setup-$SUITE-$$
+work=$(mktemp -d)
+root=${FRESH_SYSTEM_DIR:-/var/cache/fresh-system}/machines/$name/root
+pids=()
+node src/launch.mjs --tool tsc --version >/dev/null
+node=$PWD/.cache/toolchain/node_modules/.bin/node
+[ -x "$node" ] || node=node
+
+cleanup() {
+  [ ${#pids[@]} -eq 0 ] || kill "${pids[@]}" 2>/dev/null || true
+  "$FRESH_SYSTEM" down "$name" >/dev/null 2>&1 || true
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+inside() { "$FRESH_SYSTEM" exec "$name" "$@"; }
+beside() { ip netns exec "fresh-$name" "$@"; }
+# For the background: the process is the program itself, so that a signal reaches it.
+exec_beside() { exec ip netns exec "fresh-$name" "$@"; }
+passed() { printf '%s: %s (%d s)\n' "$SUITE" "$1" "$SECONDS"; }
+
+fail() {
+  printf 'FAILED on %s: %s\n' "$SUITE" "$1" >&2
+  tail -n 40 "$work/setup" 2>/dev/null >&2 || true
+  inside journalctl -u 'millrace*' -u caddy -n 40 --no-pager -o short-monotonic >&2 2>/dev/null || true
+  exit 1
+}
+
+# The one line of the README; its answers come from a file, so that they are in no argument of ours either.
+set_up() {
+  # shellcheck disable=SC2016 # for the shell inside
+  inside env MILLRACE_UNATTENDED=1 S2_LITE=1 "$@" sh -c 'set -a; . /root/answers; set +a; cat /root/setup.sh | bash' >"$work/setup" 2>&1
+}
+
+wait_for() { # wait_for WHAT COMMAND…
+  local started=$SECONDS what=$1
+  shift
+  until "$@" >/dev/null 2>&1; do
+    if ((SECONDS - started > DEADLINE_SECONDS)); then fail "$what: not within $DEADLINE_SECONDS s"; fi
+    sleep 0.2
+  done
+}
+
+mail() { # mail TEXT EXPECTED-REPLY [COPIES]
+  RESEND_API_KEY=$KEY beside "$node" test/fresh/mail-through-caddy.ts $STAND_IN $PUBLIC_URL \
+    "$root/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt" "$@" || fail "mail $1"
+}
+
+# Every path of the machine but those that it changes by itself.
+list_paths() {
+  inside find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /root -o -path /srv \
+    -o -path /var/log/journal -o -path '/var/cache/[^m]*' -o -path /var/lib/apt -o -path /var/lib/dpkg -o -path /var/lib/systemd \
+    -o -path /var/backups -o -path /var/log/apt -o -path /var/tmp \) -prune -o -print | sort
+}
+
+# Content, times and modes; of services, when they were started.
+list_state() {
+  inside bash -c "find /etc $* -xdev -printf '%p %m %u %T@ ' -type f -exec sha256sum {} \; -o -xdev -printf '%p %m %l\n' | sort
+    systemctl show -p Id,ActiveEnterTimestampMonotonic 'millrace*' s2-lite caddy"
+}
+
+prepare() {
+  "$FRESH_SYSTEM" up "$name" "$SUITE"
+  git clone -q --bare . "$work/millrace.git"
+  "$FRESH_SYSTEM" put "$name" "$work/millrace.git" /srv/millrace.git
+  "$FRESH_SYSTEM" put "$name" setup.sh /root/setup.sh
+  cat >"$root/root/answers" <<ANSWERS
+MAIL_DOMAIN=agents.example.com
+PUBLIC_URL=$PUBLIC_URL
+RESEND_API_KEY=$KEY
+RESEND_BASE_URL=$STAND_IN
+TOOL_SECRET_DEEPL=$TOOL_SECRET
+GITHUB_PAT=$PAT
+GIT_WEBHOOK_SECRET=$PUSH_SECRET
+NODE_MIRROR=$MIRROR
+MILLRACE_REPO=/srv/millrace.git
+ANSWERS
+  "$FRESH_SYSTEM" put "$name" "$SOPS_BIN" /usr/local/bin/sops
+  "$FRESH_SYSTEM" put "$name" "$S2_BIN" /usr/local/bin/s2
+  exec_beside python3 -m http.server 5056 --bind 127.0.0.1 --directory "$(test/fresh/node-mirror.sh)" >/dev/null 2>&1 &
+  pids+=($!)
+  exec_beside "$node" test/resend-stand-in/main.ts "{\"port\":5055,\"apiKey\":\"$KEY\",\"domains\":[{\"name\":\"agents.example.com\",\"recordStatus\":\"pending\"}]}" >"$work/stand-in" 2>&1 &
+  pids+=($!)
+  wait_for 'the stand-in' grep -q http "$work/stand-in"
+  passed 'a fresh machine'
+}
+
+check_refusals() {
+  list_paths >"$work/before"
+  if inside env MILLRACE_UNATTENDED=1 bash /root/setup.sh >"$work/setup" 2>&1; then fail 'it starts without answers'; fi
+  for missing in MAIL_DOMAIN PUBLIC_URL RESEND_API_KEY MILLRACE_REPO; do
+    grep -q "$missing is not set" "$work/setup" || fail "$missing is not named as missing"
+  done
+  if inside sh -c 'setsid bash /root/setup.sh </dev/null' >"$work/setup" 2>&1; then fail 'it starts without a terminal'; fi
+  grep -q 'no terminal' "$work/setup" || fail 'it does not say that there is no terminal'
+  inside bash /root/setup.sh --dry-run >"$work/plan" || fail 'dry run'
+  inside useradd --system millrace
+  if set_up; then fail 'it takes a user millrace of somebody else'; fi
+  grep -q 'user millrace' "$work/setup" || fail 'it does not say whose user it is'
+  inside userdel millrace
+  list_paths | diff "$work/before" - || fail 'a refusal changed the machine'
+  passed 'refusals change nothing'
+}
+
+# Killed as soon as a step begins. What it started is killed with it in every other step, after a moment; in the
+# others it goes on alone, as after a lost connection, and the next run has to wait for it.
+check_interruptions() {
+  local step number=0 steps
+  mapfile -t steps < <(cut -f 1 "$work/plan" | grep -v problem)
+  for step in "${steps[@]}"; do
+    number=$((number + 1))
+    : >"$work/setup"
+    set_up &
+    local run=$!
+    wait_for "the step $step" has_begun_or_ended "$step" "$run"
+    grep -q "^==> $step:" "$work/setup" || fail "it ended before the step $step"
+    if ((number % 2 == 0)); then sleep 0.7; fi
+    inside pkill -KILL -f '^bash$' || true
+    # shellcheck disable=SC2016 # for the shell inside
+    if ((number % 2 == 0)); then
+      inside bash -c 'for name in "npm ci" apt-get dpkg git tar node; do pkill -KILL -x "$name"; done' || true
+    fi
+    wait "$run" 2>/dev/null || true
+  done
+  passed "broken off in $number steps"
+}
+
+has_begun_or_ended() { grep -q "^==> $1:" "$work/setup" || ! kill -0 "$2"; }
+
+check_installation() {
+  # A look at the process list all the while: a key in an argument would stand there.
+  inside bash -c 'while :; do ps axww -o args; sleep 0.05; done' >"$work/ps" 2>/dev/null &
+  local watcher=$!
+  set_up || fail 'setup'
+  kill "$watcher" 2>/dev/null || true
+  inside pkill -f 'ps axww' || true
+  passed 'set up, from a pipe'
+  mail abc cba
+  passed 'a signed webhook through HTTPS is answered'
+}
+
+check_secrets() {
+  local secret
+  for secret in "$KEY" "$PAT" "$TOOL_SECRET" "$PUSH_SECRET" "$(inside env SOPS_AGE_KEY_FILE=/etc/millrace/age.key sops --decrypt --extract '["ADMIN_TOKEN"]' /etc/millrace/secrets.encrypted.yaml)"; do
+    if grep -qF -- "$secret" "$work/ps"; then fail 'a secret stood in the process list'; fi
+    if grep -qF -- "$secret" "$work/setup"; then fail 'a secret was printed'; fi
+    if inside grep -rlF --exclude-dir=releases --exclude-dir=node --exclude=answers -- "$secret" /etc /opt/millrace /var/lib /var/log /root /home /tmp; then fail 'a secret lies on the disk'; fi
+    if inside journalctl --no-pager | grep -F -- "$secret"; then fail 'a secret is in the journal'; fi
+    if inside bash -c "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'" | grep -F -- "$secret" | grep -v '^PWD'; then fail 'a secret is in an environment'; fi
+  done
+  passed 'no secret in process list, environment, logs, files'
+}
+
+check_second_run() {
+  list_state /usr/local >"$work/state"
+  set_up || fail 'the second run'
+  list_state /usr/local | diff "$work/state" - || fail 'the second run changed something'
+  # And one that is given no answers, under a trace.
+  inside env MILLRACE_UNATTENDED=1 NODE_MIRROR=$MIRROR bash -x /root/setup.sh >"$work/setup" 2>&1 || fail 'a second run without answers'
+  if grep -qF -- "$KEY" "$work/setup"; then fail 'a trace shows a secret'; fi
+  list_state /usr/local | diff "$work/state" - || fail 'a second run without answers changed something'
+  passed 'a second run changes nothing'
+}
+
+check_kills() {
+  local unit units pid
+  units=$(inside systemctl list-units --plain --no-legend --state=running 'millrace*.service' s2-lite.service | awk '{ print $1 }')
+  [ "$(wc -l <<<"$units")" -ge 4 ] || fail "these run: $units"
+  for unit in $units; do
+    pid=$(inside systemctl show -p MainPID --value "$unit")
+    inside kill -KILL "$pid"
+    # shellcheck disable=SC2016 # for the shell inside
+    wait_for "$unit to come back" inside bash -c 'systemctl is-active -q "$1" && [ "$(systemctl show -p MainPID --value "$1")" != "$2" ]' - "$unit" "$pid"
+  done
+  mail defg gfed 2
+  passed "killed and back: $(paste -sd ' ' <<<"$units")"
+}
+
+check_reboot() {
+  "$FRESH_SYSTEM" reboot "$name"
+  mail hij jih
+  passed 'answers after a reboot'
+}
+
+# A revision whose only tool answers with this word first; and the host's webhook that tells of the push.
+push_tools() {
+  [ -d "$work/tools/.git" ] || git init -q -b main "$work/tools"
+  mkdir -p "$work/tools/tools"
+  printf 'import type { Email } from "millrace";\nexport const reverser = (email: Email) => "%s " + email.text;\n' "$1" >"$work/tools/tools/index.ts"
+  git -C "$work/tools" add -A
+  git -C "$work/tools" -c user.name=author -c user.email=author@example.com commit -qm "$1"
+  beside git -C "$work/tools" push -q git://127.0.0.1/tools.git main
+}
+
+announce_push() {
+  local signature
+  signature=$(printf '{}' | openssl dgst -sha256 -hmac "$PUSH_SECRET" -r | cut -d ' ' -f 1)
+  beside curl -sf --cacert "$root/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt" --resolve mail.agents.example.com:443:127.0.0.1 \
+    -H "x-hub-signature-256: sha256=$signature" -H 'content-type: application/json' -d '{}' "$PUBLIC_URL/webhooks/git" >/dev/null
+}
+
+tool_is_live() { (mail x "$1") >/dev/null 2>&1; }
+
+check_tools() {
+  git init -q --bare -b main "$root/srv/tools.git"
+  inside systemd-run -q --unit=git-host git daemon --listen=127.0.0.1 --base-path=/srv --export-all --enable=receive-pack
+  wait_for 'the Git host' push_tools first
+  set_up TOOLS_REPO=git://127.0.0.1/tools.git || fail 'setup with a tools repository'
+  wait_for 'the first tools' tool_is_live first
+  push_tools second
+  wait_for 'the webhook of the push' announce_push
+  wait_for 'the pushed tools' tool_is_live second
+  passed 'a push to the tools is live'
+  inside systemctl stop git-host
+}
+
+check_uninstall() {
+  inside /opt/millrace/current/deploy/uninstall.sh --export /root/export >"$work/setup" 2>&1 || fail 'uninstall'
+  inside bash -c 'tar -tzf /root/export/*.tar.gz' | grep -q var/lib/millrace || fail 'nothing was exported'
+  if inside getent passwd millrace; then fail 'the user is left'; fi
+  list_paths | diff "$work/before" - || fail 'the uninstaller left something, or took too much'
+  passed 'uninstalled: nothing is left'
+}
+
+# Where the web is somebody else's, nothing of it is touched; here on the local store, and with the data kept.
+check_foreign_web() {
+  # shellcheck disable=SC2016 # Perl's own $s
+  inside systemd-run -q --unit=web perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 80, Listen => 5); sleep 9999'
+  set_up S2_LITE= STREAMS=local || fail 'setup beside another web server'
+  grep -q 'perl serves the web' "$work/setup" || fail 'it is not said what to do'
+  if inside test -e /etc/caddy; then fail 'Caddy was installed'; fi
+  inside systemctl is-active -q millrace.service web || fail 'not both run'
+  inside cp /opt/millrace/current/deploy/uninstall.sh /root/
+  inside /opt/millrace/current/deploy/uninstall.sh --keep-data >"$work/setup" 2>&1 || fail 'uninstall --keep-data'
+  inside test -e /var/lib/millrace/streams.db || fail 'the data is gone'
+  if inside test -e /opt/millrace; then fail '/opt/millrace is left'; fi
+  inside /root/uninstall.sh --purge >"$work/setup" 2>&1 || fail 'uninstall --purge'
+  list_paths | diff "$work/before" - || fail 'something is left'
+  passed 'beside another web server, on the local store'
+}
+
+prepare
+check_refusals
+check_interruptions
+check_installation
+check_secrets
+check_second_run
+check_kills
+check_reboot
+check_tools
+check_uninstall
+if [ "$SUITE" = trixie ]; then check_foreign_web; fi

@@ -1,0 +1,301 @@
+#!/usr/bin/env bats
+# Functions of setup.sh and deploy/setup/, each on its own: no root, no network, nothing outside of a folder of the
+# test's. What they do together on a machine: test/fresh/setup.sh.
+# shellcheck disable=SC1090,SC2034,SC2030,SC2031,SC2317 # variables of the functions under test; each test is a subshell
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+  repository=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+  # Everything but the last line, which would start it.
+  sed '$d' "$repository/setup.sh" >"$BATS_TEST_TMPDIR/setup-functions.sh"
+  # shellcheck source=/dev/null
+  . "$BATS_TEST_TMPDIR/setup-functions.sh"
+  OPT=$BATS_TEST_TMPDIR/opt ETC=$BATS_TEST_TMPDIR/etc work=$BATS_TEST_TMPDIR/work
+  INSTALLED=$ETC/installed ENV_FILE=$ETC/millrace.env SECRETS_FILE=$ETC/secrets.encrypted.yaml
+  DATA=$BATS_TEST_TMPDIR/data LOG=$BATS_TEST_TMPDIR/log
+  mkdir -p "$OPT/bin" "$ETC" "$work"
+  exec 8>>"$LOG"
+  for part in "$repository"/deploy/setup/*.sh; do
+    # shellcheck source=/dev/null
+    . "$part"
+  done
+  AGE_KEY=$ETC/age.key
+  release=$repository
+  web=caddy
+}
+
+@test "half of a download runs nothing, wherever it ends" {
+  size=$(wc -c <"$repository/setup.sh")
+  # Each of the last bytes, where the call stands, and some from before.
+  for end in 100 5000 15000 $(seq $((size - 20)) $((size - 3))); do
+    head -c "$end" "$repository/setup.sh" >"$BATS_TEST_TMPDIR/part"
+    run as_nobody bash -s -- --help <"$BATS_TEST_TMPDIR/part"
+    [[ -z $output || $output == *'syntax error'* || $output == *'unexpected EOF'* ]]
+  done
+  run bash -s -- --help <"$repository/setup.sh"
+  [ "$status" -eq 0 ]
+  [[ $output == *Usage* ]]
+}
+as_nobody() {
+  if [ "$EUID" -eq 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi
+}
+
+@test "another shell is told what is needed" {
+  run sh "$repository/setup.sh" --help
+  [ "$status" -eq 1 ]
+  [[ $output == *'needs bash'* ]]
+}
+
+@test "--dry-run needs no root, asks nothing, and prints each step on a line" {
+  run as_nobody env -u HOME bash -s -- --dry-run <"$repository/setup.sh"
+  [ "$status" -eq 0 ]
+  for step in "${STEPS[@]}"; do grep -qP "^$step\t\S" <<<"$output"; done
+  grep -qP '^problem\tMAIL_DOMAIN is not set' <<<"$output"
+}
+
+@test "without root it says how, and an option that is not there is named" {
+  MILLRACE_UNATTENDED=1 run as_nobody bash <"$repository/setup.sh"
+  [ "$status" -eq 1 ]
+  [[ $output == *'needs root'* ]]
+  run bash "$repository/setup.sh" --frobnicate
+  [ "$status" -eq 1 ]
+  [[ $output == *--frobnicate* ]]
+}
+
+@test "everything that is missing or malformed is listed at once" {
+  problems=()
+  MAIL_DOMAIN='not a domain' PUBLIC_URL=mail.example.com RESEND_API_KEY='re_with a space' STREAMS=s2 MILLRACE_REPO=
+  run check_and_stop
+  [ "$status" -eq 1 ]
+  for name in MAIL_DOMAIN PUBLIC_URL RESEND_API_KEY S2_ACCESS_TOKEN MILLRACE_REPO; do [[ $output == *"$name"* ]]; done
+  [[ $output != *'a space'* ]]
+}
+check_and_stop() {
+  check_answers
+  stop_at_problems 'Not so:'
+}
+
+@test "questions are asked at the terminal, though the script comes through a pipe" {
+  command -v script >/dev/null || skip 'there is no script(1)'
+  cat >"$BATS_TEST_TMPDIR/asking.sh" <<'ASKING'
+. "$1"
+problems=()
+MILLRACE_REPO=/srv/millrace
+ask_answers
+check_answers
+stop_at_problems 'Not so:'
+printf '<%s>\n' "$MAIL_DOMAIN" "$PUBLIC_URL" "${#RESEND_API_KEY}" "$STREAMS" "${S2_LITE:-}" "${TOOLS_REPO:-}"
+ASKING
+  # The second domain is the right one; the URL and the tools are left as they are proposed.
+  run bash -c 'printf "%s\n" nonsense example.com "" re_hiddenkey s2-lite "" | script -qec "cat $1 | bash -s - $2" /dev/null' \
+    - "$BATS_TEST_TMPDIR/asking.sh" "$BATS_TEST_TMPDIR/setup-functions.sh"
+  [ "$status" -eq 0 ]
+  output=${output//$'\r'/}
+  [[ $output == *'That is not right'* ]]
+  [[ $output == *$'<example.com>\n<https://millrace.example.com>\n<12>\n<s2>\n<1>\n<>'* ]]
+}
+
+@test "domains and URLs as people write them" {
+  for MAIL_DOMAIN in example.com 'example.com, example.org' agents.example.co.uk bücher.example; do is_valid MAIL_DOMAIN; done
+  for MAIL_DOMAIN in example 'example.com example.org' a@example.com https://example.com; do run ! is_valid MAIL_DOMAIN; done
+  for PUBLIC_URL in https://mail.example.com https://mail.example.com:8443 http://127.0.0.1:8080; do is_valid PUBLIC_URL; done
+  for PUBLIC_URL in mail.example.com https://a/b https://me:word@example.com ftp://example.com; do run ! is_valid PUBLIC_URL; done
+}
+
+@test "a file is written when it differs, and left alone when it does not" {
+  echo one | install_file "$ETC/file" 0640
+  [ "$(stat -c %a "$ETC/file")" = 640 ]
+  has_changed
+  rm "$OPT/changed"
+  before=$(stat -c '%i %Y' "$ETC/file")
+  echo one | install_file "$ETC/file" 0640
+  run ! has_changed
+  [ "$(stat -c '%i %Y' "$ETC/file")" = "$before" ]
+  echo two | install_file "$ETC/file" 0640
+  has_changed
+  [ "$(grep -c "path $ETC/file" "$INSTALLED")" -eq 1 ]
+}
+
+@test "a command that fails shows the end of what it said, one that works shows nothing" {
+  run quietly 'the command' bash -c 'seq 1000'
+  [ -z "$output" ]
+  run quietly 'the command' bash -c 'seq 1000; exit 3'
+  [ "$status" -eq 1 ]
+  [[ $output == *'| 1000'* && $output != *'| 900'* && $output == *'did not work'* ]]
+  grep -q 500 "$LOG"
+}
+
+@test "millrace.env keeps what else stands in it, and is read back" {
+  printf '# mine\nNODE_OPTIONS=--trace\nMAIL_DOMAIN=old.example.com\n' >"$ENV_FILE"
+  MAIL_DOMAIN='example.com, example.org' PUBLIC_URL=https://mail.example.com TOOLS_PATH=/etc/millrace/tools
+  text=$(env_lines)
+  [[ $text == *'# mine'*NODE_OPTIONS=--trace*'MAIL_DOMAIN="example.com, example.org"'*PUBLIC_URL=https://mail.example.com* ]]
+  printf '%s\n' "$text" >"$ENV_FILE"
+  [ "$(env_lines)" = "$text" ]
+  unset MAIL_DOMAIN PUBLIC_URL
+  load_installed_answers
+  [ "$MAIL_DOMAIN" = 'example.com, example.org' ]
+  # A shell reads the same.
+  [ "$(set -a && . "$ENV_FILE" && printf %s "$MAIL_DOMAIN")" = "$MAIL_DOMAIN" ]
+}
+
+@test "secrets come back as they were, and the same ones are not encrypted again" {
+  sops=${SOPS_BIN:-$(command -v sops)}
+  MAIL_DOMAIN=example.com RESEND_API_KEY='re_"quoted\back' RESEND_WEBHOOK_SECRET='whsec_a whsec_b'
+  TOOL_SECRET_KEY=$'line one\nline two\n' TOOLS_REPO=
+  do_secrets
+  first=$(cat "$SECRETS_FILE")
+  [[ $first != *re_* && $first != *whsec_* ]]
+  [ "$(stored_secret RESEND_API_KEY)" = 're_"quoted\back' ]
+  [ "$(stored_secret TOOL_SECRET_KEY)" = $'line one\nline two' ]
+  [ "$(stat -c %a "$SECRETS_FILE" "$AGE_KEY" | paste -sd ' ')" = '600 400' ]
+  [ -n "$ADMIN_TOKEN" ]
+  do_secrets
+  [ "$(cat "$SECRETS_FILE")" = "$first" ]
+  # A new value for one; the others stay, also one that setup does not know.
+  printf '"of the owner"' | SOPS_AGE_KEY_FILE=$AGE_KEY "$sops" set --value-stdin "$SECRETS_FILE" '["OTHER"]'
+  RESEND_API_KEY=re_new
+  do_secrets
+  [ "$(stored_secret RESEND_API_KEY)" = re_new ]
+  [ "$(stored_secret OTHER)" = 'of the owner' ]
+  [ "$(stored_secret TOOL_SECRET_KEY)" = $'line one\nline two' ]
+}
+
+@test "secrets that cannot be decrypted are not written over" {
+  sops=${SOPS_BIN:-$(command -v sops)}
+  RESEND_API_KEY=re_one
+  do_secrets
+  before=$(cat "$SECRETS_FILE")
+  rm -f "$AGE_KEY"
+  age-keygen -o "$AGE_KEY" 2>/dev/null
+  run do_secrets
+  [ "$status" -eq 1 ]
+  [[ $output == *'cannot be decrypted'* ]]
+  [ "$(cat "$SECRETS_FILE")" = "$before" ]
+}
+
+@test "Resend's signing secret stands beside the one that was given, once" {
+  RESEND_WEBHOOK_SECRET=whsec_given
+  add_webhook_secret whsec_made
+  add_webhook_secret whsec_made
+  [ "$RESEND_WEBHOOK_SECRET" = 'whsec_given whsec_made' ]
+  RESEND_WEBHOOK_SECRET=
+  add_webhook_secret whsec_made
+  [ "$RESEND_WEBHOOK_SECRET" = whsec_made ]
+}
+
+@test "Node from a mirror: the pinned one, or what it has; never one whose checksum is another" {
+  node_arch=x64
+  for version in 24.21.0 24.30.0; do
+    rm -rf "$OPT" "$BATS_TEST_TMPDIR/mirror"
+    mirror "$version"
+    run fetch_node
+    [ "$status" -eq 0 ]
+    [ "$("${lines[-1]}" --version)" = "v$version" ]
+  done
+  rm -rf "$OPT"
+  echo more >>"$archive"
+  run fetch_node
+  [ "$status" -eq 1 ]
+  [[ $output == *checksum* ]]
+  [ ! -e "$OPT/node/v24.30.0" ]
+}
+# As nodejs.org has them: by version, and the newest of a line.
+mirror() {
+  local folder=$BATS_TEST_TMPDIR/mirror/latest-v24.x name=node-v$1-linux-x64
+  if [ "$1" = "$NODE_VERSION" ]; then folder=$BATS_TEST_TMPDIR/mirror/v$1; fi
+  mkdir -p "$folder/$name/bin"
+  printf '#!/bin/sh\necho v%s\n' "$1" >"$folder/$name/bin/node"
+  chmod +x "$folder/$name/bin/node"
+  archive=$folder/$name.tar.gz
+  tar -C "$folder" -czf "$archive" "$name"
+  (cd "$folder" && sha256sum "$name.tar.gz" >SHASUMS256.txt)
+  NODE_MIRROR=file://$BATS_TEST_TMPDIR/mirror
+}
+
+@test "sops is fetched with its checksum" {
+  sops_arch=amd64 SOPS_MIRROR=$BATS_TEST_TMPDIR/sops
+  folder=$SOPS_MIRROR/v$SOPS_VERSION
+  mkdir -p "$folder"
+  printf '#!/bin/sh\necho sops %s\n' "$SOPS_VERSION" >"$folder/sops-v$SOPS_VERSION.linux.amd64"
+  (cd "$folder" && sha256sum "sops-v$SOPS_VERSION.linux.amd64" >"sops-v$SOPS_VERSION.checksums.txt")
+  fit_sops() { return 1; }
+  install_file() { cat >"$BATS_TEST_TMPDIR/installed-sops"; }
+  do_sops
+  cmp "$folder/sops-v$SOPS_VERSION.linux.amd64" "$BATS_TEST_TMPDIR/installed-sops"
+  echo more >>"$folder/sops-v$SOPS_VERSION.linux.amd64"
+  run do_sops
+  [ "$status" -eq 1 ]
+  [[ $output == *checksum* ]]
+}
+
+@test "which commit: the newest version, the default branch, or what is asked for" {
+  upstream=$BATS_TEST_TMPDIR/upstream
+  git init -q -b trunk "$upstream"
+  commit one && git -C "$upstream" tag v0.9.0
+  commit two && git -C "$upstream" tag v0.10.0
+  commit three
+  git init -q --bare "$OPT/repository.git"
+  mirror_git config remote.origin.url "$upstream"
+  mirror_git fetch -q origin '+refs/heads/*:refs/heads/*' '+refs/tags/*:refs/tags/*'
+  [ "$(subject)" = two ]
+  [ "$(MILLRACE_REF=trunk subject)" = three ]
+  [ "$(MILLRACE_REF=v0.9.0 subject)" = one ]
+  [ "$(MILLRACE_REF=$(git -C "$upstream" rev-parse HEAD) subject)" = three ]
+  mirror_git tag -d v0.9.0 v0.10.0 >/dev/null
+  [ "$(subject)" = three ]
+  MILLRACE_REF=nowhere run resolve_ref
+  [ "$status" -ne 0 ]
+}
+commit() {
+  git -C "$upstream" -c user.name=a -c user.email=a@example.com commit -q --allow-empty -m "$1"
+}
+subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
+
+@test "names that the internet does not know get certificates of Caddy's own" {
+  for PUBLIC_URL in https://mail.example.com https://localhost https://mill.test https://mail.internal; do run ! has_public_name; done
+  PUBLIC_URL=https://mail.millrace.dev
+  has_public_name
+  MILLRACE_TLS=internal
+  run ! has_public_name
+}
+
+@test "the Caddyfile is ours by its first line, and has no placeholder left" {
+  PUBLIC_URL=https://mail.example.com
+  run render_caddyfile
+  [ "${lines[0]}" = '# Managed by Millrace' ]
+  [[ $output == *mail.example.com* && $output == *'tls internal'* && $output != *'{$'* ]]
+}
+
+@test "what Caddy's owner wrote is not touched, what the package brought is" {
+  printf 'example.org {\n}\n' >"$ETC/Caddyfile"
+  run is_untouched_by_owner "$ETC/Caddyfile"
+  [ "$status" -ne 0 ]
+  printf '# Managed by Millrace\n' >"$ETC/Caddyfile"
+  is_untouched_by_owner "$ETC/Caddyfile"
+}
+
+@test "where somebody else serves the web, Caddy is not installed, and it is said what to do" {
+  ss() { echo 'LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=7,fd=6))'; }
+  PUBLIC_URL=https://mail.example.com
+  detect_web
+  [ "$web" = nginx ]
+  run wanted_packages
+  [[ $output != *caddy* ]]
+  do_caddy
+  grep -q mail.example.com "$ETC/Caddyfile"
+  run web_summary mail.example.com
+  [[ $output == *nginx*'was not touched'*127.0.0.1:8080* ]]
+}
+
+@test "Caddy on these ports is no stranger" {
+  ss() { echo 'LISTEN 0 511 *:443 *:* users:(("caddy",pid=7,fd=6))'; }
+  detect_web
+  [ "$web" = caddy ] || [ "$web" = foreign-caddyfile ]
+}
+
+@test "a program in somebody's home is not for the services" {
+  run ! is_shared_program /root/.nvm/node
+  is_shared_program /bin/sh
+}
