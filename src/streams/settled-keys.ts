@@ -8,9 +8,9 @@
  * records, whatever the length of the history.
  */
 import { createHash } from 'node:crypto';
+import { FingerprintTable } from './fingerprint-table.ts';
+import type { Fingerprint } from './fingerprint-table.ts';
 
-/** A key's fingerprint: 16 characters of base64url. */
-export type Fingerprint = string;
 const FINGERPRINT_CHARS = 16;
 
 export function fingerprint(key: string): Fingerprint {
@@ -36,8 +36,7 @@ const MERGE_SEGMENTS = 32;
 const MERGED_KEYS = 40_000;
 
 export class SettledKeys {
-  /** In the order of settlement, so that what expires stands in front. */
-  readonly #settledAtMs = new Map<Fingerprint, number>();
+  readonly #settled = new FingerprintTable();
   readonly #horizonMs: number;
   #unsaved: Fingerprint[] = [];
   #merged: KeySegment[] = [];
@@ -49,27 +48,22 @@ export class SettledKeys {
   }
 
   get size(): number {
-    return this.#settledAtMs.size;
+    return this.#settled.size;
   }
 
   has(key: Fingerprint): boolean {
-    return this.#settledAtMs.has(key);
+    return this.#settled.has(key);
   }
 
   /** Remembers a key as settled at this running time. */
   add(key: Fingerprint, runningMs: number): void {
-    if (this.#settledAtMs.has(key)) return;
-    this.#settledAtMs.set(key, runningMs);
-    this.#unsaved.push(key);
+    if (this.#settled.add(key, wholeSeconds(runningMs))) this.#unsaved.push(key);
   }
 
   /** Forgets what was settled longer ago than the horizon. */
   expire(runningMs: number): void {
     const oldestMs = runningMs - this.#horizonMs;
-    for (const [key, settledAtMs] of this.#settledAtMs) {
-      if (settledAtMs >= oldestMs) break;
-      this.#settledAtMs.delete(key);
-    }
+    this.#settled.expire(Math.max(0, oldestMs / 1000));
     this.#merged = this.#merged.filter((segment) => segment.newestMs >= oldestMs);
     this.#small = this.#small.filter(({ segment }) => segment.newestMs >= oldestMs);
   }
@@ -111,8 +105,13 @@ export class SettledKeys {
   /** Takes over a saved segment at recovery; call in the order of `segments()`. */
   restore(segment: KeySegment, fingerprints: string): void {
     for (let i = 0; i < fingerprints.length; i += FINGERPRINT_CHARS) {
-      this.#settledAtMs.set(fingerprints.slice(i, i + FINGERPRINT_CHARS), segment.newestMs);
+      this.#settled.add(fingerprints.slice(i, i + FINGERPRINT_CHARS), wholeSeconds(segment.newestMs));
     }
     this.saved({ fingerprints, newestMs: segment.newestMs, count: segment.count }, segment.seqNum);
   }
+}
+
+/** Rounded up: a key may be remembered a second longer, never shorter. */
+function wholeSeconds(runningMs: number): number {
+  return Math.ceil(runningMs / 1000);
 }

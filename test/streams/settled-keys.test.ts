@@ -22,6 +22,15 @@ function restore(segments: readonly KeySegment[], journal: readonly string[]): S
 }
 
 describe('settled keys', () => {
+  it('remembers a key for the whole horizon', () => {
+    const keys = new SettledKeys(HORIZON_MS);
+    keys.add(fingerprint('a'), 1_400);
+    keys.expire(1_400 + HORIZON_MS);
+    expect(keys.has(fingerprint('a'))).toBe(true);
+    keys.expire(1_400 + HORIZON_MS + 1_000);
+    expect(keys.has(fingerprint('a'))).toBe(false);
+  });
+
   // With much set aside there are many outcomes between two checkpoints: their keys outgrew one record.
   it('saves any number of keys in segments that fit into a record', () => {
     const journal: string[] = [];
