@@ -1,11 +1,9 @@
 /**
- * Ways out of an isolate, a first selection: whatever a tool gets hold of leads back into its own realm, and
- * the process around it holds nothing. `reach` collects what the known ways out would find.
+ * Ways out of an isolate: whatever a tool gets hold of leads back into its own realm (what is left to who gets
+ * out all the same: confinement.test.ts). `reach` collects what the known ways out would find.
  */
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
+import { repliesOf, useSandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 
@@ -110,36 +108,4 @@ it('a call by an inherited name reaches no capability', async () => {
     for (const name of names) results.push(await context.fetch(name).catch((error) => error.message));
     return results.join(' | ');`;
   expect(repliesOf(await sandbox.runBody(body))?.[0]?.text).toMatch(/^(?:Invalid URL(?: \| )?){3}$/);
-});
-
-it('the process around it has an empty environment, no descriptor but its pipes, and no network', async () => {
-  let pid = 0;
-  // While a tool waits for its host, its process can be looked at from here.
-  const look = async (): Promise<{ value: unknown }> => {
-    [pid = 0] = sandboxPids();
-    const descriptors = execFileSync('ls', ['-l', `/proc/${pid}/fd`], { encoding: 'utf8' });
-    const value = {
-      environment: readFileSync(`/proc/${pid}/environ`, 'utf8'),
-      files: descriptors.split('\n').filter((line) => / -> \/(?!dev\/null$)/.test(line)),
-      interfaces: readFileSync(`/proc/${pid}/net/dev`, 'utf8').match(/^\s*[\w-]+:/gm),
-      privileges: /NoNewPrivs:\s*(\d)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1],
-    };
-    return { value };
-  };
-  const body = `const response = await context.fetch('https://example.com'); return 'done';`;
-  let seen: unknown;
-  await sandbox.runBody(body, {
-    capabilities: {
-      fetch: async () => {
-        seen = (await look()).value;
-        return { value: { status: 200, headers: [] } };
-      },
-    },
-  });
-  expect(seen).toEqual({
-    environment: '',
-    files: [],
-    interfaces: [expect.stringMatching(/lo:/)],
-    privileges: '1',
-  });
 });

@@ -275,7 +275,10 @@ class Pool implements SandboxPool {
     if (this.#isPreparing) return;
     this.#isPreparing = true;
     try {
-      const [program, protections] = await Promise.all([buildChildProgram(), probeProtections()]);
+      const [program, protections] = await Promise.all([
+        buildChildProgram(),
+        probeProtections(this.#options.usesJit),
+      ]);
       const { usesJit, maxChildren } = this.#options;
       const { inForce, missing } = protections;
       this.#log.info({ inForce, missing, jit: usesJit, maxChildren }, 'runner.sandbox');

@@ -50,6 +50,9 @@ export const CHILD_LOADER = [
   `new Function('require',read(read(4).readUInt32BE()).toString())(require)`,
 ].join(';');
 
+/** Does what a sandbox process does first, and ends: whether that works is what a protection is tried with. */
+export const PROBE = `new(require(${JSON.stringify(isolatedVm)}).Isolate)().createContextSync()`;
+
 /** Folders and files that loading isolated-vm reads. */
 export function childReadPaths(): string[] {
   const require = createRequire(isolatedVm);
