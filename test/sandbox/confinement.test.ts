@@ -60,7 +60,8 @@ async function outcomes(wrapping: string[]): Promise<Record<string, string>> {
       fs.writeSync(1, JSON.stringify(seen));
       process.kill(process.pid, 'SIGKILL');
     })();`;
-  const [program, ...args] = [...wrapping, process.execPath, '--jitless', '-e', script] as [string];
+  const line: string[] = [...wrapping, process.execPath, '--jitless', '-e', script];
+  const [program = '', ...args] = line;
   // It ends by its own signal, which is one of the things that it may do.
   const end = await promisify(execFile)(program, args, { env: {}, timeout: 20_000 }).catch(
     (error: { stdout: string; signal: string }) => error,
