@@ -15,7 +15,8 @@ export async function printTools({ client, print }: ToolCommandDeps, json: boole
   const answer: ToolRevisions = await client.get('/api/admin/tools');
   if (json) return print(JSON.stringify(answer, null, 2));
   const { live, pinned, revisions } = answer;
-  for (const record of revisions) print(revisionText(record));
+  const newest = revisions.find(({ status }) => status === 'live');
+  for (const record of revisions) print(revisionText(record, record === newest));
   if (live) print(`Live: ${named(live)}, serving ${live.inboxes.join(', ')}.`);
   else print('No tools are live.');
   if (pinned !== null)
@@ -36,10 +37,13 @@ export async function unpinRevision({ client, print }: ToolCommandDeps): Promise
   print('The branch is followed again.');
 }
 
-function revisionText(record: ToolsRecord): string {
-  const head = `${record.at}  ${record.status.padEnd(7)}  ${named(record)}`;
-  const error = record.error === null ? [] : record.error.split('\n').map((line) => `    ${line}`);
-  return [head, ...error].join('\n');
+/** `live` is said of what serves mail now alone: the others were. */
+function revisionText(record: ToolsRecord, isLive: boolean): string {
+  const { at, status, inboxes, error } = record;
+  const what = status === 'live' && !isLive ? 'was live' : status;
+  const serves = status === 'live' ? [`serves ${inboxes.join(', ')}`] : [];
+  const lines = [...serves, ...(error?.split('\n') ?? [])].map((line) => `    ${line}`);
+  return [`${at}  ${what.padEnd(8)}  ${named(record)}`, ...lines].join('\n');
 }
 
 /** Such as `5f2a… (commit 81c0…, "Answer in French")`; a refused revision has only its commit. */

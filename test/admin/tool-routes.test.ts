@@ -113,10 +113,12 @@ describe('revisions of the tools', () => {
     expect(lines.join('\n')).toBe(
       [
         'aaaaaaaaaaaa, commit aaaaaaaaaaaa "change a" is asked for, and stays whatever is pushed, until `millrace tools unpin`.',
-        '  refused  commit cccccccccccc "change c"',
+        '  refused   commit cccccccccccc "change c"',
         '    index.ts:1:1: no',
-        '  live     bbbbbbbbbbbb, commit bbbbbbbbbbbb "change b"',
-        '  live     aaaaaaaaaaaa, commit aaaaaaaaaaaa "change a"',
+        '  live      bbbbbbbbbbbb, commit bbbbbbbbbbbb "change b"',
+        '    serves echo',
+        '  was live  aaaaaaaaaaaa, commit aaaaaaaaaaaa "change a"',
+        '    serves echo',
         'Live: bbbbbbbbbbbb, commit bbbbbbbbbbbb "change b", serving echo.',
         'Pinned to aaaaaaaaaaaa; `millrace tools unpin` follows the branch.',
         'The branch is followed again.',
