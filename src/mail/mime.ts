@@ -7,6 +7,9 @@
  */
 import PostalMime from 'postal-mime';
 import type { Attachment, Email, Header } from 'postal-mime';
+import { decodePartsWithoutBlob } from './part-decoding.ts';
+
+decodePartsWithoutBlob(new PostalMime());
 
 const limits = {
   /**
