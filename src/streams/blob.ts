@@ -4,11 +4,12 @@
  * - Each piece names its set (the SHA-256 of the whole), its index, the number of pieces and the whole size.
  *   Equal blobs have equal pieces, so it does not matter which of two attempts wrote which piece.
  * - Writing is idempotent: it appends the pieces that are not there yet, none when all are. A crash in the
- *   middle leaves an incomplete set, which no reader takes for a blob.
+ *   middle leaves an incomplete set, which no reader takes for a blob. What is small goes into a new stream in
+ *   one append, which asks by its condition whether the stream is new: most mail costs no look beforehand.
  * - Reading takes a complete set and verifies the SHA-256.
  */
 import { createHash } from 'node:crypto';
-import { MillraceError } from '../platform/errors.ts';
+import { MillraceError, hasCode } from '../platform/errors.ts';
 import { headerOf } from './records.ts';
 import type { BlobPointer } from './records.ts';
 import type { NewRecord, Stream, StreamRecord, StreamStore } from './stream-store.ts';
@@ -46,17 +47,34 @@ export async function writeBlob(
     });
   }
   const sha256 = sha256Of(bytes);
+  const pointer = { stream: stream.name, bytes: bytes.length, sha256 };
+  // An empty blob has one piece too, or it could not be told from none.
+  const pieces = Math.max(1, Math.ceil(bytes.length / PIECE_BYTES));
+  if (
+    pieces === 1 &&
+    (await isAppendedFirst(stream, pieceRecord(bytes, { sha256, index: 0, pieces }), signal))
+  )
+    return pointer;
   const present = new Set<number>();
   for await (const piece of piecesOf(stream, signal)) {
     if (piece.sha256 === sha256) present.add(piece.index);
   }
-  // An empty blob has one piece too, or it could not be told from none.
-  const pieces = Math.max(1, Math.ceil(bytes.length / PIECE_BYTES));
   for (let index = 0; index < pieces; index++) {
     if (present.has(index)) continue;
     await stream.append([pieceRecord(bytes, { sha256, index, pieces })], signal ? { signal } : {});
   }
-  return { stream: stream.name, bytes: bytes.length, sha256 };
+  return pointer;
+}
+
+/** False where something is in the stream already; nothing is appended then. */
+async function isAppendedFirst(stream: Stream, piece: NewRecord, signal?: AbortSignal): Promise<boolean> {
+  try {
+    await stream.append([piece], { matchSeqNum: 0, ...(signal && { signal }) });
+    return true;
+  } catch (error) {
+    if (hasCode(error, 'streams.seq_num_mismatch')) return false;
+    throw error;
+  }
 }
 
 /**

@@ -49,6 +49,17 @@ function killedAfter(appends: number, stream: Stream): Stream {
 const PIECE = 960 * 1024;
 
 describe('a blob', { timeout: 30_000 }, () => {
+  test('that is small goes into a new stream without a look, and is there once however often it is written', async () => {
+    const stream = fresh();
+    let reads = 0;
+    const counted: Stream = { ...stream, read: (options) => (reads++, stream.read(options)) };
+    const first = await writeBlob(counted, bytesOf(2_000));
+    expect(reads).toBe(0);
+    expect(await writeBlob(counted, bytesOf(2_000))).toEqual(first);
+    await writeBlob(counted, bytesOf(2_000, 2));
+    expect(await readAll(stream)).toHaveLength(2);
+  });
+
   test.each([0, 1, PIECE - 1, PIECE, PIECE + 1, 5_000_000])('of %i bytes reads back', async (length) => {
     const stream = fresh();
     const bytes = bytesOf(length);
