@@ -1,10 +1,17 @@
 /**
- * What a run may ask of the host: `fetch`, the bytes of an attachment, and the secrets that were granted.
+ * What a run may ask of the host: `fetch`, the bytes of an attachment, what it
+ * keeps, the earlier mails of the conversation, and the secrets that were granted.
  * Made anew for each run, because the limits are a run's. The messages of refusals are shown to the tool.
  */
 import { z } from 'zod';
 import { MillraceError } from '../platform/errors.ts';
-import type { Capability, RunRequest } from './sandbox/sandbox.ts';
+import type {
+  Capability,
+  PlainThreadEmail,
+  RunRequest,
+  StateEntries,
+  StateScope,
+} from './sandbox/sandbox.ts';
 import type { ToolSettings } from './tool-api.ts';
 import { createToolFetch } from './tool-fetch.ts';
 import type { Lookup } from './tool-fetch.ts';
@@ -14,22 +21,41 @@ const PIECE_BYTES = 2 * 1024 * 1024;
 
 const pieceSchema = z.object({ index: z.int().nonnegative(), offset: z.int().nonnegative() });
 
+const scopeSchema = z.object({ scope: z.enum(['inbox', 'thread']) });
+
+/** What the guest's own code never sends comes from a tool that speaks past it. */
+function parsedArgument<T>(schema: z.ZodType<T>, argument: unknown): T {
+  const parsed = schema.safeParse(argument);
+  if (parsed.success) return parsed.data;
+  throw new MillraceError('permanent', 'capability.refused', 'the host was asked for what there is not');
+}
+
 /** What a `RunRequest` takes of it. */
 export function createCapabilities(options: {
   settings: Pick<ToolSettings, 'hosts' | 'secrets' | 'maxFetches'>;
   /** All values there are; only those that the settings name are passed on. */
   secrets: Readonly<Record<string, string>>;
   attachmentBytes: (index: number) => Promise<Uint8Array>;
+  /** Default: there is none. */
+  readState?: (scope: StateScope, signal: AbortSignal) => Promise<StateEntries>;
+  /** The earlier mails of the conversation. Default: there are none. */
+  readThread?: (signal: AbortSignal) => Promise<PlainThreadEmail[]>;
   /** How names are resolved; the system's way unless a test has another. */
   lookup?: Lookup;
 }): Pick<RunRequest, 'capabilities' | 'secrets'> {
   const { hosts = [], secrets: granted = [], maxFetches } = options.settings;
+  const { readState = async () => [], readThread = async () => [] } = options;
   const valueOf = (name: string): string | null =>
     Object.hasOwn(options.secrets, name) ? options.secrets[name]! : null;
   return {
     capabilities: {
       fetch: createToolFetch({ hosts, maxFetches, lookup: options.lookup }),
       attachment: createAttachmentReader(options.attachmentBytes),
+      state: async (argument, signal) => {
+        const { scope } = parsedArgument(scopeSchema, argument);
+        return { value: await readState(scope, signal) };
+      },
+      thread: async (_argument, signal) => ({ value: await readThread(signal) }),
     },
     secrets: Object.fromEntries(granted.map((name) => [name, valueOf(name)])),
   };
@@ -39,10 +65,7 @@ export function createCapabilities(options: {
 function createAttachmentReader(attachmentBytes: (index: number) => Promise<Uint8Array>): Capability {
   let last: { index: number; bytes: Promise<Uint8Array> } | null = null;
   return async (argument) => {
-    const parsed = pieceSchema.safeParse(argument);
-    if (!parsed.success)
-      throw new MillraceError('permanent', 'capability.refused', 'there is no such attachment');
-    const { index, offset } = parsed.data;
+    const { index, offset } = parsedArgument(pieceSchema, argument);
     if (last?.index !== index) last = { index, bytes: attachmentBytes(index) };
     const bytes = await last.bytes;
     return { value: { size: bytes.length }, bytes: bytes.subarray(offset, offset + PIECE_BYTES) };

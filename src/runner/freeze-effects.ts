@@ -22,6 +22,8 @@ import type { PlainEffect } from './sandbox/sandbox.ts';
 
 /** A request above this goes into a stream of its own. */
 const MAX_INLINE_REQUEST_BYTES = 700 * 1024;
+/** Of all together, where they have to fit into one record with the state and the outcome of the run. */
+const MAX_ATOMIC_BYTES = 128 * 1024;
 /** Of all requests of a run: a tool that forwards a big mail to many must not fill the disk. */
 const MAX_REQUESTS_BYTES = 128 * 1024 * 1024;
 /** The tag under which the provider can be asked for a request: see `outbox.ts`. */
@@ -33,6 +35,8 @@ export interface RunCause {
   readonly seqNum: number;
   /** Differs from `seqNum` for a mail that was put back: what its first run sent is not sent again. */
   readonly origin: number;
+  /** The run changes state, and the outputs are committed in one record with it. */
+  readonly isAtomic: boolean;
   readonly rawMessage: () => Promise<Uint8Array>;
 }
 
@@ -79,16 +83,20 @@ export function createFreezeEffects(
     });
   }
 
-  async function requestOrBlob(request: ProviderRequest, key: string): Promise<OutboxRecord['request']> {
+  async function requestOrBlob(
+    request: ProviderRequest,
+    { key, maxInlineBytes }: { key: string; maxInlineBytes: number },
+  ): Promise<OutboxRecord['request']> {
     const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
-    if (bytes.length <= MAX_INLINE_REQUEST_BYTES) return request;
+    if (bytes.length <= maxInlineBytes) return request;
     return { blob: await writeBlob(store.stream(streamNames.request(key)), bytes) };
   }
 
   async function outboxOutput(
     request: ProviderRequest,
-    { effect, at, cause }: { effect: number; at: string | undefined; cause: RunCause },
+    of: { effect: number; at: string | undefined; cause: RunCause; maxInlineBytes: number },
   ): Promise<Output> {
+    const { effect, at, cause, maxInlineBytes } = of;
     const { mail, email, seqNum, origin } = cause;
     const idempotencyKey = `${encodeURIComponent(inbox)}/${origin}/${effect}/${mail.emailId}`;
     const tagged = { ...request, tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }] };
@@ -99,7 +107,7 @@ export function createFreezeEffects(
       cause: { inbox, seqNum, effect, emailId: mail.emailId },
       thread: `${inbox}/${threadKey(email)}`,
       notBefore: notBefore(at),
-      request: await requestOrBlob(tagged, idempotencyKey),
+      request: await requestOrBlob(tagged, { key: idempotencyKey, maxInlineBytes }),
     };
     return { stream: streamNames.outbox, record: jsonRecord(frozen, idempotencyKey) };
   }
@@ -109,6 +117,7 @@ export function createFreezeEffects(
     const recipients: string[] = [];
     let skipped: string | null = null;
     let bytes = 0;
+    let inlineBytes = 0;
     for (const [index, effect] of effects.entries()) {
       const composed = await naming(index, effect, () => compose(effect, cause));
       skipped = composed.skipped ?? skipped;
@@ -117,8 +126,11 @@ export function createFreezeEffects(
       bytes += sizeOf(composed.request);
       if (bytes > MAX_REQUESTS_BYTES) throw tooLarge(bytes);
       const { request } = composed;
-      const output = () => outboxOutput(request, { effect: index, at: effect.at, cause });
-      outputs.push(await naming(index, effect, output));
+      const maxInlineBytes = cause.isAtomic ? MAX_ATOMIC_BYTES - inlineBytes : MAX_INLINE_REQUEST_BYTES;
+      const output = () => outboxOutput(request, { effect: index, at: effect.at, cause, maxInlineBytes });
+      const made = await naming(index, effect, output);
+      inlineBytes += Buffer.byteLength(made.record.body);
+      outputs.push(made);
     }
     return { outputs, skipped, recipients };
   };

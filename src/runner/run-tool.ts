@@ -3,8 +3,10 @@
  *
  * Guard → caps → sandbox → frozen provider requests on `outbox` (`freeze-effects.ts`). A mail that may not be
  * answered is settled as skipped with the reason and its tool does not run; a tool that fails parks that mail
- * alone, and nothing that it stated before takes effect.
+ * alone, and nothing that it stated before takes effect. What the tool keeps (`tool-state.ts`) is committed in one
+ * with what it sends.
  */
+import { createHash } from 'node:crypto';
 import type { ParsedEmail } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
@@ -22,8 +24,10 @@ import { createCapabilities } from './capabilities.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
 import type { ReplyCaps } from './reply-caps.ts';
 import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
+import type { ThreadHistory } from './thread-history.ts';
 import type { Hold, ToolBreaker } from './tool-breaker.ts';
 import { runLimits, settingsFor } from './tool-settings.ts';
+import type { StateSession, ToolState } from './tool-state.ts';
 import type { ToolRevision } from './tool-revision.ts';
 import type { ToolSet } from './tool-set.ts';
 
@@ -33,9 +37,26 @@ export interface RunToolDeps {
   tools: ToolSet;
   caps: ReplyCaps;
   breaker: ToolBreaker;
+  state: ToolState;
+  history: ThreadHistory;
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
   toolSecrets: Readonly<Record<string, string>>;
+}
+
+/** Runs of one email that another run came before; only those that were under way at once can do so. */
+const MAX_REPEATS = 100;
+
+interface Run {
+  readonly record: StreamRecord;
+  readonly mail: InboxRecord;
+  /** With nothing cut. */
+  readonly email: ParsedEmail;
+  /** Whom a reply goes to. */
+  readonly recipient: string;
+  readonly revision: ToolRevision;
+  readonly exportName: string;
+  readonly signal: AbortSignal;
 }
 
 /** The handler for one inbox. */
@@ -43,14 +64,15 @@ export function createRunTool(
   deps: RunToolDeps,
   options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, pool, tools, caps, breaker } = deps;
+  const { store, pool, tools, caps, breaker, state, history } = deps;
   const { domains } = options;
   const freeze = createFreezeEffects(deps, options);
 
   async function handle(record: StreamRecord, attempt: Attempt): Promise<Outcome> {
     const mail = parseJsonRecord(inboxRecordSchema, record);
     const { revision, exportName } = await toolFor(attempt.signal);
-    const base = { emailId: mail.emailId, revision: revision.revision };
+    const thread = threadKey(mail.email);
+    const base = { emailId: mail.emailId, revision: revision.revision, thread };
     if (exportName === undefined) {
       const message = `no tool serves ${options.inbox} in revision ${revision.revision}`;
       const hint = 'Bring the tool back, then redrive the dead letter.';
@@ -64,37 +86,58 @@ export function createRunTool(
     const capped = caps.exceeded(email, recipient);
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
+    const run: Run = { record, mail, email, recipient, revision, exportName, signal: attempt.signal };
+    for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
+      const session = await state.begin(thread, attempt.signal);
+      try {
+        const outcome = await runOnce(run, { session, base });
+        if (outcome) return outcome;
+      } finally {
+        session.end();
+      }
+    }
+    throw new MillraceError(
+      'transient',
+      'state.contended',
+      `other runs keep changing ${options.inbox}'s state`,
+    );
+  }
+
+  /** Null where it must be run again, because another run changed the state that it has seen. */
+  async function runOnce(
+    run: Run,
+    { session, base }: { session: StateSession; base: Record<string, unknown> },
+  ): Promise<Outcome | null> {
+    const { record, mail, email, recipient, signal } = run;
+    const { exportName, revision } = run;
     const held = breaker.enter({ exportName, revision: revision.revision });
     if (held) return parkedFor(heldError(exportName, held), base);
-    const request = runRequest({ mail, email, revision, exportName, signal: attempt.signal });
-    const result = await runCounted(request);
+    const result = await runCounted(runRequest(run, session));
     const facts = { ...base, logs: result.logs, toolMs: result.durationMs };
     if (result.status === 'failed') {
       return parkedFor(new MillraceError('permanent', `tool.${result.reason}`, result.message), facts);
     }
-    const { outputs, skipped, recipients } = await freeze(result.effects, {
+    const frozen = await freeze(result.effects, {
       mail,
       email,
       seqNum: record.seqNum,
       origin: originSeqNum(record),
-      rawMessage: () => rawMessage(mail, attempt.signal),
+      isAtomic: Object.keys(result.state).length > 0,
+      rawMessage: () => rawMessage(mail, signal),
     });
-    if (outputs.length === 0) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', facts };
+    const { skipped, recipients } = frozen;
     const cap = caps.exceededBySending(recipients);
     if (cap !== null) {
       const error = tooMuchMail(cap, recipients);
       return { kind: 'dead-letter', reason: error.code, error, facts };
     }
-    return {
-      kind: 'done',
-      outputs,
-      facts: {
-        ...facts,
-        to: recipient,
-        effects: outputs.length,
-        caps: caps.count(email, recipient, recipients),
-      },
-    };
+    const kept = await session.commit(result.state, signal);
+    if (kept === null) return null;
+    const all = { outputs: [...frozen.outputs, ...kept], isAtomic: kept.length > 0 };
+    const effects = frozen.outputs.length;
+    if (effects === 0) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', ...all, facts };
+    const counted = caps.count(email, recipient, recipients);
+    return { kind: 'done', ...all, facts: { ...facts, to: recipient, effects, caps: counted } };
   }
 
   /** Runs it, and tells the breaker how it ended. */
@@ -122,14 +165,9 @@ export function createRunTool(
   const rawMessage = (mail: InboxRecord, signal: AbortSignal): Promise<Uint8Array> =>
     readBlob(store, mail.raw, signal);
 
-  function runRequest(run: {
-    mail: InboxRecord;
-    email: ParsedEmail;
-    revision: ToolRevision;
-    exportName: string;
-    signal: AbortSignal;
-  }): RunRequest {
-    const { mail, email, revision, exportName, signal } = run;
+  function runRequest(run: Run, session: StateSession): RunRequest {
+    const { record, mail, email, recipient, revision, exportName, signal } = run;
+    const { emailId } = mail;
     const settings = settingsFor(revision.bundle.settings, exportName);
     const readAttachment = async (index: number): Promise<Uint8Array> =>
       attachmentBytes(await rawMessage(mail, signal), index);
@@ -139,12 +177,23 @@ export function createRunTool(
       email: {
         ...email,
         headers: email.headers.map(decoded),
-        id: mail.emailId,
+        id: emailId,
         inbox: mail.inbox,
         tag: mail.tag,
       },
       limits: runLimits(settings),
-      ...createCapabilities({ settings, secrets: deps.toolSecrets, attachmentBytes: readAttachment }),
+      ...createCapabilities({
+        settings,
+        secrets: deps.toolSecrets,
+        attachmentBytes: readAttachment,
+        readState: (scope, signalOfRead) => session.read(scope, signalOfRead),
+        readThread: (signalOfRead) =>
+          history.earlier(
+            { thread: threadKey(mail.email), seqNum: record.seqNum, emailId, person: recipient },
+            signalOfRead,
+          ),
+      }),
+      randomSeed: seedOf([options.inbox, originSeqNum(record), emailId]),
       fairnessKey: options.inbox,
       signal,
     };
@@ -174,6 +223,10 @@ function heldError(exportName: string, { kills, reason, untilMs }: Hold): Millra
 /** Records keep header fields as they were sent; a tool reads them as a person would. */
 function decoded([name, value]: [string, string]): [string, string] {
   return [name, decodeHeaderValue(value)];
+}
+
+function seedOf(cause: readonly (string | number)[]): string {
+  return createHash('sha256').update(JSON.stringify(cause)).digest('hex').slice(0, 32);
 }
 
 /** Mail of one conversation is handled in order. */

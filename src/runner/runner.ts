@@ -13,6 +13,8 @@ import type { StreamStore } from '../streams/stream-store.ts';
 import type { ReplyCaps } from './reply-caps.ts';
 import type { RunToolDeps } from './run-tool.ts';
 import { createRunTool, inboxLane } from './run-tool.ts';
+import { createThreadHistory } from './thread-history.ts';
+import { createToolState } from './tool-state.ts';
 
 export interface RunnerOptions {
   domains: readonly string[];
@@ -32,7 +34,7 @@ export interface Runner {
 /** Inboxes that are looked after at all: each costs a stage. */
 const MAX_INBOXES = 1000;
 
-export interface RunnerDeps extends Omit<RunToolDeps, 'caps'> {
+export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'history'> {
   /** Counts for one inbox and one turn: what others answered since our last turn is read back, not added. */
   createCaps: () => ReplyCaps;
   ownership: Ownership;
@@ -46,6 +48,8 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
   async function work(inbox: string, ownedStore: StreamStore, signal: AbortSignal): Promise<void> {
     const caps = deps.createCaps();
     await caps.restore(inbox, signal);
+    const state = createToolState({ store: ownedStore, clock }, { inbox });
+    const history = createThreadHistory({ store: ownedStore, clock }, { inbox });
     const stage = createStage(
       { store: ownedStore, clock, log, ...(deps.meter && { meter: deps.meter }) },
       {
@@ -54,7 +58,8 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
         journal: streamNames.runs(inbox),
         concurrency: options.concurrency,
         laneOf: inboxLane,
-        handle: createRunTool({ ...deps, caps }, { inbox, ...options }),
+        handle: createRunTool({ ...deps, caps, state, history }, { inbox, ...options }),
+        onSettled: (outcome) => history.add(outcome),
         backoff: { baseMs: 500, maxMs: 300_000 },
         maxAttempts: 50,
         historyMs: options.historyMs,

@@ -34,6 +34,22 @@ export interface EmailHeaders extends Iterable<readonly [name: string, value: st
   has(name: string): boolean;
 }
 
+/** An earlier mail of a conversation: one that came into this inbox, or one of ours. */
+export interface ThreadEmail {
+  readonly direction: 'inbound' | 'outbound';
+  readonly from: Mailbox | null;
+  readonly to: readonly Mailbox[];
+  readonly subject: string;
+  /** At most 10,000 characters. */
+  readonly text: string;
+  /** `text` without quoted history and signature. */
+  readonly newText: string;
+  /** Null for one of ours. */
+  readonly messageId: string | null;
+  /** When it reached us, or left the tool. */
+  readonly date: Date;
+}
+
 /** An email as it reached one inbox. */
 export interface Email {
   /** The provider's id of this inbound email. */
@@ -62,6 +78,26 @@ export interface Email {
   readonly references: readonly string[];
   /** What the sender claims; null where it is missing or no date. */
   readonly date: Date | null;
+  /**
+   * Earlier mails of the conversation in this inbox, oldest first: the last 20, of those that whoever would get a
+   * reply to this email wrote or got. A sender chooses which conversation a mail belongs to, and nobody proves it.
+   */
+  thread(): Promise<readonly ThreadEmail[]>;
+}
+
+/**
+ * A small store of JSON values: at most 256 keys and 32 KiB. What a run changes is kept when it has ended well,
+ * together with what it sends, and once: a run that fails, or is repeated after a crash, leaves no trace of the
+ * attempt before.
+ */
+export interface State {
+  /** A copy of what is kept under this key; undefined where there is nothing. */
+  get<T = unknown>(key: string): Promise<T | undefined>;
+  /** Keeps a copy of a JSON value; throws for what is none, or too much. */
+  set(key: string, value: unknown): Promise<void>;
+  /** Whether there was something. */
+  delete(key: string): Promise<boolean>;
+  keys(): Promise<string[]>;
 }
 
 /** What a tool may do besides computing. */
@@ -74,6 +110,14 @@ export interface Context {
   readonly log: (...values: unknown[]) => void;
   /** The time at which this run began. */
   readonly now: () => Date;
+  /** A number from 0 up to 1: another for each email, the same when its run is repeated. Not for secrets: see `crypto`. */
+  readonly random: () => number;
+  /**
+   * What this inbox keeps from one email to the next, and under `state.thread` what its conversation keeps. The
+   * emails of an inbox whose tool touches the inbox's own state are handled one after another; with the state of
+   * conversations alone they are not. A conversation's is forgotten `RETENTION_DAYS` after its last change.
+   */
+  readonly state: State & { readonly thread: State };
   /**
    * States a reply, as returning one does. It leaves when the run has ended well, in the order in which it was
    * stated and before what is returned; a run that fails sends nothing.

@@ -2,6 +2,7 @@
  * A stage's journal: the only progress that there is. It holds, in order,
  *
  * - `outcome`    what became of one source record: done, skipped, duplicate, dead-letter, or deferred until;
+ * - `intent`     an outcome that is decided, with its outputs, before these are written (only where both must be one);
  * - `attempt`    an attempt with an outside effect is about to begin (only where the stage asks for it);
  * - `keys`       a segment of settled keys (`settled-keys.ts`);
  * - `checkpoint` all that recovery needs of what stands before it, in one or several parts.
@@ -17,6 +18,7 @@ import type { Clock } from '../platform/clock.ts';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
+import { rangesOf, sharesOf } from './checkpoint-lists.ts';
 import { firstSince } from './first-since.ts';
 import { jsonRecord, parseJsonRecord } from './records.ts';
 import { SettledKeys, fingerprint } from './settled-keys.ts';
@@ -53,8 +55,25 @@ export const outcomeSchema = z.object({
   aside: asideSchema.optional(),
   /** What the stage itself has to say, such as the provider's id or the tool's revision. */
   facts: z.record(z.string(), z.unknown()),
+  /** Where its outputs stand: the numbers by stream. */
+  outputs: z.record(z.string(), z.array(seqNumSchema)).optional(),
 });
 export type OutcomeRecord = z.infer<typeof outcomeSchema>;
+
+const intentSchema = z.object({
+  kind: z.literal('intent'),
+  version: z.literal(1),
+  /** As it is going to be, but for where its outputs stand. */
+  outcome: outcomeSchema,
+  outputs: z.array(
+    z.object({
+      stream: z.string(),
+      headers: z.array(z.tuple([z.string(), z.string()])),
+      body: z.string(),
+    }),
+  ),
+});
+type IntentRecord = z.infer<typeof intentSchema>;
 
 const attemptSchema = z.object({
   kind: z.literal('attempt'),
@@ -90,6 +109,7 @@ type CheckpointPart = z.infer<typeof checkpointSchema>;
 
 const journalRecordSchema = z.discriminatedUnion('kind', [
   outcomeSchema,
+  intentSchema,
   attemptSchema,
   keysSchema,
   checkpointSchema,
@@ -102,6 +122,8 @@ export interface Progress {
   aside: Map<number, Aside>;
   doubts: Map<number, number>;
   keys: SettledKeys;
+  /** Intents without their outcome; none is open when a checkpoint is written. */
+  intents: Map<number, IntentRecord>;
   runningMs: number;
   /** Outcomes and attempts that stand on the journal behind the newest checkpoint. */
   sinceCheckpoint: number;
@@ -127,8 +149,6 @@ interface JournalOptions {
   historyMs: number;
 }
 
-/** Of each list, in one part of a checkpoint. */
-const SHARE_BYTES = 256 * 1024;
 const READ_BACK_RECORDS = 1000;
 const RETRY = { baseMs: 50, maxMs: 5_000 };
 
@@ -264,33 +284,6 @@ function checkpointParts(progress: Progress, id: string): CheckpointPart[] {
   }));
 }
 
-/** Consecutive shares of at most `SHARE_BYTES` as JSON. */
-function sharesOf<T>(values: readonly T[]): T[][] {
-  const shares: T[][] = [];
-  let bytes = SHARE_BYTES;
-  for (const value of values) {
-    const size = Buffer.byteLength(JSON.stringify(value)) + 1;
-    if (bytes + size > SHARE_BYTES) {
-      shares.push([]);
-      bytes = 0;
-    }
-    shares.at(-1)!.push(value);
-    bytes += size;
-  }
-  return shares;
-}
-
-/** Half-open ranges that cover these numbers. */
-function rangesOf(seqNums: number[]): [number, number][] {
-  const ranges: [number, number][] = [];
-  for (const seqNum of seqNums.sort((a, b) => a - b)) {
-    const last = ranges.at(-1);
-    if (last && last[1] === seqNum) last[1]++;
-    else ranges.push([seqNum, seqNum + 1]);
-  }
-  return ranges;
-}
-
 /** Where the stage of this journal stands, for who only looks: nothing is fenced. */
 export async function readProgress(stream: Stream, signal: AbortSignal): Promise<Progress> {
   return recover(stream, { tail: await stream.tail(signal), horizonMs: Infinity, signal });
@@ -323,6 +316,7 @@ async function recover(stream: Stream, { tail, horizonMs, signal }: RecoverOptio
     aside: new Map(checkpoint.flatMap((part) => part.aside.map((aside) => [aside.seqNum, aside]))),
     doubts: new Map(checkpoint.flatMap((part) => part.doubts)),
     keys,
+    intents: new Map(),
     runningMs: checkpoint[0]?.runningMs ?? 0,
     sinceCheckpoint: 0,
   };
@@ -371,8 +365,11 @@ export function applyJournalRecord(progress: Progress, record: z.infer<typeof jo
   progress.sinceCheckpoint++;
   if (record.kind === 'attempt') {
     if (!progress.doubts.has(record.seqNum)) progress.doubts.set(record.seqNum, Date.parse(record.at));
+  } else if (record.kind === 'intent') {
+    progress.intents.set(record.outcome.seqNum, record);
   } else if (record.kind === 'outcome') {
     progress.doubts.delete(record.seqNum);
+    progress.intents.delete(record.seqNum);
     if (record.outcome === 'deferred' && record.aside) {
       progress.aside.set(record.seqNum, record.aside);
       return;

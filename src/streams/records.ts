@@ -35,19 +35,29 @@ export const streamNames = {
   runs: (inbox: string) => `runs/${inbox}`,
   /** The raw MIME of one inbound email. */
   mail: (emailId: string) => `mail/${emailId}`,
+  /** What the tool of an inbox keeps, for the inbox and for each conversation: see `tool-state.ts`. */
+  state: (inbox: string) => `state/${inbox}`,
+  threadState: (inbox: string, thread: string) => `state/${inbox}/${thread}`,
   /** A frozen provider request that does not fit into its outbox record. */
   request: (idempotencyKey: string) => `request/${idempotencyKey}`,
   /** What a revision of the tools runs: its bundle, as a blob. */
   revision: (revision: string) => `${REVISION_PREFIX}${revision}`,
 } as const;
 
-/** Journals carry progress and expire only when nothing depends on them: they are trimmed, not aged out. */
+/**
+ * Journals carry progress and expire only when nothing depends on them: they are trimmed, not aged out. So is what
+ * an inbox keeps; what its conversations keep goes with their mail.
+ */
 export function retentionFor(retentionDays: number): (streamName: string) => Retention {
   const { received, sent, tools, reruns, meta } = streamNames;
   const journals: readonly string[] = [received, sent, tools, reruns, meta];
   return (name) => {
     if (name === streamNames.members) return HEARTBEAT_RETENTION_SECONDS;
-    const isKept = journals.includes(name) || name.startsWith('runs/') || name.startsWith(REVISION_PREFIX);
+    const isKept =
+      journals.includes(name) ||
+      name.startsWith('runs/') ||
+      name.startsWith(REVISION_PREFIX) ||
+      /^state\/[^/]+$/.test(name);
     return isKept ? 'forever' : retentionDays * 86_400;
   };
 }
@@ -117,6 +127,15 @@ export const outboxRecordSchema = z.object({
   request: z.union([providerRequestSchema, z.object({ blob: blobPointerSchema })]),
 });
 export type OutboxRecord = z.infer<typeof outboxRecordSchema>;
+
+/** `state/<inbox>` and `state/<inbox>/<thread>`: all that a tool keeps there; the highest revision holds. */
+export const stateRecordSchema = z.object({
+  kind: z.literal('state'),
+  version: z.literal(1),
+  revision: z.number().int().positive(),
+  entries: z.array(z.tuple([z.string(), z.unknown()])),
+  at: z.string(),
+});
 
 /** `delivery`: what became of a mail that the provider took. */
 export const deliveryRecordSchema = z.object({

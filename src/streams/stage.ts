@@ -17,7 +17,8 @@
  * - *running*: the handler has it. Where `recordsAttempts` is set, the attempt is on the journal before.
  * - *committing*: the outcome is known. Outputs are appended first, then the outcome on the journal.
  *   A crash in between repeats the record: outputs may be there twice, and whoever reads them drops the
- *   second by its key.
+ *   second by its key. Where the handler says that both must be one (`isAtomic`), an intent with both stands
+ *   on the journal before: a crash then repeats the outputs as they were decided, and not the handler.
  * - *settled*: done, skipped, duplicate or dead-letter, durable. The lane goes on.
  * - *deferred*: not before a time. A backoff (a transient failure) holds its lane, so that order survives;
  *   a scheduled record (`holdsLane: false`) leaves it. A deferral is on the journal: a restart neither
@@ -41,6 +42,8 @@ import { createFifo } from './fifo.ts';
 import type { Fifo } from './fifo.ts';
 import { applyJournalRecord, createJournal } from './journal.ts';
 import type { Aside, OutcomeRecord, Progress } from './journal.ts';
+import { chunksOf, createOutputAppender, intentOf, outputsOfIntent } from './output-appender.ts';
+import type { Output, Places } from './output-appender.ts';
 import { createRecordWindow } from './record-window.ts';
 import { KEY_HEADER, headerOf, jsonRecord } from './records.ts';
 import { createReread } from './reread.ts';
@@ -51,20 +54,22 @@ import type { NewRecord, StreamRecord, StreamStore } from './stream-store.ts';
 
 type Facts = Record<string, unknown>;
 
-/** A record to be appended, and to which stream. */
-export interface Output {
-  readonly stream: string;
-  readonly record: NewRecord;
-}
+export type { Output } from './output-appender.ts';
 
 /** What a handler makes of a record. */
 export type Outcome =
-  | { readonly kind: 'done'; readonly outputs?: readonly Output[]; readonly facts?: Facts }
+  | {
+      readonly kind: 'done';
+      readonly outputs?: readonly Output[];
+      readonly facts?: Facts;
+      readonly isAtomic?: boolean;
+    }
   | {
       readonly kind: 'skipped';
       readonly reason: string;
       readonly outputs?: readonly Output[];
       readonly facts?: Facts;
+      readonly isAtomic?: boolean;
     }
   | {
       readonly kind: 'dead-letter';
@@ -106,6 +111,8 @@ export interface StageOptions {
   recordsAttempts?: boolean;
   /** With `recordsAttempts`: false for an error after which the attempt surely had no effect. Default: true for all. */
   leavesDoubt?(error: MillraceError): boolean;
+  /** Called when an outcome is durable, before the next record of its lane begins. */
+  onSettled?(outcome: OutcomeRecord): void;
   /** How long a settled key is remembered, in running time. Default: 72 h. */
   horizonMs?: number;
   /** How long outcomes stay on the journal for people to look at. Default: for ever. */
@@ -175,7 +182,6 @@ const CHECKPOINT_MS = 30_000;
 const MAX_FACTS_BYTES = 256 * 1024;
 const DEFAULT_HORIZON_MS = 72 * 3_600_000;
 const DEFAULT_DRAIN_MS = 8_000;
-const OUTPUT_RETRY: Backoff = { baseMs: 50, maxMs: 5_000 };
 
 /** A record on its way. */
 interface Entry {
@@ -199,7 +205,10 @@ interface Lane {
 /** Something to be made durable on the journal, after its outputs. */
 interface Commit {
   readonly outputs: readonly Output[];
+  /** Without where the outputs stand. */
   readonly record: NewRecord;
+  readonly outcome?: OutcomeRecord;
+  readonly intent?: NewRecord;
   readonly onDurable: () => void;
 }
 
@@ -257,6 +266,7 @@ export function createStage(
   let commits: Commit[] = [];
   /** Of the outputs of all commits that are not durable. */
   let outputBytes = 0;
+  const appendOutputs = createOutputAppender({ store, clock, log });
   const changed = createSignal();
   const halt = new AbortController();
   const handlerAbort = new AbortController();
@@ -421,25 +431,30 @@ export function createStage(
   // ── Committing: outputs first, the journal after ───────────────────────────────────────────────────────
 
   function commitOutcome(entry: Entry, outcome: Outcome, durationMs: number): void {
-    const outputs = outcome.kind === 'done' || outcome.kind === 'skipped' ? (outcome.outputs ?? []) : [];
-    const oversized = outputs.find(({ record }) => meteredBytes(record) > limits.batchBytes);
-    if (oversized) {
-      const error = new MillraceError(
-        'permanent',
-        'stage.output_too_large',
-        `an output for ${oversized.stream} exceeds 1 MiB`,
-      );
+    const { outputs = [], isAtomic = false } =
+      outcome.kind === 'done' || outcome.kind === 'skipped' ? outcome : {};
+    const record = outcomeRecord(entry, outcome, durationMs);
+    const intent = isAtomic ? intentOf(record, outputs) : undefined;
+    const oversized = outputs.find((output) => meteredBytes(output.record) > limits.batchBytes)?.stream;
+    if (oversized !== undefined || (intent && meteredBytes(intent) > limits.batchBytes)) {
+      const what = oversized === undefined ? 'what a record decides' : `an output for ${oversized}`;
+      const error = new MillraceError('permanent', 'stage.output_too_large', `${what} exceeds 1 MiB`);
       commitOutcome(entry, { kind: 'dead-letter', reason: error.code, error }, durationMs);
       return;
     }
-    const record = outcomeRecord(entry, outcome, durationMs);
     const bytes = outputs.reduce((sum, output) => sum + meteredBytes(output.record), 0);
     outputBytes += bytes;
     const onDurable = (): void => {
       outputBytes -= bytes;
       settle(entry, record);
     };
-    commits.push({ outputs, record: jsonRecord(record), onDurable });
+    commits.push({
+      outputs,
+      record: jsonRecord(record),
+      outcome: record,
+      ...(intent && { intent }),
+      onDurable,
+    });
     changed.notify();
   }
 
@@ -478,6 +493,7 @@ export function createStage(
   function settle(entry: Entry, record: OutcomeRecord): void {
     progress.runningMs = runningMs();
     applyJournalRecord(progress, record);
+    options.onSettled?.(record);
     turn?.settled(record.outcome, record.durationMs);
     inMemory.release(entry.seqNum);
     waitingAside.delete(entry.seqNum);
@@ -519,11 +535,14 @@ export function createStage(
         continue;
       }
       const batch = takeCommits();
-      await appendOutputs(batch);
-      await journal.append(
-        batch.map((commit) => commit.record),
+      const intents = batch.flatMap(({ intent }) => intent ?? []);
+      for (const chunk of chunksOf(intents)) await journal.append(chunk, halt.signal);
+      const places = await appendOutputs(
+        batch.map(({ outputs }) => outputs),
         halt.signal,
       );
+      const records = batch.map((commit, at) => placed(commit, places[at]!));
+      for (const chunk of chunksOf(records)) await journal.append(chunk, halt.signal);
       for (const commit of batch) commit.onDurable();
       changed.notify();
       if (isCheckpointDue(checkpointDueMs)) {
@@ -559,29 +578,16 @@ export function createStage(
     return commits.splice(0, count);
   }
 
-  /** Appends the outputs of a batch, in order within each stream; tries again until they are durable. */
-  async function appendOutputs(batch: readonly Commit[]): Promise<void> {
-    const byStream = new Map<string, NewRecord[]>();
-    for (const { stream, record } of batch.flatMap((commit) => commit.outputs)) {
-      const records = byStream.get(stream);
-      if (records) records.push(record);
-      else byStream.set(stream, [record]);
-    }
-    await Promise.all([...byStream].map(([stream, records]) => appendAll(stream, records)));
-  }
-
-  async function appendAll(stream: string, records: readonly NewRecord[]): Promise<void> {
-    for (const chunk of chunksOf(records)) {
-      for (let attempts = 1; ; attempts++) {
-        try {
-          await store.stream(stream).append(chunk, { signal: halt.signal });
-          break;
-        } catch (error) {
-          if (errorKind(error) !== 'transient') throw error;
-          log.warn({ stream, attempts, error }, 'stage.append_failed');
-          await clock.sleep(backoffMs(attempts, OUTPUT_RETRY, clock.random), halt.signal);
-        }
-      }
+  /** After a crash between an intent and its outcome: what was decided is done, whatever a handler would decide now. */
+  async function finishIntents(signal: AbortSignal): Promise<void> {
+    const intents = [...progress.intents.values()];
+    const places = await appendOutputs(intents.map(outputsOfIntent), signal);
+    const outcomes = intents.map(({ outcome }, at) => ({ ...outcome, outputs: places[at]! }));
+    for (const outcome of outcomes) {
+      await journal.append([jsonRecord(outcome)], signal);
+      applyJournalRecord(progress, outcome);
+      options.onSettled?.(outcome);
+      log.info({ seqNum: outcome.seqNum, outcome: outcome.outcome }, 'stage.intent_finished');
     }
   }
 
@@ -735,6 +741,7 @@ export function createStage(
         reading.abort();
         changed.notify();
       };
+      await finishIntents(signal);
       signal.addEventListener('abort', stop, { once: true });
       halt.signal.addEventListener('abort', stop, { once: true });
       if (signal.aborted) stop();
@@ -751,6 +758,13 @@ export function createStage(
       if (failure) throw failure.error;
     },
   };
+}
+
+/** What goes onto the journal when the outputs are where they are. */
+function placed({ outcome, record }: Commit, places: Places): NewRecord {
+  if (!outcome || Object.keys(places).length === 0) return record;
+  outcome.outputs = places;
+  return jsonRecord(outcome);
 }
 
 /** A record that waits in a lane, as a checkpoint keeps it. */
@@ -774,20 +788,4 @@ function describeError(error: unknown): OutcomeRecord['error'] {
     message: errorMessage(error).slice(0, 4000),
     hint,
   };
-}
-
-/** Consecutive records in batches that a store takes. */
-function* chunksOf(records: readonly NewRecord[]): Generator<NewRecord[]> {
-  let chunk: NewRecord[] = [];
-  let bytes = 0;
-  for (const record of records) {
-    const size = meteredBytes(record);
-    if (chunk.length > 0 && (chunk.length >= limits.batchRecords || bytes + size > limits.batchBytes)) {
-      yield chunk;
-      [chunk, bytes] = [[], 0];
-    }
-    chunk.push(record);
-    bytes += size;
-  }
-  if (chunk.length > 0) yield chunk;
 }

@@ -27,6 +27,8 @@ export interface RunnerWorld {
   start(tools: string, options?: RunnerWorldOptions): Promise<void>;
   /** Drains it. */
   stop(): Promise<void>;
+  /** Waits until the runner has ended by itself. */
+  ended(): Promise<void>;
   /** Puts a mail of Ann's into an inbox; each of `fields` is a header field. */
   mail(inbox: string, text: string, fields?: readonly string[]): Promise<{ seqNum: number; emailId: string }>;
   /** Waits for that many final outcomes in an inbox. */
@@ -42,7 +44,7 @@ export interface RunnerWorldOptions {
 }
 
 export function useRunnerWorld(): RunnerWorld {
-  const sandbox = useSandbox({ minChildren: 1, maxChildren: 4 });
+  const sandbox = useSandbox({ minChildren: 2, maxChildren: 4 });
   const store = useTemporaryStore();
   const clock = systemClock;
   const log = createLog('silent');
@@ -98,10 +100,19 @@ export function useRunnerWorld(): RunnerWorld {
       done.catch(() => {});
       running = { stop: abort, done };
     },
+    async ended() {
+      await running?.done.catch(() => {});
+      running = null;
+    },
     async mail(inbox, text, fields = []) {
       const emailId = `email-${++mails}`;
-      const id = fields.some((field) => /^message-id:/i.test(field)) ? [] : [`Message-ID: <${emailId}@x>`];
-      const head = ['From: Ann <ann@sender.example>', `To: ${inbox}@${DOMAIN}`, 'Subject: Hello', ...id];
+      const has = (name: string) => fields.some((field) => field.toLowerCase().startsWith(name));
+      const head = [
+        ...(has('from:') ? [] : ['From: Ann <ann@sender.example>']),
+        ...(has('message-id:') ? [] : [`Message-ID: <${emailId}@x>`]),
+        `To: ${inbox}@${DOMAIN}`,
+        'Subject: Hello',
+      ];
       const raw = Buffer.from(`${[...head, ...fields].join('\r\n')}\r\n\r\n${text}`);
       const record: InboxRecord = {
         kind: 'email',

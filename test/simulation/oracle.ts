@@ -51,6 +51,8 @@ interface SourceFacts {
 interface JournalFacts {
   readonly final: Map<number, OutcomeRecord>;
   readonly finalOfKey: Map<string, OutcomeRecord>;
+  /** What was decided about a record: nothing else may become of it. */
+  readonly intents: Map<number, string>;
   /** Scheduled for later: they gave up their place in the lane. */
   readonly scheduled: Set<number>;
   low: number;
@@ -89,6 +91,7 @@ export function createOracle(world: World): Oracle {
     orMake(journals, stream, () => ({
       final: new Map(),
       finalOfKey: new Map(),
+      intents: new Map(),
       scheduled: new Set(),
       low: 0,
       sinceCheckpoint: 0,
@@ -128,6 +131,8 @@ export function createOracle(world: World): Oracle {
     const { seqNum, key } = outcome;
     if (factsOfSource(source).keyOf.get(seqNum) !== key) fault(`${source}#${seqNum} has another key`);
     if (journal.final.has(seqNum)) fault(`${source}#${seqNum} has two outcomes`);
+    const decided = journal.intents.get(seqNum) ?? outcome.outcome;
+    if (decided !== outcome.outcome) fault(`${source}#${seqNum} is ${outcome.outcome}, not ${decided}`);
     if (outcome.outcome === 'deferred') {
       if (outcome.aside?.holdsLane === false) journal.scheduled.add(seqNum);
       return;
@@ -145,12 +150,18 @@ export function createOracle(world: World): Oracle {
     const body = JSON.parse(Buffer.from(record.body).toString()) as
       | OutcomeRecord
       | { kind: 'attempt' | 'keys' }
+      | { kind: 'intent'; outcome: OutcomeRecord }
       | { kind: 'checkpoint'; part: number; parts: number; low: number };
     world.trace(
       `${name}#${record.seqNum} ${body.kind}${body.kind === 'outcome' ? ` ${body.seqNum} ${body.outcome}` : ''}`,
     );
     journal.sinceCheckpoint++;
     if (body.kind === 'outcome') observeOutcome(source, journal, body);
+    if (body.kind === 'intent') {
+      const { seqNum, outcome } = body.outcome;
+      if (journal.intents.has(seqNum)) fault(`${source}#${seqNum} is decided twice`);
+      journal.intents.set(seqNum, outcome);
+    }
     if (body.kind !== 'checkpoint') return;
     // Until its last part is there, it is none.
     if (body.part < body.parts - 1) return;

@@ -179,5 +179,7 @@ async function runTool(daemon: DaemonProcess, { record, number, signal }: Call):
     },
     idempotencyKey,
   );
-  return { kind: 'done', outputs: [{ stream: streamNames.outbox, record: output }] };
+  // Every other one keeps state: its outcome and its outputs must be one.
+  const isAtomic = record.seqNum % 2 === 0;
+  return { kind: 'done', outputs: [{ stream: streamNames.outbox, record: output }], isAtomic };
 }

@@ -31,7 +31,12 @@ const effectSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('forward'), ...recipients, ...content }),
 ]);
 
-export const runEndSchema = z.strictObject({ effects: z.array(effectSchema).max(MAX_EFFECTS) });
+const entries = z.array(z.tuple([z.string(), z.unknown()])).optional();
+
+export const runEndSchema = z.strictObject({
+  effects: z.array(effectSchema).max(MAX_EFFECTS),
+  state: z.strictObject({ inbox: entries, thread: entries }),
+});
 
 export const inspectionSchema = z.strictObject({
   functions: z.array(z.string()),

@@ -12,6 +12,7 @@ export type GuestTask =
       exportName: string;
       email: SandboxEmail;
       nowMs: number;
+      randomSeed: string;
       secrets: Readonly<Record<string, string | null>>;
       /** Which of the tool's tests judges it; none in a run. */
       test?: number | undefined;

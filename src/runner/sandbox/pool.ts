@@ -47,6 +47,7 @@ const GROW_AFTER_MS = 100;
 const MAX_FAILED_STARTS = 3;
 /** A run whose process was killed from outside this often is given up: perhaps it draws the kernel's wrath. */
 const MAX_OUTSIDE_KILLS = 3;
+const NO_SEED = '0'.repeat(32);
 const INSPECTION_KEY = '';
 const INSPECTION_LIMITS = {
   timeoutMs: 5_000,
@@ -118,7 +119,8 @@ class Pool implements SandboxPool {
 
   async run(request: RunRequest): Promise<RunResult> {
     const { bundle, exportName, email, limits, capabilities, secrets, fairnessKey, test } = request;
-    const task = { kind: 'call', exportName, email, nowMs: this.#clock.nowMs(), secrets, test } as const;
+    const { randomSeed = NO_SEED, nowMs = this.#clock.nowMs() } = request;
+    const task = { kind: 'call', exportName, email, nowMs, randomSeed, secrets, test } as const;
     const { outcome, durationMs } = await this.#finished(
       { bundle, task, limits, capabilities, fairnessKey },
       request.signal,

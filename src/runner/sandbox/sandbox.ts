@@ -6,7 +6,7 @@
  * rejects only for what is not the tool's doing (the caller's signal, a closed pool, no child will start).
  * Only JSON and plain bytes cross the border, and either side may be replaced without the other.
  */
-import type { ParsedEmail } from '../../mail/email.ts';
+import type { Mailbox, ParsedEmail } from '../../mail/email.ts';
 import type { ToolBundle } from '../bundle.ts';
 
 /** The email as the guest gets it, before it becomes an `Email` of the tool's own realm. */
@@ -46,6 +46,10 @@ export interface RunRequest {
   capabilities: Readonly<Record<string, Capability>>;
   /** Values that `context.secret` returns: the granted ones only, null where one is granted but not set. */
   secrets: Readonly<Record<string, string | null>>;
+  /** 32 hex digits, the same whenever this run is repeated: what `context.random` begins with. Default: all 0. */
+  randomSeed?: string;
+  /** Default: now. */
+  nowMs?: number;
   /** Runs with the same key (an inbox) share their part of the pool; keys take turns. */
   fairnessKey: string;
   signal: AbortSignal;
@@ -73,9 +77,33 @@ export type PlainEffect = PlainContent & { at?: string | undefined } & (
     | ({ kind: 'forward' } & PlainRecipients)
   );
 
+/** Whose state: the inbox's, or the conversation's. */
+export type StateScope = 'inbox' | 'thread';
+/** Keys and JSON values. */
+export type StateEntries = readonly (readonly [key: string, value: unknown])[];
+/** Documents that a run has changed, whole. */
+export interface StateChanges {
+  inbox?: StateEntries | undefined;
+  thread?: StateEntries | undefined;
+}
+
+/** An earlier mail of a conversation, before it becomes a `ThreadEmail` of the tool's own realm. */
+export interface PlainThreadEmail {
+  direction: 'inbound' | 'outbound';
+  from: Mailbox | null;
+  to: readonly Mailbox[];
+  subject: string;
+  text: string;
+  newText: string;
+  messageId: string | null;
+  /** ISO 8601. */
+  at: string;
+}
+
 /** What a run that ended well leaves. */
 export interface RunEnd {
   effects: PlainEffect[];
+  state: StateChanges;
 }
 
 export type FailureReason =

@@ -1,6 +1,6 @@
 /** Makes the tool's `Email` of what the host sent: headers in any case, `date` a Date, bytes on demand. */
 import type { Attachment, Email, EmailHeaders } from '../../tool-api.ts';
-import type { SandboxEmail } from '../sandbox.ts';
+import type { PlainThreadEmail, SandboxEmail } from '../sandbox.ts';
 import { decodeUtf8 } from './encoding.ts';
 import { callCapability } from './host.ts';
 
@@ -11,6 +11,10 @@ export function emailFrom(plain: SandboxEmail): Email {
     headers: headersFrom(headers),
     attachments: attachments.map(attachmentFrom),
     date: dateFrom(date),
+    thread: async () => {
+      const { value } = await callCapability('thread', null).answer;
+      return (value as PlainThreadEmail[]).map(({ at, ...mail }) => ({ ...mail, date: new Date(at) }));
+    },
   };
 }
 

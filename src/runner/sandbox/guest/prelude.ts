@@ -15,6 +15,8 @@ import { installGlobals } from './globals.ts';
 import { fromJson, settleCall, tellHost, toJson } from './host.ts';
 import { expectedOf, judge, plainTests } from './judge.ts';
 import { InvalidResult } from './plain-value.ts';
+import { createRandom } from './random.ts';
+import { createState } from './state.ts';
 import { fireTimer } from './timers.ts';
 
 /** Where the bundle leaves its exports, or what it threw: see the banner in `bundle.ts`. */
@@ -51,22 +53,26 @@ async function runEnd(tools: Record<string, unknown>, task: GuestTask & { kind: 
   const run = async (): Promise<RunEnd> => call(tools, task);
   if (task.test === undefined) return run();
   await judge(expectedOf(tools['tests'], task.exportName, task.test), run);
-  return { effects: [] };
+  return { effects: [], state: {} };
 }
 
 async function call(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): Promise<RunEnd> {
   const tool = Object.hasOwn(tools, task.exportName) ? tools[task.exportName] : undefined;
   if (typeof tool !== 'function') throw new Error(`there is no exported function ${task.exportName}`);
   const effects = new Effects();
-  effects.add(await (tool as Tool)(emailFrom(task.email), contextFor(task, effects)));
-  return { effects: await effects.settled() };
+  const { state, changes } = createState();
+  const context = { ...contextFor(task), ...effects.functions, state };
+  effects.add(await (tool as Tool)(emailFrom(task.email), context));
+  return { effects: await effects.settled(), state: await changes() };
 }
 
-function contextFor(task: GuestTask & { kind: 'call' }, effects: Effects): Context {
+function contextFor(
+  task: GuestTask & { kind: 'call' },
+): Omit<Context, 'reply' | 'send' | 'forward' | 'state'> {
   return {
     fetch,
-    ...effects.functions,
     now: () => new Date(task.nowMs),
+    random: createRandom(task.randomSeed),
     log: (...values) => void tellHost('log', values.map(describeValue).join(' ')),
     secret: (name) => {
       const value = Object.hasOwn(task.secrets, name) ? task.secrets[name] : undefined;
