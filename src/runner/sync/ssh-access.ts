@@ -28,7 +28,7 @@ const OPTIONS = ['BatchMode=yes', 'ConnectTimeout=15', 'ForwardAgent=no', 'Permi
 export async function sshAccess(ssh: SshOptions | undefined): Promise<SshAccess> {
   const options = [...OPTIONS];
   if (!ssh) return { command: commandOf(options, []), [Symbol.asyncDispose]: () => Promise.resolve() };
-  const folder = await mkdtemp(join(tmpdir(), 'millrace-ssh-'));
+  const folder = await mkdtemp(join(tmpdir(), 'millrace-git-key-'));
   const { key, knownHosts, directory } = ssh;
   const ownKey = key === null ? [] : ['-F', '/dev/null', '-i', join(folder, 'key')];
   if (key !== null) {
