@@ -425,7 +425,7 @@ apt_get() { DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -o DPkg::L
 do_packages() {
   local wanted package
   # Of a run that was broken off.
-  if dpkg --audit 2>/dev/null | grep -q .; then quietly 'dpkg --configure -a' dpkg --configure -a --force-confold; fi
+  if [ -n "$(dpkg --audit 2>/dev/null)" ]; then quietly 'dpkg --configure -a' dpkg --configure -a --force-confold; fi
   mapfile -t wanted < <(wanted_packages)
   if [ ${#wanted[@]} -eq 0 ]; then return; fi
   quietly 'apt-get update' apt_get update

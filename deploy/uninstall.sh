@@ -49,7 +49,7 @@ export_data() {
 
 # True while the Caddyfile is as setup wrote it: its owner may have taken it over.
 caddyfile_is_ours() {
-  recorded path | grep -qx /etc/caddy/Caddyfile && [ "$(head -n 1 /etc/caddy/Caddyfile 2>/dev/null)" = '# Managed by Millrace' ]
+  recorded path | grep -x /etc/caddy/Caddyfile >/dev/null && [ "$(head -n 1 /etc/caddy/Caddyfile 2>/dev/null)" = '# Managed by Millrace' ]
 }
 
 # Caddy goes on with what its package brought, unless its package goes as well.
@@ -71,7 +71,7 @@ remove_packages() {
   local package wanted=() others
   while read -r package; do
     if [ "$package" = caddy ] && [ -n "$caddy_is_kept" ]; then continue; fi
-    if dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qE '^(installed|config-files)$'; then wanted+=("$package"); fi
+    if dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -E '^(installed|config-files)$' >/dev/null; then wanted+=("$package"); fi
   done < <(recorded package)
   if [ ${#wanted[@]} -eq 0 ]; then return; fi
   others=$(apt-get purge -s "${wanted[@]}" 2>/dev/null | awk '$1 == "Remv" || $1 == "Purg" { print $2 }' | grep -vxF -f <(printf '%s\n' "${wanted[@]}") | paste -sd ' ' || true)
@@ -101,7 +101,7 @@ remove_files() {
 
 remove_data() {
   local had_user=
-  if recorded user | grep -qx millrace; then had_user=1; fi
+  if recorded user | grep -x millrace >/dev/null; then had_user=1; fi
   rm -rf "$DATA" "$ETC" /var/log/millrace-setup.log
   if [ -n "$had_user" ]; then
     userdel millrace 2>/dev/null || true

@@ -38,9 +38,10 @@ set_port() {
 
 # Those of another answer (STREAMS, TOOLS_REPO, S2_LITE) to an earlier setup.
 remove_former_units() {
-  local unit
+  local unit wanted
+  wanted=$(own_units)
   while read -r unit; do
-    if [ -e "$UNIT_DIR/$unit" ] && ! own_units | grep -qxF "$unit"; then
+    if [ -e "$UNIT_DIR/$unit" ] && [[ $'\n'$wanted$'\n' != *$'\n'"$unit"$'\n'* ]]; then
       mark_changed
       quietly "systemctl disable --now $unit" systemctl disable --now "$unit"
       rm -f "$UNIT_DIR/$unit"

@@ -43,8 +43,8 @@ passed() { printf '%s: %s (%d s)\n' "$SUITE" "$1" "$SECONDS"; }
 
 fail() {
   printf 'FAILED on %s: %s\n' "$SUITE" "$1" >&2
-  tail -n 40 "$work/setup" 2>/dev/null >&2 || true
-  inside journalctl -u 'millrace*' -u caddy -n 40 --no-pager -o short-monotonic >&2 2>/dev/null || true
+  tail -n 40 "$work/setup" >&2 || true
+  inside journalctl -u 'millrace*' -u caddy -n 40 --no-pager -o cat >&2 || true
   exit 1
 }
 
@@ -238,7 +238,7 @@ check_tools() {
 
 check_uninstall() {
   inside /opt/millrace/current/deploy/uninstall.sh --export /root/export >"$work/setup" 2>&1 || fail 'uninstall'
-  inside bash -c 'tar -tzf /root/export/*.tar.gz' | grep -q var/lib/millrace || fail 'nothing was exported'
+  inside bash -c 'tar -tzf /root/export/*.tar.gz' | grep var/lib/millrace >/dev/null || fail 'nothing was exported'
   if inside getent passwd millrace; then fail 'the user is left'; fi
   list_paths | diff "$work/before" - || fail 'the uninstaller left something, or took too much'
   passed 'uninstalled: nothing is left'

@@ -276,6 +276,33 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   is_untouched_by_owner "$ETC/Caddyfile"
 }
 
+@test "units of another answer are removed, and never one that is wanted" {
+  UNIT_DIR=$BATS_TEST_TMPDIR/units STREAMS=s2 S2_LITE=1
+  mkdir -p "$UNIT_DIR"
+  systemctl() { echo "$*" >>"$BATS_TEST_TMPDIR/systemctl"; }
+  # Many times over: a pipe that is closed early once made a wanted one look unwanted.
+  for _ in 1 2 3 4 5; do
+    do_units
+    [ "$(ls "$UNIT_DIR")" = "$(own_units | sort)" ]
+  done
+  [[ $(cat "$BATS_TEST_TMPDIR/systemctl") != *disable* ]]
+  STREAMS=local S2_LITE=
+  do_units
+  [ "$(ls "$UNIT_DIR")" = "$(own_units | sort)" ]
+  grep -q 'disable --now millrace-runner.service' "$BATS_TEST_TMPDIR/systemctl"
+}
+
+@test "another port is that of the socket, too" {
+  UNIT_DIR=$BATS_TEST_TMPDIR/units STREAMS=local PORT=8090
+  mkdir -p "$UNIT_DIR"
+  systemctl() { :; }
+  do_units
+  grep -qx 'ListenStream=127.0.0.1:8090' "$UNIT_DIR/millrace.socket.d/port.conf"
+  PORT=8080
+  do_units
+  [ ! -e "$UNIT_DIR/millrace.socket.d" ]
+}
+
 @test "where somebody else serves the web, Caddy is not installed, and it is said what to do" {
   ss() { echo 'LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=7,fd=6))'; }
   PUBLIC_URL=https://mail.example.com
