@@ -86,6 +86,8 @@ write_secrets() {
 
 do_config() {
   : "${STREAMS:=local}" "${DATA_DIR:=$DATA}"
+  # Of an earlier setup without a repository.
+  if is_set TOOLS_REPO && [ "${TOOLS_PATH:-}" = "$ETC/tools" ]; then TOOLS_PATH=; fi
   if ! is_set TOOLS_REPO && ! is_set TOOLS_PATH; then
     # The examples become the owner's own, to be changed there.
     TOOLS_PATH=$ETC/tools
