@@ -2,6 +2,7 @@
  * The command line: a role or a subcommand → configuration → app → run until a signal.
  */
 import { Command, InvalidArgumentError } from 'commander';
+import { addBackupCommands } from './admin/backup/backup-commands.ts';
 import { addAdminCommands } from './admin/commands.ts';
 import { addSecretsCommands } from './admin/secrets-commands.ts';
 import { sendFile } from './admin/send.ts';
@@ -73,6 +74,7 @@ program
 addAdminCommands(program);
 addSecretsCommands(program);
 addSetupCommands(program);
+addBackupCommands(program, { log: createLog('silent') });
 addDoctorCommand(program, { log: createLog('silent') });
 addUpgradeCommands(program, { log: createLog('silent'), loadDaemon: () => import('./app.ts') });
 

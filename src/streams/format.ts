@@ -38,7 +38,19 @@ const restoredRecordSchema = z.object({
   restoredAt: z.string(),
 });
 
-const metaRecordSchema = z.discriminatedUnion('kind', [formatRecordSchema, restoredRecordSchema]);
+/** `meta`, too: a restore has begun. Until it is done, what stands on the streams is not to be worked on. */
+const restoringRecordSchema = z.object({
+  kind: z.literal('restoring'),
+  version: z.literal(1),
+  backupAt: z.string(),
+  at: z.string(),
+});
+
+const metaRecordSchema = z.discriminatedUnion('kind', [
+  formatRecordSchema,
+  restoringRecordSchema,
+  restoredRecordSchema,
+]);
 
 export interface FormatGuard {
   /**
@@ -141,8 +153,13 @@ async function statedFormat(
   const { records, nextSeqNum: tail } = await store
     .stream(streamNames.meta)
     .read({ fromSeqNum: 0, ...(signal && { signal }) });
-  for (const record of records.map(metaOf))
+  let isHalfRestored = false;
+  for (const record of records.map(metaOf)) {
+    if (record.kind === 'restoring') isHalfRestored = true;
+    if (record.kind === 'restored') isHalfRestored = false;
     if (record.kind === 'format' && record.format > (newest?.format ?? 0)) newest = record;
+  }
+  if (isHalfRestored) throw halfRestored();
   return { format: newest?.format ?? 0, newest, tail };
 }
 
@@ -208,4 +225,15 @@ function newerFormat(message: string, cause?: unknown): MillraceError {
     hint: 'A newer release has worked on these streams. Run that release, or a newer one: nothing was changed by this start.',
     cause,
   });
+}
+
+function halfRestored(): MillraceError {
+  return new MillraceError(
+    'invalid',
+    'streams.half_restored',
+    'a restore was begun on these streams and not ended',
+    {
+      hint: 'Begin it again: into an empty DATA_DIR, or a basin of another name (S2_BASIN).',
+    },
+  );
 }

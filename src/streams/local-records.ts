@@ -97,10 +97,11 @@ export function createLocalRecords(
   }
 
   function insertRecords(row: StreamRow, records: readonly NewRecord[]): void {
-    const timestampMs = Math.max(options.nowMs(), row.last_timestamp_ms);
-    if (row.retention_seconds !== null) row.sweep_at_ms ??= timestampMs + row.retention_seconds * 1000;
-    row.last_timestamp_ms = timestampMs;
+    const nowMs = options.nowMs();
     for (const record of records) {
+      const timestampMs = Math.max(record.timestampMs ?? nowMs, row.last_timestamp_ms);
+      if (row.retention_seconds !== null) row.sweep_at_ms ??= timestampMs + row.retention_seconds * 1000;
+      row.last_timestamp_ms = timestampMs;
       const headers = record.headers?.length ? headersJson(record.headers) : null;
       const body = typeof record.body === 'string' ? Buffer.from(record.body) : record.body;
       statements.insert.run(row.id, row.next_seq_num++, timestampMs, headers, body);

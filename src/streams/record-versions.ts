@@ -26,6 +26,8 @@ export const recordVersions: ReadonlyMap<string, number> = new Map(
     revision: 1,
     restored: 1,
     state: 1,
+    restoring: 1,
+    revision: 1,
     tools: 1,
     'tools-request': 1,
   }),

@@ -108,8 +108,12 @@ export function createS2Append(
 }
 
 /** Bytes throughout: strings of the SDK's would be taken apart into JSON on the way. */
-export function appendRecordOf({ headers = [], body }: NewRecord): AppendRecord {
-  return AppendRecord.bytes({ headers, body: typeof body === 'string' ? Buffer.from(body) : body });
+export function appendRecordOf({ headers = [], body, timestampMs }: NewRecord): AppendRecord {
+  return AppendRecord.bytes({
+    headers,
+    body: typeof body === 'string' ? Buffer.from(body) : body,
+    ...(timestampMs !== undefined && { timestamp: timestampMs }),
+  });
 }
 
 function isSameRecord(ours: AppendRecord, found: RawRecord | undefined): boolean {

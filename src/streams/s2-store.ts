@@ -113,7 +113,7 @@ function createS2Stream(deps: AppendingDeps & ReadingDeps, name: string): Stream
     },
     async trim(beforeSeqNum, options) {
       assertSeqNum(beforeSeqNum);
-      await append([AppendRecord.trim(beforeSeqNum)], options);
+      await append([AppendRecord.trim(beforeSeqNum, options?.timestampMs)], options);
     },
     async fence(token, options) {
       assertFencingToken(token);

@@ -31,6 +31,8 @@ export interface NewRecord {
   readonly headers?: readonly RecordHeader[];
   /** A string is stored as UTF-8. */
   readonly body: string | Uint8Array;
+  /** When it was taken first, for a record that is put back from a backup. Default: now. */
+  readonly timestampMs?: number;
 }
 
 export interface StreamRecord {
@@ -63,6 +65,8 @@ export interface AppendOptions {
   matchSeqNum?: number;
   /** Refuse unless this token is the stream's, where it has one. */
   fencingToken?: string;
+  /** Of a command (`trim`), where a backup is put back: as `NewRecord.timestampMs`. */
+  timestampMs?: number;
   signal?: AbortSignal;
 }
 

@@ -8,7 +8,7 @@ import { hasCode } from '../../platform/errors.ts';
 import { openConfiguredStoreToRead } from '../../streams/configured-store.ts';
 import { assertReadable } from '../../streams/format.ts';
 import { readProgress } from '../../streams/journal.ts';
-import { jsonRecord, streamNames } from '../../streams/records.ts';
+import { streamNames } from '../../streams/records.ts';
 import type { StreamStore } from '../../streams/stream-store.ts';
 import { readDaemonFile } from '../daemon-file.ts';
 import { listDeadLetters } from '../dead-letters.ts';
@@ -109,7 +109,7 @@ async function lookAtWriting(
     }
     return ok('streams', `readable in ${folder}`);
   }
-  const probe = jsonRecord({ kind: 'probe', version: 1 });
+  const probe = { body: '-' };
   try {
     await store.stream(streamNames.meta).append([probe], { matchSeqNum: IMPOSSIBLE_SEQ_NUM, signal });
   } catch (error) {
