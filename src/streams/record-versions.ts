@@ -23,7 +23,6 @@ export const recordVersions: ReadonlyMap<string, number> = new Map(
     probe: 1,
     request: 1,
     rerun: 1,
-    revision: 1,
     restored: 1,
     state: 1,
     restoring: 1,
