@@ -4,10 +4,12 @@
  */
 import { describe, expect, it } from 'vitest';
 import type { FailureReason, RunRequest, RunResult } from '../../src/runner/sandbox/sandbox.ts';
-import { limits, repliesOf, useSandbox } from '../runner/tool-fixture.ts';
+import { isRunning, limits, repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
 import type { Sandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox();
+/** What the process of the daemon may hold more after one such tool: its bundle, its log, no more. */
+const MAX_GROWTH_BYTES = 100 * 1024 * 1024;
 const short = { limits: { ...limits, timeoutMs: 400, memoryLimitMb: 32 } };
 
 const endless: Record<string, string> = {
@@ -28,6 +30,25 @@ const endless: Record<string, string> = {
   'a search in a sparse giant': 'Array.prototype.includes.call({ length: 2 ** 53 - 1 }, 1);',
   'allocations that are caught': 'for (;;) try { new ArrayBuffer(1e6) } catch {}',
   'a log of a loop': 'context.log({ toJSON() { for (;;); } });',
+};
+
+/** Of the Web's standards, which are partly the host's: what a tool can make it do. */
+const overWork: Record<string, string> = {
+  'digests without end': `for (;;) await crypto.subtle.digest('SHA-512', new Uint8Array(1e5));`,
+  'decoding without end': `const bytes = new Uint8Array(1e5); for (;;) new TextDecoder('gb18030').decode(bytes);`,
+  'URLs without end': `for (let n = 0; ; n++) new URL('http://a/' + n);`,
+  'a URL of megabytes': `for (;;) new URL('http://a/' + 'x'.repeat(1e6));`,
+  'random bytes without end': 'for (;;) crypto.getRandomValues(new Uint8Array(65_536));',
+  'a clone that is deep': `let deep = {}; for (let n = 0; n < 1e5; n++) deep = { deep }; structuredClone(deep); for (;;);`,
+  'a label that loops': 'new TextDecoder({ toString() { for (;;); } });',
+  'a listener that dispatches itself': `const t = new EventTarget(); for (;;) { t.addEventListener('x', () => {}); t.dispatchEvent(new Event('x')); }`,
+  'intervals that start intervals': 'setInterval(() => { for (;;); }, 1); await new Promise(() => {});',
+  'a sort of a proxy':
+    'Array.prototype.sort.call(new Proxy([], { get: (_, key) => (key === "length" ? 2 ** 32 : 1) }));',
+  'a generator without end': 'for (const x of (function* () { for (;;) yield 1 })());',
+  'an async iterator without end': 'for await (const x of (async function* () { for (;;) yield 1 })());',
+  'a template that loops': `return { html: { toString() { for (;;); } } };`,
+  'HTML that never comes': 'return { html: new Promise(() => {}) };',
 };
 
 const greedy: Record<string, string> = {
@@ -78,6 +99,17 @@ const flagrant: [name: string, body: string, reason: FailureReason][] = [
 describe('without end', () => {
   it.each(Object.entries(endless))('%s ends with its time', async (_name, body) => {
     expect(await runThenAnother(body, short)).toMatchObject({ status: 'failed', reason: 'timeout' });
+  });
+});
+
+describe('over work', () => {
+  it.each(Object.entries(overWork))('%s ends', async (_name, body) => {
+    const result = await runThenAnother(body, short);
+    // Deep recursion may meet its own limit first, and what is large the memory's.
+    expect(result).toMatchObject({
+      status: 'failed',
+      reason: expect.stringMatching(/^(?:timeout|threw|memory|call-flood)$/),
+    });
   });
 });
 
@@ -137,11 +169,29 @@ it('nothing of a run is left for the next', async () => {
 
 /** Runs the body, and behind it a good tool, which must be answered whatever the first one did. */
 async function runThenAnother(body: string, request?: Partial<RunRequest>): Promise<RunResult> {
+  const before = process.memoryUsage().rss;
   const result = await sandbox.runBody(body, request);
   await expectAnswer(sandbox);
+  expect(sandboxPids().filter(isRunning).length).toBeLessThanOrEqual(2);
+  expect(process.memoryUsage().rss - before, 'memory of the daemon').toBeLessThan(MAX_GROWTH_BYTES);
   return result;
 }
 
 async function expectAnswer({ runBody }: Sandbox): Promise<void> {
   expect(repliesOf(await runBody('return "still here";'))).toEqual([{ text: 'still here' }]);
 }
+
+it('a template in TSX that loops is stopped as any other code, and one that does not is rendered', async () => {
+  const bundle = await sandbox.bundle({
+    'index.tsx': `
+      const Page = ({ children }) => <html lang="en"><body>{children}</body></html>;
+      const Looping = () => { for (;;); };
+      export const good = (email) => ({ html: <Page><h1>{email.subject}</h1></Page> });
+      export const looping = () => ({ html: <Page><Looping /></Page> });`,
+  });
+  const looping = await sandbox.run(bundle, { exportName: 'looping', ...short });
+  expect(looping).toMatchObject({ status: 'failed', reason: 'timeout' });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'good' }))).toEqual([
+    { html: '<html lang="en"><body><h1>Hello</h1></body></html>' },
+  ]);
+});

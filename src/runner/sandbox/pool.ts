@@ -14,6 +14,7 @@ import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
 import { createFairQueue } from './fair-queue.ts';
 import type { FairQueue } from './fair-queue.ts';
 import { inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
+import { secretHider } from './hide-secrets.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
 import type { FailureReason, Inspection, PoolStats, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
@@ -125,12 +126,15 @@ class Pool implements SandboxPool {
       { bundle, task, limits, capabilities, fairnessKey },
       request.signal,
     );
-    const { logs } = outcome;
-    if (outcome.kind !== 'returned')
-      return { status: 'failed', ...failureOf(outcome, bundle), logs, durationMs };
+    const hide = secretHider(secrets);
+    const logs = outcome.logs.map(hide);
+    if (outcome.kind !== 'returned') {
+      const { reason, message } = failureOf(outcome, bundle);
+      return { status: 'failed', reason, message: hide(message), logs, durationMs };
+    }
     const parsed = parseGuestJson(runEndSchema, outcome.json);
     if ('data' in parsed) return { status: 'returned', ...parsed.data, logs, durationMs };
-    const message = `the sandbox answered what is no end of a run: ${parsed.fault}`;
+    const message = hide(`the sandbox answered what is no end of a run: ${parsed.fault}`);
     return { status: 'failed', reason: 'invalid-result', message, logs, durationMs };
   }
 

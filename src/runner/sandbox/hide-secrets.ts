@@ -1,0 +1,30 @@
+/**
+ * Takes the values of granted secrets out of what a run leaves on record: its log and its error. A tool may
+ * spell a value in ways that nobody foresees; this is for slips (a URL in an error, a request in a log), not
+ * for a tool that means to tell: that one has its granted hosts and its replies anyway.
+ */
+
+/** What is shorter is part of too many words. */
+const MIN_SECRET_CHARS = 4;
+
+/** A function that puts `[secret NAME]` where a value stands: as it is, in a URL, in JSON, in base64 or in hexadecimal. */
+export function secretHider(secrets: Readonly<Record<string, string | null>>): (text: string) => string {
+  const spellings = Object.entries(secrets)
+    .flatMap(([name, value]) =>
+      value === null || value.length < MIN_SECRET_CHARS
+        ? []
+        : spellingsOf(value).map((spelling) => ({ name, spelling })),
+    )
+    // One may be a part of another.
+    .sort((a, b) => b.spelling.length - a.spelling.length);
+  return (text) =>
+    spellings.reduce((seen, { name, spelling }) => seen.replaceAll(spelling, () => `[secret ${name}]`), text);
+}
+
+function spellingsOf(value: string): string[] {
+  const bytes = Buffer.from(value);
+  const base64 = bytes.toString('base64').replace(/=+$/, '');
+  const base64url = bytes.toString('base64url');
+  const all = [value, encodeURIComponent(value.toWellFormed()), JSON.stringify(value).slice(1, -1)];
+  return [...new Set([...all, base64, base64url, bytes.toString('hex')])];
+}
