@@ -14,6 +14,7 @@ import { loadConfig } from './platform/config.ts';
 import { MillraceError } from './platform/errors.ts';
 import { createLog } from './platform/log.ts';
 import type { Role } from './platform/roles.ts';
+import { addWorkbenchCommands } from './runner/workbench/workbench-commands.ts';
 
 const roles: readonly Role[] = ['ingest', 'runner', 'outbox', 'sync'];
 /** Of `--once`: the tools as they stand in the repository are not what answers mail. */
@@ -76,6 +77,7 @@ addSecretsCommands(program);
 addSetupCommands(program);
 addBackupCommands(program, { log: createLog('silent') });
 addDoctorCommand(program, { log: createLog('silent') });
+addWorkbenchCommands(program, { log: createLog('silent') });
 addUpgradeCommands(program, { log: createLog('silent'), loadDaemon: () => import('./app.ts') });
 
 try {

@@ -10,7 +10,15 @@ import { orAborted } from '../platform/abort.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
-import type { ToolSource } from './tool-set.ts';
+import type { ToolFiles } from './tool-set.ts';
+
+/** As a `ToolSource`, for anybody who wants to know when the folder has changed. */
+interface FolderSource {
+  run(
+    target: { load(files: ToolFiles, signal: AbortSignal): Promise<unknown> },
+    signal: AbortSignal,
+  ): Promise<void>;
+}
 
 /** An editor writes a file in several steps: what follows within this time is one change. */
 const SETTLE_MS = 100;
@@ -21,7 +29,7 @@ const IGNORED = /(?:^|[\\/])(?:node_modules|\.git)(?:[\\/]|$)/;
 export function createFolderSource(
   deps: { clock: Clock; log: Log },
   options: { directory: string },
-): ToolSource {
+): FolderSource {
   const { clock, log } = deps;
   const { directory } = options;
   return {

@@ -10,12 +10,10 @@ import { programEnvironment } from '../../platform/config.ts';
 import type { Config, Secrets } from '../../platform/config.ts';
 import type { Log } from '../../platform/log.ts';
 import type { StreamStore } from '../../streams/stream-store.ts';
-import { builder, bundleTools } from '../bundle.ts';
-import type { ToolBundle } from '../bundle.ts';
+import { builder } from '../bundle.ts';
 import type { SandboxPool } from '../sandbox/sandbox.ts';
 import { createToolRecords } from '../tool-records.ts';
-import type { ToolFiles } from '../tool-set.ts';
-import { runToolTests } from '../tool-tests.ts';
+import { createCheckedBuild } from './checked-build.ts';
 import { createCommitStatuses } from './commit-statuses.ts';
 import type { CommitStatusOptions } from './commit-statuses.ts';
 import { createGitRepository } from './git-checkout.ts';
@@ -24,7 +22,6 @@ import { createGitSync } from './git-sync.ts';
 import type { GitSync } from './git-sync.ts';
 import { createInstallPackages } from './install-packages.ts';
 import { createPublisher } from './publisher.ts';
-import { createTypeCheck } from './type-check.ts';
 
 interface SyncDeps {
   clock: Clock;
@@ -72,7 +69,7 @@ export function createSync(deps: SyncDeps, options: SyncOptions): (store: Stream
     { clock },
     { environment: repository.environment, cacheDirectory: npmDirectory },
   );
-  const build = createBuild(deps);
+  const build = createCheckedBuild(deps);
   return (store) => {
     const records = createToolRecords({ store, clock, log });
     const publisher = createPublisher({ store, records, log, build, builder });
@@ -81,36 +78,5 @@ export function createSync(deps: SyncDeps, options: SyncOptions): (store: Stream
       { store, clock, log, repository: git, install, publisher, statuses },
       { directory, path },
     );
-  };
-}
-
-/** Bundles; then the compiler and the author's tests look at it, side by side. The first to object is heard. */
-function createBuild({
-  clock,
-  pool,
-}: SyncDeps): (files: ToolFiles, signal: AbortSignal) => Promise<ToolBundle> {
-  const checkTypes = createTypeCheck({ clock });
-  return async (files, signal) => {
-    const { directory, root } = files;
-    const failed = new AbortController();
-    const all = AbortSignal.any([signal, failed.signal]);
-    const types = checkTypes(files, all);
-    types.catch(() => {});
-    try {
-      const bundle = await bundleTools({
-        directory,
-        pool,
-        signal: all,
-        ...(root === undefined ? {} : { root }),
-      });
-      const tests = runToolTests({ pool, clock }, bundle, all);
-      tests.catch(() => {});
-      await types;
-      await tests;
-      return bundle;
-    } finally {
-      failed.abort();
-      await types.catch(() => {});
-    }
   };
 }

@@ -1,0 +1,73 @@
+/**
+ * `millrace init`, `dev` and `check`: names, options and help of what a tool author uses on a machine of their own.
+ */
+import type { Command } from 'commander';
+import { systemClock as clock } from '../../platform/clock.ts';
+import { loadConfig } from '../../platform/config.ts';
+import type { Log } from '../../platform/log.ts';
+import { checkTools, developTools } from './dev.ts';
+import type { WorkbenchDeps } from './dev.ts';
+import { writeStarter } from './starter.ts';
+
+/** As a shell has it: nothing was found wrong, but nothing was found right either. */
+const INTERRUPTED = 130;
+
+const print = (text: string): void => void process.stdout.write(`${text}\n`);
+
+export function addWorkbenchCommands(program: Command, { log }: { log: Log }): void {
+  const deps: WorkbenchDeps = { clock, log, print };
+  program
+    .command('init')
+    .description('write something to begin with')
+    .command('tools')
+    .description('a repository of tools: two of them, settings, tests, and a workflow that checks them')
+    .argument('<folder>', 'a new folder, or an empty one')
+    .action((folder: string) => print(writeStarter(folder)));
+  program
+    .command('dev')
+    .description('watch tools: check them, and show what becomes of the last email at each change')
+    .argument('[folder]', 'of the tools, or the repository around them', '.')
+    .option('--eml <file>', 'an email to try (default: the newest in the folder emails)')
+    .option('--inbox <name>', 'the inbox to try (default: the one that the email is for)')
+    .action((directory: string, { eml, inbox }: { eml?: string; inbox?: string }) =>
+      untilSignal((signal) =>
+        developTools(
+          deps,
+          { directory, emlPath: eml ?? null, inbox: inbox ?? null, secrets: secrets() },
+          signal,
+        ),
+      ),
+    );
+  program
+    .command('check')
+    .description('bundle the tools, check their types, run their tests, once')
+    .argument('[folder]', 'of the tools, or the repository around them', '.')
+    .action((folder: string) =>
+      untilSignal(async (signal) => {
+        await checkTools(deps, folder, signal).catch((error: unknown) => {
+          if (signal.aborted) process.exitCode = INTERRUPTED;
+          throw error;
+        });
+      }),
+    );
+}
+
+/** What `TOOL_SECRET_*` holds; what tools are granted of it their settings say. */
+function secrets(): Record<string, string> {
+  const { tools } = loadConfig().secrets;
+  return Object.fromEntries([...tools].map(([name, secret]) => [name, secret.reveal()]));
+}
+
+/** A signal ends it, and that is no error. */
+async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const stop = new AbortController();
+  const abort = (): void => stop.abort();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, abort);
+  try {
+    await work(stop.signal);
+  } catch (error) {
+    if (!stop.signal.aborted) throw error;
+  } finally {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.off(signal, abort);
+  }
+}
