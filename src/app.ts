@@ -246,7 +246,8 @@ export async function syncOnce(deps: AppDeps, signal: AbortSignal): Promise<'liv
   await createFormatGuard({ store, clock, log }, { release }).check(signal);
   const pool = createSandboxPool({ clock, log }, {});
   stack.defer(() => pool.close());
-  return createSync({ clock, log, pool }, syncOptions(config, deps.secrets))(store).once(signal);
+  // Awaited here: the store is closed as soon as this returns.
+  return await createSync({ clock, log, pool }, syncOptions(config, deps.secrets))(store).once(signal);
 }
 
 function syncService(
