@@ -79,21 +79,25 @@ describe.skipIf(!sops)('a value', () => {
     expect(decrypted()).not.toHaveProperty('TOOL_SECRET_DEEPL');
   });
 
-  it('never shows: not in arguments, not in an environment, not in what is printed', async () => {
-    const { seen, path } = watchedSops();
-    const env = { PATH: path, S2_ACCESS_TOKEN: 'hush of the environment' };
-    const outputs = [
-      await millraceProcess(['set', 'RESEND_API_KEY'], { input: `${RESEND_KEY}\n`, env }),
-      await millraceProcess(['set', 'ADMIN_TOKEN'], { input: ' \n', env }),
-    ];
-    expect(outputs.map(({ status }) => status)).toEqual([0, 2]);
-    expect(outputs[1]?.stderr).toContain('no value came');
-    expect(decrypted()['RESEND_API_KEY']).toBe(RESEND_KEY);
-    const shown = readFileSync(seen, 'utf8');
-    expect(shown).toContain('set --value-stdin');
-    expect(shown).toContain('SOPS_AGE_KEY_FILE=');
-    expect(`${shown}${JSON.stringify(outputs)}`).not.toMatch(/hush/);
-  });
+  it(
+    'never shows: not in arguments, not in an environment, not in what is printed',
+    { timeout: 90_000 },
+    async () => {
+      const { seen, path } = watchedSops();
+      const env = { PATH: path, S2_ACCESS_TOKEN: 'hush of the environment' };
+      const outputs = [
+        await millraceProcess(['set', 'RESEND_API_KEY'], { input: `${RESEND_KEY}\n`, env }),
+        await millraceProcess(['set', 'ADMIN_TOKEN'], { input: ' \n', env }),
+      ];
+      expect(outputs.map(({ status }) => status)).toEqual([0, 2]);
+      expect(outputs[1]?.stderr).toContain('no value came');
+      expect(decrypted()['RESEND_API_KEY']).toBe(RESEND_KEY);
+      const shown = readFileSync(seen, 'utf8');
+      expect(shown).toContain('set --value-stdin');
+      expect(shown).toContain('SOPS_AGE_KEY_FILE=');
+      expect(`${shown}${JSON.stringify(outputs)}`).not.toMatch(/hush/);
+    },
+  );
 
   it.each([
     ['PATH', 'x', 'PATH is no secret of Millrace'],
