@@ -40,6 +40,8 @@ const TIMEOUT_CHECK_MS = 1000;
 /** Above Caddy's two minutes, so that it is never us who close a connection that it is about to use. */
 const KEEP_ALIVE_TIMEOUT_MS = 150_000;
 const MAX_CONNECTIONS = 1000;
+/** For the first request of a connection that was accepted just before the end: it is on its way. */
+const FIRST_REQUEST_GRACE_MS = 1000;
 
 /** @throws MillraceError `ingest.cannot_listen` (invalid) */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
@@ -93,29 +95,37 @@ function listen(server: Server, { host, port, fd }: HttpServerOptions): Promise<
   });
 }
 
+/** Of each connection that serves no request now: whether it ever has served one. */
+type UnusedConnections = ReadonlyMap<Socket, 'idle' | 'fresh'>;
+
 /**
- * The connections that serve no request now. Node's own `closeIdleConnections` leaves those open that have not
- * sent one yet, such as a browser's spare ones, and a drain would wait for them to the last.
+ * Node's own `closeIdleConnections` leaves those open that have not sent a request yet, such as a browser's spare
+ * ones, and a drain would wait for them to the last.
  */
-function trackUnused(server: Server): Set<Socket> {
-  const unused = new Set<Socket>();
+function trackUnused(server: Server): UnusedConnections {
+  const unused = new Map<Socket, 'idle' | 'fresh'>();
   server.on('connection', (socket) => {
-    unused.add(socket);
+    unused.set(socket, 'fresh');
     socket.once('close', () => unused.delete(socket));
   });
   server.on('request', ({ socket }, response) => {
     unused.delete(socket);
     response.once('close', () => {
       if (!server.listening) socket.destroySoon();
-      else if (!socket.destroyed) unused.add(socket);
+      else if (!socket.destroyed) unused.set(socket, 'idle');
     });
   });
   return unused;
 }
 
-async function drain(server: Server, unused: ReadonlySet<Socket>, cancelCut: () => void): Promise<void> {
+async function drain(server: Server, unused: UnusedConnections, cancelCut: () => void): Promise<void> {
   const ended = new Promise<void>((resolve) => server.close(() => resolve()));
-  for (const socket of unused) socket.destroy();
+  const cut = (state: 'idle' | 'fresh'): void => {
+    for (const [socket, found] of unused) if (found === state) socket.destroy();
+  };
+  cut('idle');
+  const cancelGrace = systemClock.after(FIRST_REQUEST_GRACE_MS, () => cut('fresh'));
   await ended;
+  cancelGrace();
   cancelCut();
 }

@@ -164,3 +164,15 @@ test('a port that is taken is told as such', async () => {
   const second = startHttpServer({ fetch: new Hono().fetch, host: '127.0.0.1', port, log });
   await expect(second).rejects.toMatchObject({ kind: 'invalid', code: 'ingest.cannot_listen' });
 });
+
+test('a connection that was accepted just before the end is still served', async () => {
+  const app = new Hono();
+  app.get('/', (c) => c.text('served'));
+  const { port, close } = await serve(app);
+  const early = await dial(port);
+  const closing = close(5_000);
+  early.socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n');
+  await early.closed;
+  expect(early.received()).toContain('served');
+  await closing;
+});
