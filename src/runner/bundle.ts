@@ -108,6 +108,9 @@ async function buildScript(entry: string, root: string): Promise<{ code: string;
       footer: { js: FOOTER },
       platform: 'neutral',
       mainFields: ['module', 'main'],
+      // Packages that are one thing in Node and another where there is the Web alone, such as React's renderer.
+      conditions: ['workerd', 'edge-light', 'browser', 'module'],
+      define: { 'process.env.NODE_ENV': '"production"' },
       target: 'es2024',
       jsx: 'automatic',
       jsxImportSource: 'hono/jsx',

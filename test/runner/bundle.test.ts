@@ -185,3 +185,14 @@ it('a folder that is itself a link is taken as what it leads to', async () => {
   const bundle = await bundleTools({ directory: join(folder, 'a/link'), pool: sandbox.pool });
   expect(bundle.exports).toEqual(['test']);
 });
+
+it('takes of a package what is meant for the Web alone, and as in production', async () => {
+  const exports = { '.': { node: './node.js', workerd: './web.js', default: './node.js' } };
+  const bundle = await build({
+    'index.ts': `import { kind } from 'renderer'; export const test = () => kind;`,
+    'node_modules/renderer/package.json': JSON.stringify({ name: 'renderer', type: 'module', exports }),
+    'node_modules/renderer/node.js': `import 'node:stream'; export const kind = 'node';`,
+    'node_modules/renderer/web.js': `export const kind = 'web ' + process.env.NODE_ENV;`,
+  });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: 'web production' }]);
+});
