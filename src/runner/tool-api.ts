@@ -240,7 +240,19 @@ export interface TestEmail {
   date?: string;
 }
 
-/** What is to come of it: of the first reply one or several of the first three, or one of the last two alone. */
+/** A mail to somebody else that is to come of it: at least the keys that are named must fit one. */
+export interface ExpectedMail {
+  /** One of its recipients, as the tool wrote it. */
+  to?: string;
+  subject?: string;
+  /** Exactly. */
+  text?: string;
+}
+
+/**
+ * What is to come of it: of the first reply one or several of the first three, of everything else what is named;
+ * `noReply` in place of the first three, `throws` alone.
+ */
 export interface Expected {
   /** The reply's text, exactly; its HTML where it has no text. */
   text?: string;
@@ -251,6 +263,12 @@ export interface Expected {
   noReply?: true;
   /** It throws; a string is a part of the error's message. */
   throws?: true | string;
+  send?: ExpectedMail;
+  forward?: ExpectedMail;
+  /** What the inbox keeps afterwards, under these keys; null for nothing. */
+  state?: Readonly<Record<string, unknown>>;
+  /** What the conversation keeps afterwards. */
+  threadState?: Readonly<Record<string, unknown>>;
 }
 
 /** One test of a tool. It runs in the sandbox, without a network. */
@@ -261,6 +279,14 @@ export interface Test {
   expect: Expected;
   /** What `context.secret` answers, for secrets that the settings grant. */
   secrets?: Readonly<Record<string, string>>;
+  /** What the inbox keeps before. */
+  state?: Readonly<Record<string, unknown>>;
+  /** What the conversation keeps before. */
+  threadState?: Readonly<Record<string, unknown>>;
+  /** Earlier mails of the conversation, oldest first; `sent` ones are ours. */
+  thread?: readonly { from?: string | Mailbox; subject?: string; text: string; sent?: true; date?: string }[];
+  /** ISO 8601: what `context.now` says. */
+  now?: string;
 }
 
 /**

@@ -3,14 +3,16 @@
  * email in and what is expected out; it has no network, and no secret but those that it brings itself.
  */
 import { z } from 'zod';
+import type { Mailbox } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { ToolBundle } from './bundle.ts';
 import { createCapabilities } from './capabilities.ts';
-import type { RunRequest, SandboxEmail, SandboxPool } from './sandbox/sandbox.ts';
+import type { PlainThreadEmail, RunRequest, SandboxEmail, SandboxPool } from './sandbox/sandbox.ts';
 import { runLimits, settingsFor } from './tool-settings.ts';
 
+const ANN: Mailbox = { name: 'Ann', address: 'ann@example.net' };
 const MAX_TESTS = 200;
 const MAX_TEST_MS = 10_000;
 /** Of all tests together. */
@@ -19,10 +21,17 @@ const MAX_SHOWN_FAILURES = 20;
 
 const mailboxSchema = z.strictObject({ name: z.string(), address: z.string() });
 
+const dateSchema = z.iso.datetime({
+  offset: true,
+  error: 'expected a date such as "2026-11-22T10:00:00Z"',
+});
+
+const senderSchema = z.union([z.string(), mailboxSchema], {
+  error: 'expected an address, or { name, address }',
+});
+
 const testEmailSchema = z.strictObject({
-  from: z
-    .union([z.string(), mailboxSchema], { error: 'expected an address, or { name, address }' })
-    .optional(),
+  from: senderSchema.optional(),
   subject: z.string().optional(),
   text: z.string().optional(),
   newText: z.string().optional(),
@@ -32,11 +41,19 @@ const testEmailSchema = z.strictObject({
   attachments: z
     .array(z.strictObject({ filename: z.string(), content: z.string(), contentType: z.string().optional() }))
     .optional(),
-  date: z.iso.datetime({ offset: true, error: 'expected a date such as "2026-11-22T10:00:00Z"' }).optional(),
+  date: dateSchema.optional(),
 });
 
 /** A regular expression stays in the sandbox: see `guest/judge.ts`. */
 const regExpSchema = z.strictObject({ regExp: z.string() }, { error: 'expected a regular expression' });
+
+const expectedMailSchema = z.strictObject({
+  to: z.string().optional(),
+  subject: z.string().optional(),
+  text: z.string().optional(),
+});
+
+const stateSchema = z.record(z.string(), z.json());
 
 const expectedSchema = z
   .strictObject({
@@ -45,9 +62,14 @@ const expectedSchema = z
     matches: regExpSchema.optional(),
     noReply: z.literal(true).optional(),
     throws: z.union([z.literal(true), z.string()], { error: 'expected true or a string' }).optional(),
+    send: expectedMailSchema.optional(),
+    forward: expectedMailSchema.optional(),
+    state: stateSchema.optional(),
+    threadState: stateSchema.optional(),
   })
   .refine((expected) => isOneKind(Object.keys(expected)), {
-    error: 'expected some of text, contains and matches, or noReply alone, or throws alone',
+    error:
+      'expected some of text, contains, matches, send, forward, state and threadState; noReply in place of the first three, or throws alone',
   });
 
 const testSchema = z.strictObject({
@@ -55,14 +77,31 @@ const testSchema = z.strictObject({
   email: testEmailSchema,
   expect: expectedSchema,
   secrets: z.record(z.string(), z.string()).optional(),
+  state: stateSchema.optional(),
+  threadState: stateSchema.optional(),
+  thread: z
+    .array(
+      z.strictObject({
+        from: senderSchema.optional(),
+        subject: z.string().optional(),
+        text: z.string(),
+        sent: z.literal(true).optional(),
+        date: dateSchema.optional(),
+      }),
+    )
+    .optional(),
+  now: dateSchema.optional(),
 });
 
 /** Tests by name of export, as they were checked. */
 export type CheckedTests = Readonly<Record<string, readonly z.infer<typeof testSchema>[]>>;
 
 function isOneKind(keys: readonly string[]): boolean {
-  return keys.length === 1 || (keys.length > 1 && !keys.includes('noReply') && !keys.includes('throws'));
+  if (keys.includes('throws')) return keys.length === 1;
+  return keys.length > 0 && !(keys.includes('noReply') && OF_REPLY.some((key) => keys.includes(key)));
 }
+
+const OF_REPLY = ['text', 'contains', 'matches'];
 
 /** @throws MillraceError `tools.tests_invalid` (invalid) that names every key at fault. */
 export function checkedTests(tests: unknown, tools: readonly string[]): CheckedTests {
@@ -130,6 +169,8 @@ function testRequest(
     settings,
     secrets: test.secrets ?? {},
     attachmentBytes: (index) => Promise.resolve(contents[index] ?? Buffer.alloc(0)),
+    readState: async (scope) => Object.entries((scope === 'inbox' ? test.state : test.threadState) ?? {}),
+    readThread: async () => (test.thread ?? []).map((mail) => threadEmailFrom(tool, mail)),
   });
   return {
     bundle,
@@ -141,8 +182,31 @@ function testRequest(
     },
     capabilities: { ...capabilities, fetch: refuseFetch },
     secrets,
+    ...(test.now !== undefined && { nowMs: Date.parse(test.now) }),
     fairnessKey: 'tests of the tools',
   };
+}
+
+type EarlierMail = NonNullable<CheckedTests[string][number]['thread']>[number];
+
+function threadEmailFrom(inbox: string, mail: EarlierMail): PlainThreadEmail {
+  const { sent, from = ANN, subject = 'Test', text, date = '2026-01-01T00:00:00Z' } = mail;
+  const person = mailboxFrom(from);
+  const ours = { name: '', address: `${inbox}@example.com` };
+  return {
+    direction: sent ? 'outbound' : 'inbound',
+    from: sent ? ours : person,
+    to: [sent ? person : ours],
+    subject,
+    text,
+    newText: text,
+    messageId: null,
+    at: date,
+  };
+}
+
+function mailboxFrom(from: string | Mailbox): Mailbox {
+  return typeof from === 'string' ? { name: '', address: from } : from;
 }
 
 function refuseFetch(): Promise<never> {
@@ -152,12 +216,12 @@ function refuseFetch(): Promise<never> {
 }
 
 function emailFrom(inbox: string, email: z.infer<typeof testEmailSchema>): SandboxEmail {
-  const { from = { name: 'Ann', address: 'ann@example.net' }, text = '', attachments = [] } = email;
+  const { from = ANN, text = '', attachments = [] } = email;
   return {
     id: 'test',
     inbox,
     tag: email.tag ?? null,
-    from: typeof from === 'string' ? { name: '', address: from } : from,
+    from: mailboxFrom(from),
     replyTo: [],
     to: [{ name: '', address: `${inbox}@example.com` }],
     cc: [],

@@ -17,6 +17,14 @@ export const throwing = () => {
 export const fetching = (email, { fetch }) => fetch('https://example.com').then(() => 'fetched');
 export const knowing = (email, { secret }) => secret('API_KEY');
 export const endless = () => { for (;;); };
+export const desk = async (email, { send, state, now }) => {
+  const n = ((await state.get('n')) ?? 0) + 1;
+  await state.set('n', n);
+  await state.thread.set('last', { at: now().toISOString(), of: email.newText });
+  const earlier = await email.thread();
+  send({ to: 'ops@far.example', subject: 'No. ' + n, text: earlier.map((mail) => mail.direction + ' ' + mail.text).join() });
+  return { forward: ['boss@far.example'] };
+};
 export const settings = {
   fetching: { hosts: ['example.com'] }, knowing: { secrets: ['API_KEY'] }, endless: { timeoutMs: 100 },
 };
@@ -52,6 +60,30 @@ describe('tests of tools', () => {
       knowing: [{ email: {}, secrets: { API_KEY: 'k' }, expect: { text: 'k' } }],
     }`;
     expect(await failures(tests)).toEqual([]);
+  });
+
+  it('may say what is kept and what was written before, and what is sent and kept then', async () => {
+    const given = `email: { text: 'hi' }, state: { n: 6, other: [1] }, now: '2026-11-22T10:00:00Z',
+      thread: [{ text: 'first' }, { text: 'second', sent: true }]`;
+    const tests = `{ desk: [
+      { ${given}, expect: {
+        noReply: true,
+        send: { to: 'ops@far.example', subject: 'No. 7', text: 'inbound first,outbound second' },
+        forward: { to: 'boss@far.example' },
+        state: { n: 7, other: [1], none: null },
+        threadState: { last: { of: 'hi', at: '2026-11-22T10:00:00.000Z' } },
+      } },
+      { ${given}, expect: { send: { to: 'boss@far.example' } } },
+      { ${given}, expect: { forward: { text: 'x' } } },
+      { ${given}, expect: { state: { n: 6 } } },
+      { ${given}, expect: { threadState: { last: null } } },
+    ] }`;
+    expect(await failures(tests)).toEqual([
+      expect.stringMatching(/^tests\.desk\.1: expected send .*boss@far.example.* got .*ops@far.example/),
+      expect.stringMatching(/^tests\.desk\.2: expected forward /),
+      'tests.desk.3: expected state.n to be 6, got "7"',
+      expect.stringMatching(/^tests\.desk\.4: expected threadState.last to be null, got /),
+    ]);
   });
 
   it('say what came in place of what was expected', async () => {
@@ -100,6 +132,7 @@ describe('tests of tools', () => {
     [`{ echo: [{ email: { txt: 'a' }, expect: { text: 'a' } }] }`, '"txt"'],
     [`{ echo: [{ email: {}, expect: {} }] }`, 'tests.echo.0.expect: expected some of text'],
     [`{ echo: [{ email: {}, expect: { text: 'a', noReply: true } }] }`, 'tests.echo.0.expect: expected some'],
+    [`{ echo: [{ email: {}, expect: { throws: true, state: {} } }] }`, 'tests.echo.0.expect: expected some'],
     [
       `{ echo: [{ email: {}, expect: { matches: 'a' } }] }`,
       'tests.echo.0.expect.matches: expected a regular',

@@ -2,8 +2,8 @@
  * The author's own tests, judged inside: a regular expression is code of theirs and never runs outside. The
  * host has checked the shape of the tests before it asks for one to be run.
  */
-import type { Expected, Tests } from '../../tool-api.ts';
-import type { PlainEffect, RunEnd } from '../sandbox.ts';
+import type { Expected, ExpectedMail, Test, Tests } from '../../tool-api.ts';
+import type { PlainEffect, RunEnd, StateEntries } from '../sandbox.ts';
 import { describeError } from './describe.ts';
 import { fromJson } from './host.ts';
 import { InvalidResult } from './plain-value.ts';
@@ -20,26 +20,73 @@ export function plainTests(tests: unknown): unknown {
   return fromJson(json);
 }
 
-export function expectedOf(tests: unknown, tool: string, index: number): Expected {
-  return (tests as Tests)[tool]![index]!.expect;
+export function testOf(tests: unknown, tool: string, index: number): Test {
+  return (tests as Tests)[tool]![index]!;
 }
 
 /** @throws InvalidResult that says what came in place of what was expected; what the tool threw */
-export async function judge(expected: Expected, run: () => Promise<RunEnd>): Promise<void> {
+export async function judge(test: Test, run: () => Promise<RunEnd>): Promise<void> {
+  const { expect: expected } = test;
   if (expected.throws !== undefined) return judgeThrown(expected.throws, run);
-  const reply = replyOf(await run());
+  const end = await run();
+  judgeReply(expected, replyOf(end));
+  for (const kind of ['send', 'forward'] as const) judgeMail(kind, expected[kind], end);
+  judgeState('state', { expected: expected.state, before: test.state, changes: end.state.inbox });
+  const thread = { expected: expected.threadState, before: test.threadState, changes: end.state.thread };
+  judgeState('threadState', thread);
+}
+
+function judgeReply(expected: Expected, reply: PlainEffect | undefined): void {
   if (expected.noReply) {
     if (reply) throw mismatch('no reply', textOf(reply));
     return;
   }
+  const { text: whole, contains, matches } = expected;
+  if (whole === undefined && contains === undefined && matches === undefined) return;
   if (!reply) throw new InvalidResult('expected a reply, got none');
   const text = textOf(reply);
-  if (expected.text !== undefined && text !== expected.text)
-    throw mismatch(`the text ${shown(expected.text)}`, text);
-  if (expected.contains !== undefined && !text.includes(expected.contains))
-    throw mismatch(`a text with ${shown(expected.contains)} in it`, text);
-  if (expected.matches && !new RegExp(expected.matches).test(text))
-    throw mismatch(`a text that matches ${String(expected.matches)}`, text);
+  if (whole !== undefined && text !== whole) throw mismatch(`the text ${shown(whole)}`, text);
+  if (contains !== undefined && !text.includes(contains))
+    throw mismatch(`a text with ${shown(contains)} in it`, text);
+  if (matches && !new RegExp(matches).test(text))
+    throw mismatch(`a text that matches ${String(matches)}`, text);
+}
+
+function judgeMail(kind: 'send' | 'forward', expected: ExpectedMail | undefined, { effects }: RunEnd): void {
+  if (!expected) return;
+  const mails = effects.filter((effect) => effect.kind === kind) as (PlainEffect & { kind: 'send' })[];
+  const { to, subject, text } = expected;
+  const isFit = mails.some(
+    (mail) =>
+      (to === undefined || [...mail.to, ...(mail.cc ?? []), ...(mail.bcc ?? [])].includes(to)) &&
+      (subject === undefined || mail.subject === subject) &&
+      (text === undefined || textOf(mail) === text),
+  );
+  if (!isFit) throw mismatch(`${kind} ${shown(stringify(expected))}`, stringify(mails));
+}
+
+function judgeState(
+  name: string,
+  state: {
+    expected: Readonly<Record<string, unknown>> | undefined;
+    before: Readonly<Record<string, unknown>> | undefined;
+    changes: StateEntries | undefined;
+  },
+): void {
+  const kept = new Map(state.changes ?? Object.entries(state.before ?? {}));
+  for (const [key, value] of Object.entries(state.expected ?? {})) {
+    const got = canonical(kept.get(key) ?? null);
+    if (got !== canonical(value)) throw mismatch(`${name}.${key} to be ${canonical(value)}`, got);
+  }
+}
+
+/** Objects with the same content give the same text, in whatever order their keys were made. */
+function canonical(value: unknown): string {
+  return stringify(value, (_, part: unknown) =>
+    typeof part === 'object' && part !== null && !Array.isArray(part)
+      ? Object.fromEntries(Object.entries(part).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : part,
+  );
 }
 
 async function judgeThrown(part: true | string, run: () => Promise<RunEnd>): Promise<void> {

@@ -13,7 +13,7 @@ import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
 import { installGlobals } from './globals.ts';
 import { fromJson, settleCall, tellHost, toJson } from './host.ts';
-import { expectedOf, judge, plainTests } from './judge.ts';
+import { judge, plainTests, testOf } from './judge.ts';
 import { InvalidResult } from './plain-value.ts';
 import { createRandom } from './random.ts';
 import { createState } from './state.ts';
@@ -52,7 +52,7 @@ async function begin(task: GuestTask): Promise<void> {
 async function runEnd(tools: Record<string, unknown>, task: GuestTask & { kind: 'call' }): Promise<RunEnd> {
   const run = async (): Promise<RunEnd> => call(tools, task);
   if (task.test === undefined) return run();
-  await judge(expectedOf(tools['tests'], task.exportName, task.test), run);
+  await judge(testOf(tools['tests'], task.exportName, task.test), run);
   return { effects: [], state: {} };
 }
 
