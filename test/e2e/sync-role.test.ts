@@ -22,7 +22,8 @@ import { plainMail } from './mail.ts';
 
 const RESEND_SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const GIT_SECRET = 'a-long-random-word';
-const TIMEOUT_MS = 60_000;
+/** Far more than it takes where the machine has nothing else to do. */
+const TIMEOUT_MS = 180_000;
 const run = promisify(execFile);
 const stack = new AsyncDisposableStack();
 const daemons: FleetDaemon[] = [];
