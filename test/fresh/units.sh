@@ -97,7 +97,7 @@ check_ready_only_when_ready() {
   inside systemctl enable -q millrace.target millrace-ingest.socket s2-lite.service millrace-{ingest,runner,outbox}.service
   inside systemctl mask -q --runtime s2-lite.service
   inside systemctl start --no-block millrace.target
-  until_true 'ingest does not say why it is not ready' 40 sh -c 'systemctl show -P StatusText millrace-ingest | grep -q "store cannot be reached"'
+  until_true 'ingest does not say why it is not ready' 100 sh -c 'systemctl show -P StatusText millrace-ingest | grep -q "store cannot be reached"'
   [ "$(state millrace-ingest ActiveState)" = activating ] || fail 'ingest counts as started without a store'
   inside systemctl unmask -q --runtime s2-lite.service
   inside systemctl start s2-lite
