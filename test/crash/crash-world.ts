@@ -219,6 +219,11 @@ export const held = async (email, { fetch }) => {
   await fetch('${callsUrl}/');
   return email.text.trim();
 };
+export const count = async (email, { state }) => {
+  const last = (await state.get('last')) ?? 0;
+  await state.set('last', last + 1);
+  return String(last + 1);
+};
 export const settings = { held: { hosts: ['${callsUrl}'] } };
 `,
   );
