@@ -134,7 +134,7 @@ export interface StageStats {
 }
 
 export interface Stage {
-  /** Works until `signal` is aborted; rejects when it must not go on (`stage.ownership_lost`, a bug). */
+  /** Works until `signal` is aborted, also before `ready`; rejects when it must not go on (`stage.ownership_lost`, a bug). */
   run(signal: AbortSignal): Promise<void>;
   /** Resolves when the progress is recovered and the reader begins. */
   readonly ready: Promise<void>;
@@ -701,6 +701,15 @@ export function createStage(
     }
   }
 
+  async function recover(signal: AbortSignal): Promise<void> {
+    startedMs = clock.monotonicMs();
+    progress = await journal.acquire(signal);
+    runningMsBefore = progress.runningMs;
+    startedMs = clock.monotonicMs();
+    log.info({ low: progress.low, aside: progress.aside.size, keys: progress.keys.size }, 'stage.recovered');
+    await finishIntents(signal);
+  }
+
   async function drain(): Promise<void> {
     stopping = true;
     cancelWake?.();
@@ -727,21 +736,19 @@ export function createStage(
     ready,
     stats,
     async run(signal) {
-      startedMs = clock.monotonicMs();
-      progress = await journal.acquire(signal);
-      runningMsBefore = progress.runningMs;
-      startedMs = clock.monotonicMs();
-      log.info(
-        { low: progress.low, aside: progress.aside.size, keys: progress.keys.size },
-        'stage.recovered',
-      );
+      try {
+        await recover(signal);
+      } catch (error) {
+        // What was decided stays on the journal: whoever is next finds it there.
+        if (signal.aborted && error === signal.reason) return;
+        throw error;
+      }
       turn = deps.meter?.begin({ name: options.name, source: options.source, view: stats });
       const reading = new AbortController();
       const stop = (): void => {
         reading.abort();
         changed.notify();
       };
-      await finishIntents(signal);
       signal.addEventListener('abort', stop, { once: true });
       halt.signal.addEventListener('abort', stop, { once: true });
       if (signal.aborted) stop();

@@ -2,8 +2,10 @@
 import { describe, expect, it } from 'vitest';
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
+import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import { jsonRecord } from '../../src/streams/records.ts';
 import type { StageOptions } from '../../src/streams/stage.ts';
-import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import { never, numberOf, numbered, useStages } from './stage-fixture.ts';
 import { readAll } from './store-reading.ts';
 
@@ -132,4 +134,51 @@ describe('faults that the stage had', () => {
     await second.stop();
     expect(await outcomes()).toHaveLength(total);
   });
+
+  // A stage that was stopped while it took over its journal, or finished what the owner before had decided, ended
+  // with the signal's own reason, which looked like a failure to whoever waited for it.
+  it.each(['fence', 'read', 'append'] as const)(
+    'ends quietly when it is stopped at its first %s',
+    async (call) => {
+      const intent = { kind: 'intent', version: 1, outcome: outcomeOf(0), outputs: [] };
+      await stream('journal').append([jsonRecord(intent)]);
+      let calls = 0;
+      const { running, stop } = start(
+        async () => ({ kind: 'done' }),
+        {},
+        stoppingAt(call, () => {
+          calls++;
+          void stop();
+        }),
+      );
+      await running;
+      expect(calls).toBe(1);
+      const next = start(async () => ({ kind: 'done' }));
+      await settled(1);
+      await next.stop();
+    },
+  );
 });
+
+/** A store that stops the stage when it first calls for this on its journal. */
+function stoppingAt(call: 'fence' | 'read' | 'append', stop: () => void) {
+  return (store: StreamStore): StreamStore => ({
+    ...store,
+    stream(name) {
+      const whole = store.stream(name);
+      if (name !== 'journal') return whole;
+      const stopping = async (...args: never[]): Promise<unknown> => {
+        await Promise.resolve();
+        stop();
+        return (whole[call] as (...args: never[]) => unknown)(...args);
+      };
+      return { ...whole, [call]: stopping };
+    },
+  });
+}
+
+function outcomeOf(seqNum: number): OutcomeRecord {
+  const at = new Date(clock.nowMs()).toISOString();
+  const decided = { outcome: 'done', attempts: 1, reason: null, error: null, facts: {} } as const;
+  return { kind: 'outcome', version: 1, seqNum, key: `key-${seqNum}`, at, durationMs: 1, ...decided };
+}
