@@ -80,16 +80,19 @@ export async function parseMessage(raw: Uint8Array): Promise<ParsedEmail> {
  * @throws MillraceError `mail.no_such_attachment` (permanent).
  */
 export async function attachmentBytes(raw: Uint8Array, index: number): Promise<Uint8Array> {
-  const part = (await parseMime(raw)).attachments[index];
-  if (!part) {
-    throw new MillraceError('permanent', 'mail.no_such_attachment', `the email has no attachment ${index}`);
-  }
-  return contentOf(part);
+  return attachmentAt(await allAttachmentBytes(raw), index);
 }
 
 /** The same for all attachments, in their order. */
 export async function allAttachmentBytes(raw: Uint8Array): Promise<Uint8Array[]> {
   return (await parseMime(raw)).attachments.map(contentOf);
+}
+
+/** One of what `allAttachmentBytes` gave; throws as `attachmentBytes` does. */
+export function attachmentAt(contents: readonly Uint8Array[], index: number): Uint8Array {
+  const bytes = contents[index];
+  if (bytes) return bytes;
+  throw new MillraceError('permanent', 'mail.no_such_attachment', `the email has no attachment ${index}`);
 }
 
 /** Field names are printable ASCII (RFC 5322 §2.2); a line with any other name is no field. */

@@ -10,7 +10,7 @@ import { createHash } from 'node:crypto';
 import type { ParsedEmail } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
-import { attachmentBytes, parseMessage } from '../mail/message.ts';
+import { allAttachmentBytes, attachmentAt, parseMessage } from '../mail/message.ts';
 import { replyRecipient } from '../mail/recipient.ts';
 import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -52,6 +52,8 @@ interface Run {
   readonly mail: InboxRecord;
   /** With nothing cut. */
   readonly email: ParsedEmail;
+  /** What its attachments hold. */
+  readonly files: () => Promise<readonly Uint8Array[]>;
   /** Whom a reply goes to. */
   readonly recipient: string;
   readonly revision: ToolRevision;
@@ -86,7 +88,9 @@ export function createRunTool(
     const capped = caps.exceeded(email, recipient);
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
-    const run: Run = { record, mail, email, recipient, revision, exportName, signal: attempt.signal };
+    const { signal } = attempt;
+    const files = filesOf(() => rawMessage(mail, signal));
+    const run: Run = { record, mail, email, files, recipient, revision, exportName, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
@@ -108,7 +112,7 @@ export function createRunTool(
     run: Run,
     { session, base }: { session: StateSession; base: Record<string, unknown> },
   ): Promise<Outcome | null> {
-    const { record, mail, email, recipient, signal } = run;
+    const { record, mail, email, files, recipient, signal } = run;
     const { exportName, revision } = run;
     const held = breaker.enter({ exportName, revision: revision.revision });
     if (held) return parkedFor(heldError(exportName, held), base);
@@ -123,7 +127,7 @@ export function createRunTool(
       seqNum: record.seqNum,
       origin: originSeqNum(record),
       isAtomic: Object.keys(result.state).length > 0,
-      rawMessage: () => rawMessage(mail, signal),
+      files,
     });
     const { skipped, recipients } = frozen;
     const cap = caps.exceededBySending(recipients);
@@ -166,11 +170,9 @@ export function createRunTool(
     readBlob(store, mail.raw, signal);
 
   function runRequest(run: Run, session: StateSession): RunRequest {
-    const { record, mail, email, recipient, revision, exportName, signal } = run;
+    const { record, mail, email, files, recipient, revision, exportName, signal } = run;
     const { emailId } = mail;
     const settings = settingsFor(revision.bundle.settings, exportName);
-    const readAttachment = async (index: number): Promise<Uint8Array> =>
-      attachmentBytes(await rawMessage(mail, signal), index);
     return {
       bundle: revision.bundle,
       exportName,
@@ -185,7 +187,7 @@ export function createRunTool(
       ...createCapabilities({
         settings,
         secrets: deps.toolSecrets,
-        attachmentBytes: readAttachment,
+        attachmentBytes: async (index) => attachmentAt(await files(), index),
         readState: (scope, signalOfRead) => session.read(scope, signalOfRead),
         readThread: (signalOfRead) =>
           history.earlier(
@@ -200,6 +202,15 @@ export function createRunTool(
   }
 
   return handle;
+}
+
+/**
+ * Reads and parses the message once for a run, however many files it has and whoever asks for them at the same
+ * time: each parse holds all of it.
+ */
+function filesOf(read: () => Promise<Uint8Array>): Run['files'] {
+  let files: Promise<readonly Uint8Array[]> | undefined;
+  return () => (files ??= read().then(allAttachmentBytes));
 }
 
 function tooMuchMail(cap: string, recipients: readonly string[]): MillraceError {

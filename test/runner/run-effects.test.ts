@@ -1,5 +1,9 @@
 /** From what a tool states to the frozen requests on `outbox`: all of them with their keys, or none. */
 import { describe, expect, it } from 'vitest';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createFreezeEffects } from '../../src/runner/freeze-effects.ts';
+import { inboxRecordSchema, parseJsonRecord } from '../../src/streams/records.ts';
+import { readAll } from '../streams/store-reading.ts';
 import { useRunnerWorld } from './runner-world.ts';
 
 const world = useRunnerWorld();
@@ -53,6 +57,70 @@ describe('the effects of a run', () => {
         contentType: 'text/csv',
       },
     ]);
+  });
+
+  // Each attachment that was read, and each forward, had read and parsed the whole message anew, all at once: a
+  // mail of 30 MB with a hundred files took gigabytes.
+  it('read the message once, however many files are asked for at once and sent on', async () => {
+    let reads = 0;
+    await world.start(
+      `export const desk = async (email, { forward }) => {
+        const texts = await Promise.all(email.attachments.map(async (file) => (await file.text()).trim()));
+        forward(['boss@far.example', 'ops@far.example']);
+        forward('log@far.example');
+        return texts.join(' ');
+      };`,
+      {
+        wrapStore: (store) => ({
+          ...store,
+          stream: (name) => {
+            if (name.startsWith('mail/')) reads++;
+            return store.stream(name);
+          },
+        }),
+      },
+    );
+    const parts = Array.from(
+      { length: 20 },
+      (_, n) => `--b\r\nContent-Type: text/csv; name=${n}.csv\r\nContent-Disposition: attachment\r\n\r\n${n}`,
+    );
+    await world.mail('desk', `${parts.join('\r\n')}\r\n--b--`, [
+      'MIME-Version: 1.0',
+      'Content-Type: multipart/mixed; boundary=b',
+    ]);
+    await world.settled('desk', 1);
+    const requests = (await world.outbox()).map(({ request }) => request);
+    expect(requests.map(({ attachments = [] }) => attachments.length).toSorted()).toEqual([0, 20, 20]);
+    expect(requests.find(({ to }) => to === 'ann@sender.example')?.text).toMatch(/^0 1 2 .* 19$/);
+    expect(reads).toBe(1);
+  });
+
+  // Twelve forwards of a mail with 5 MB of HTML kept everything else in the process waiting for half a minute.
+  it('let others have their turn in between', async () => {
+    const freeze = createFreezeEffects(
+      { store: world.store(), clock: systemClock },
+      { inbox: 'desk', domains: ['agent.example'], maxDelayMs: DAY_MS },
+    );
+    const { seqNum } = await world.mail('desk', 'Hi');
+    const [record] = await readAll(world.store().stream('inbox/desk'));
+    const mail = parseJsonRecord(inboxRecordSchema, record!);
+    const effects = ['a', 'b', 'c'].map((text) => ({ kind: 'reply', text }) as const);
+    let turns = 0;
+    const count = (): void => {
+      turns++;
+      timer = setImmediate(count);
+    };
+    let timer = setImmediate(count);
+    await freeze(effects, {
+      mail,
+      email: mail.email,
+      seqNum,
+      origin: seqNum,
+      isAtomic: false,
+      files: () => Promise.resolve([]),
+    });
+    clearImmediate(timer);
+    expect(turns).toBeGreaterThanOrEqual(2);
   });
 
   it('may wait for weeks, and not for longer than mail is kept', async () => {
