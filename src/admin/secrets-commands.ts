@@ -74,7 +74,7 @@ export function addSecretsCommands(program: Command, surroundings = terminal): v
   command('set', 'set one, to what comes on standard input or is typed')
     .argument('<name>', 'such as RESEND_API_KEY')
     .action(async (name: string, options: FileOptions) => setSecret(depsOf(options), name, await read(name)));
-  command('unset', 'remove one')
+  command('unset', 'remove one, as if it were not set')
     .argument('<name>', 'such as GITHUB_PAT')
     .action((name: string, options: FileOptions) => unsetSecret(depsOf(options), name));
   command('edit', 'open the plain file in your editor').action((options: FileOptions) =>

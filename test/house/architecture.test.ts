@@ -12,7 +12,7 @@ const layers = ['platform', 'mail', 'streams', 'ingest', 'runner', 'outbox', 'ad
 /** These meet only as records on streams. */
 const stages = ['ingest', 'runner', 'outbox'];
 /** They stand above all layers; app.ts alone puts the parts together. */
-const compositionRoots = ['src/app.ts', 'src/main.ts'];
+const compositionRoots = ['src/app.ts', 'src/command-line.ts', 'src/main.ts'];
 const launcher = 'src/launch.mjs';
 
 /** What a folder may construct although another one defines it. */

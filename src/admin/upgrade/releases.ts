@@ -31,7 +31,7 @@ export interface Releases {
   previous(): string | null;
   complete(): string[];
   switching(): Switching | null;
-  /** @throws MillraceError `upgrade.locked` (invalid) */
+  /** @throws MillraceError `upgrade.locked`, `upgrade.not_installed` (invalid) */
   lock(): FileLock;
   /** The commit of a tag, branch or commit, freshly fetched; null for the newest version. */
   resolve(version: string | null, signal: AbortSignal): Promise<{ commit: string; id: string; name: string }>;
@@ -123,7 +123,7 @@ export function createReleases(
       }
     },
     lock() {
-      const lock = takeFileLock(join(home, 'upgrade.lock'));
+      const lock = takeLockIn(home);
       if (lock) return lock;
       throw new MillraceError('invalid', 'upgrade.locked', `another upgrade is at work in ${home}`, {
         hint: 'Wait for it to end.',
@@ -177,4 +177,20 @@ export function createReleases(
 async function replaceFile(path: string, content: string): Promise<void> {
   await writeFile(`${path}.new`, `${content}\n`, { flush: true });
   await rename(`${path}.new`, path);
+}
+
+function takeLockIn(home: string): FileLock | null {
+  try {
+    return takeFileLock(join(home, 'upgrade.lock'));
+  } catch (cause) {
+    throw new MillraceError(
+      'invalid',
+      'upgrade.not_installed',
+      `${home} is not there, or not yours to change`,
+      {
+        hint: 'Give the command as root, run setup.sh first, or name another folder with --home.',
+        cause,
+      },
+    );
+  }
 }
