@@ -23,7 +23,7 @@ export interface ReplyCaps {
   exceededBySending(others: readonly string[]): 'recipient-cap' | 'inbox-cap' | null;
   /** Counts a run that sends; what it gives is kept in the run's facts, so that a restart can count it again. */
   count(email: ParsedEmail, recipient: string, others?: readonly string[]): CapKeys;
-  /** Reads back the replies of the last day from an inbox's journal. */
+  /** Reads back the replies of the last day from an inbox's journal, in place of what was counted here. */
   restore(inbox: string, signal: AbortSignal): Promise<void>;
 }
 
@@ -110,6 +110,7 @@ export function createReplyCaps(
       return keys;
     },
     async restore(inbox, signal) {
+      counted.clear();
       const stream = store.stream(streamNames.runs(inbox));
       const tail = await stream.tail(signal);
       for (let from = Math.max(0, tail - RESTORE_RECORDS); from < tail;) {

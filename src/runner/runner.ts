@@ -47,9 +47,10 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
 
   async function work(inbox: string, ownedStore: StreamStore, signal: AbortSignal): Promise<void> {
     const caps = deps.createCaps();
-    await caps.restore(inbox, signal);
+    const restored = restoredOnce((signalOfRead) => caps.restore(inbox, signalOfRead));
     const state = createToolState({ store: ownedStore, clock }, { inbox });
     const history = createThreadHistory({ store: ownedStore, clock }, { inbox });
+    const runTool = createRunTool({ ...deps, caps, state, history }, { inbox, ...options });
     const stage = createStage(
       { store: ownedStore, clock, log, ...(deps.meter && { meter: deps.meter }) },
       {
@@ -58,7 +59,11 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
         journal: streamNames.runs(inbox),
         concurrency: options.concurrency,
         laneOf: inboxLane,
-        handle: createRunTool({ ...deps, caps, state, history }, { inbox, ...options }),
+        async handle(record, attempt) {
+          // Not before: what the owner before us decided is on the journal once the stage has begun.
+          await restored(attempt.signal);
+          return runTool(record, attempt);
+        },
         onSettled: (outcome) => history.add(outcome),
         backoff: { baseMs: 500, maxMs: 300_000 },
         maxAttempts: 50,
@@ -119,5 +124,21 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
       }
       if (failed.signal.aborted) throw failed.signal.reason;
     },
+  };
+}
+
+/** What succeeds once is not done again; whoever comes meanwhile waits for it, too. */
+function restoredOnce(
+  restore: (signal: AbortSignal) => Promise<void>,
+): (signal: AbortSignal) => Promise<void> {
+  let restored: Promise<void> | null = null;
+  return async (signal) => {
+    restored ??= restore(signal);
+    try {
+      await restored;
+    } catch (error) {
+      restored = null;
+      throw error;
+    }
   };
 }

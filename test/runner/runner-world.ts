@@ -4,6 +4,7 @@ import { parseMessage } from '../../src/mail/message.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
+import type { ReplyCapOptions } from '../../src/runner/reply-caps.ts';
 import { createRunner } from '../../src/runner/runner.ts';
 import { createToolBreaker } from '../../src/runner/tool-breaker.ts';
 import type { ToolRevision } from '../../src/runner/tool-revision.ts';
@@ -41,6 +42,7 @@ export interface RunnerWorldOptions {
   /** What stands between the runner and its store. */
   wrapStore?: (store: StreamStore) => StreamStore;
   concurrency?: number;
+  caps?: Partial<ReplyCapOptions>;
 }
 
 export function useRunnerWorld(): RunnerWorld {
@@ -69,7 +71,7 @@ export function useRunnerWorld(): RunnerWorld {
   return {
     store,
     stop,
-    async start(tools, { wrapStore = (plain: StreamStore) => plain, concurrency = 4 } = {}) {
+    async start(tools, { wrapStore = (plain: StreamStore) => plain, concurrency = 4, caps = {} } = {}) {
       await stop();
       const bundle = await sandbox.bundle(tools);
       const toolOf = new Map(bundle.exports.map((name) => [name, name]));
@@ -86,7 +88,7 @@ export function useRunnerWorld(): RunnerWorld {
             onLive: () => () => {},
             run: async () => {},
           },
-          createCaps: () => createReplyCaps({ store: seen, clock }, defaultReplyCaps),
+          createCaps: () => createReplyCaps({ store: seen, clock }, { ...defaultReplyCaps, ...caps }),
           breaker: createToolBreaker({ clock, log }),
           ownership: createSoleOwnership(seen),
           clock,

@@ -1,6 +1,7 @@
 /** What tools keep: counted once, whatever runs side by side, fails or is run again; and what is too much. */
 import { describe, expect, it } from 'vitest';
 import { MillraceError } from '../../src/platform/errors.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { readAll } from '../streams/store-reading.ts';
 import { useRunnerWorld } from './runner-world.ts';
 import type { RunnerWorld } from './runner-world.ts';
@@ -15,6 +16,28 @@ const COUNT = `const add = async (state) => {
 
 async function answers({ outbox }: RunnerWorld): Promise<string[]> {
   return (await outbox()).map(({ request }) => request.text);
+}
+
+/** What stands between a runner and its store: the process ends at its next mail. */
+function outboxThatBreaks(): { breakDown: () => void; wrapStore: (store: StreamStore) => StreamStore } {
+  let isDown = false;
+  return {
+    breakDown: () => void (isDown = true),
+    wrapStore: (store) => ({
+      ...store,
+      stream: (name) => {
+        const stream = store.stream(name);
+        if (name !== 'outbox') return stream;
+        return {
+          ...stream,
+          append: (records, options) => {
+            if (!isDown) return stream.append(records, options);
+            throw new MillraceError('bug', 'test.crash', 'the process ends here');
+          },
+        };
+      },
+    }),
+  };
 }
 
 const numbers = (count: number) => Array.from({ length: count }, (_, i) => String(i + 1));
@@ -91,28 +114,11 @@ describe('the state of an inbox', () => {
   it('is one with what is sent: a run that is cut off between the two is finished, not run again', async () => {
     const tools = `${COUNT}
       export const count = async (email, { state, random }) => (await add(state)) + ' ' + random() + Math.random();`;
-    let isDown = false;
-    await world.start(tools, {
-      wrapStore: (store) => ({
-        ...store,
-        stream: (name) => {
-          const stream = store.stream(name);
-          if (name !== 'outbox') return stream;
-          return {
-            ...stream,
-            name,
-            append: (records, options) => {
-              if (!isDown) return stream.append(records, options);
-              throw new MillraceError('bug', 'test.crash', 'the process ends here');
-            },
-          };
-        },
-        list: (options) => store.list(options),
-      }),
-    });
+    const outbox = outboxThatBreaks();
+    await world.start(tools, outbox);
     await world.mail('count', 'a');
     await world.settled('count', 1);
-    isDown = true;
+    outbox.breakDown();
     await world.mail('count', 'b');
     await world.ended();
     expect(await answers(world)).toHaveLength(1);
@@ -127,6 +133,23 @@ describe('the state of an inbox', () => {
     expect(texts.map((text) => text.split(' ')[0])).toEqual(['1', '2', '3']);
     // As it was decided before: another run would have drawn another number.
     expect(Buffer.from(intents[1]!.body).toString()).toContain(texts[1]);
+  });
+
+  // The caps were read back before what was decided had been finished, and so did not know of it.
+  it('is counted by the caps also where its run is finished after a crash', async () => {
+    const tools = `${COUNT} export const count = async (email, { state }) => String(await add(state));`;
+    const outbox = outboxThatBreaks();
+    await world.start(tools, outbox);
+    outbox.breakDown();
+    await world.mail('count', 'a');
+    await world.ended();
+    await world.start(tools, { caps: { perSender: 1 } });
+    await world.mail('count', 'b');
+    const outcomes = await world.settled('count', 2);
+    expect(outcomes.map(({ outcome, reason }) => [outcome, reason])).toEqual([
+      ['done', null],
+      ['skipped', 'sender-cap'],
+    ]);
   });
 });
 
