@@ -37,9 +37,9 @@ export function createCapabilities(options: {
   secrets: Readonly<Record<string, string>>;
   attachmentBytes: (index: number) => Promise<Uint8Array>;
   /** Default: there is none. */
-  readState?: (scope: StateScope, signal: AbortSignal) => Promise<StateEntries>;
+  readState?: (scope: StateScope) => Promise<StateEntries>;
   /** The earlier mails of the conversation. Default: there are none. */
-  readThread?: (signal: AbortSignal) => Promise<PlainThreadEmail[]>;
+  readThread?: () => Promise<PlainThreadEmail[]>;
   /** How names are resolved; the system's way unless a test has another. */
   lookup?: Lookup;
 }): Pick<RunRequest, 'capabilities' | 'secrets'> {
@@ -51,11 +51,11 @@ export function createCapabilities(options: {
     capabilities: {
       fetch: createToolFetch({ hosts, maxFetches, lookup: options.lookup }),
       attachment: createAttachmentReader(options.attachmentBytes),
-      state: async (argument, signal) => {
+      state: async (argument) => {
         const { scope } = parsedArgument(scopeSchema, argument);
-        return { value: await readState(scope, signal) };
+        return { value: await readState(scope) };
       },
-      thread: async (_argument, signal) => ({ value: await readThread(signal) }),
+      thread: async () => ({ value: await readThread() }),
     },
     secrets: Object.fromEntries(granted.map((name) => [name, valueOf(name)])),
   };

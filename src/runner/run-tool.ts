@@ -89,7 +89,7 @@ export function createRunTool(
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
     const { signal } = attempt;
-    const files = filesOf(() => rawMessage(mail, signal));
+    const files = once(async () => allAttachmentBytes(await rawMessage(mail, signal)));
     const run: Run = { record, mail, email, files, recipient, revision, exportName, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
@@ -172,6 +172,8 @@ export function createRunTool(
   function runRequest(run: Run, session: StateSession): RunRequest {
     const { record, mail, email, files, recipient, revision, exportName, signal } = run;
     const { emailId } = mail;
+    const { seqNum } = record;
+    const thread = threadKey(mail.email);
     const settings = settingsFor(revision.bundle.settings, exportName);
     return {
       bundle: revision.bundle,
@@ -188,12 +190,8 @@ export function createRunTool(
         settings,
         secrets: deps.toolSecrets,
         attachmentBytes: async (index) => attachmentAt(await files(), index),
-        readState: (scope, signalOfRead) => session.read(scope, signalOfRead),
-        readThread: (signalOfRead) =>
-          history.earlier(
-            { thread: threadKey(mail.email), seqNum: record.seqNum, emailId, person: recipient },
-            signalOfRead,
-          ),
+        readState: (scope) => session.read(scope),
+        readThread: once(() => history.earlier({ thread, seqNum, emailId, person: recipient }, signal)),
       }),
       randomSeed: seedOf([options.inbox, originSeqNum(record), emailId]),
       fairnessKey: options.inbox,
@@ -204,13 +202,10 @@ export function createRunTool(
   return handle;
 }
 
-/**
- * Reads and parses the message once for a run, however many files it has and whoever asks for them at the same
- * time: each parse holds all of it.
- */
-function filesOf(read: () => Promise<Uint8Array>): Run['files'] {
-  let files: Promise<readonly Uint8Array[]> | undefined;
-  return () => (files ??= read().then(allAttachmentBytes));
+/** Reads once for a run, however often a tool asks and how much at the same time. */
+function once<T>(read: () => Promise<T>): () => Promise<T> {
+  let found: Promise<T> | undefined;
+  return () => (found ??= read());
 }
 
 function tooMuchMail(cap: string, recipients: readonly string[]): MillraceError {

@@ -26,7 +26,8 @@ import { stateLimits } from './sandbox/state-limits.ts';
 
 /** How a run sees the state. */
 export interface StateSession {
-  read(scope: StateScope, signal: AbortSignal): Promise<StateEntries>;
+  /** The same each time. */
+  read(scope: StateScope): Promise<StateEntries>;
   /**
    * The records that make these changes durable, none where there are no changes; null where another run came
    * first, and this one must be run again. What comes after it must be committed.
@@ -119,21 +120,21 @@ export function createToolState(
   return {
     async begin(thread, signal) {
       const end = await turn(signal);
-      const seen = new Map<StateScope, Document>();
-      const look = async (scope: StateScope, signalOfRead: AbortSignal): Promise<Document> => {
-        const found = await currentOf(scope, thread, signalOfRead);
+      const seen = new Map<StateScope, Promise<Document>>();
+      const look = (scope: StateScope): Promise<Document> => {
+        const found = seen.get(scope) ?? currentOf(scope, thread, signal);
         seen.set(scope, found);
         return found;
       };
       return {
         end,
-        read: async (scope, signalOfRead) => (await look(scope, signalOfRead)).entries,
+        read: async (scope) => (await look(scope)).entries,
         async commit(changes, signalOfCommit) {
           const next: [StateScope, Document][] = [];
           for (const scope of ['inbox', 'thread'] as const) {
             if (changes[scope] === undefined) continue;
             const entries = checkedEntries(changes[scope]);
-            const { revision } = seen.get(scope) ?? (await look(scope, signalOfCommit));
+            const { revision } = await look(scope);
             next.push([scope, { revision: revision + 1, entries }]);
           }
           const ours = next.find(([scope]) => scope === 'inbox')?.[1];

@@ -58,3 +58,28 @@ it('are the last twenty, cut where they are long', async () => {
   await world.settled('desk', 15);
   expect(await lastAnswer()).toBe('[20,10000,true]');
 });
+
+// Each call read and parsed all of the conversation anew, in the daemon's own process.
+it('are read once for a run, however often its tool asks', async () => {
+  let reads = 0;
+  await world.start(
+    `export const desk = async (email) => {
+      const all = await Promise.all(Array.from({ length: 30 }, () => email.thread()));
+      return String(all.flat().length);
+    };`,
+    {
+      wrapStore: (store) => ({
+        ...store,
+        stream: (name) => {
+          const stream = store.stream(name);
+          if (name !== 'outbox') return stream;
+          return { ...stream, read: (options) => (reads++, stream.read(options)) };
+        },
+      }),
+    },
+  );
+  for (const text of ['one', 'two']) await world.mail('desk', text, ['References: <root@x>']);
+  await world.settled('desk', 2);
+  expect(await lastAnswer()).toBe('60');
+  expect(reads).toBe(1);
+});
