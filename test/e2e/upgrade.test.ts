@@ -101,7 +101,7 @@ describe.skipIf(s2Binary() === null)('upgrade and rollback under load', { timeou
 
   it('switch back by themselves from a release that crashes at its start', async () => {
     const broken = await world.release('src/command-line.ts', (text) =>
-      text.replace('const { createApp }', "throw new Error('broken'); const { createApp }"),
+      text.replace('const { createApp', "throw new Error('broken'); const { createApp"),
     );
     await underLoad('broken', () =>
       expect(toNewest(broken)).rejects.toMatchObject({ code: 'upgrade.switched_back' }),
