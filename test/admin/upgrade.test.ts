@@ -79,7 +79,10 @@ beforeEach(async () => {
   chmodSync(join(home, 'bin', 'npm'), 0o755);
   await git('init', '--quiet', '--initial-branch=main');
   first = await release('first');
-  await run('git', ['clone', '--quiet', '--mirror', join(home, 'work'), join(home, 'repository.git')]);
+  // As setup.sh makes it: no refs that are fetched by themselves, and a HEAD of its own.
+  const mirror = join(home, 'repository.git');
+  await run('git', ['init', '--quiet', '--bare', '--initial-branch=nowhere', mirror]);
+  await run('git', ['--git-dir', mirror, 'config', 'remote.origin.url', join(home, 'work')]);
   releases = createReleases(
     { run: createRunProgram(clock), newId: () => clock.uuid() },
     { home, environment: { PATH: process.env['PATH']! } },
@@ -99,7 +102,9 @@ it('checks the release out beside, installs it, switches, and remembers the one 
 });
 
 it('takes the newest version tag where none is named, the default branch where there is none', async () => {
-  await release('untagged');
+  const untagged = await release('untagged');
+  await upgradeTo(null);
+  expect(releases.current()).toBe(untagged);
   await git('tag', 'v1.10.0');
   const tagged = (await git('rev-parse', 'v1.10.0')).stdout.slice(0, 12);
   const older = await release('on the branch');

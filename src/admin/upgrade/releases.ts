@@ -51,6 +51,8 @@ export interface Releases {
 const ID_DIGITS = 12;
 const NPM_TIMEOUT_MS = 600_000;
 const FETCH_TIMEOUT_MS = 300_000;
+/** Named here, because how the mirror was made does not matter then. */
+const EVERY_REF = ['+refs/heads/*:refs/heads/*', '+refs/tags/*:refs/tags/*'];
 const VERSION_TAG = /^v?\d+\.\d+\.\d+$/;
 
 export function createReleases(
@@ -59,7 +61,12 @@ export function createReleases(
 ): Releases {
   const repository = join(home, 'repository.git');
   const releasesFolder = join(home, 'releases');
-  const path = { ...environment, PATH: `${join(home, 'bin')}:${environment['PATH'] ?? '/usr/bin:/bin'}` };
+  const path = {
+    ...environment,
+    PATH: `${join(home, 'bin')}:${environment['PATH'] ?? '/usr/bin:/bin'}`,
+    // With the releases, so that it goes with them: nothing is left in root's home.
+    npm_config_cache: join(home, 'npm-cache'),
+  };
   const folder = (id: string): string => join(releasesFolder, id);
 
   async function must(program: Program, code: 'fetch_failed' | 'install_failed', signal: AbortSignal) {
@@ -89,7 +96,11 @@ export function createReleases(
 
   async function newestVersion(signal: AbortSignal): Promise<string> {
     const tags = await git(['tag', '--list', '--sort=-version:refname'], signal);
-    return tags.split('\n').find((tag) => VERSION_TAG.test(tag)) ?? 'HEAD';
+    const newest = tags.split('\n').find((tag) => VERSION_TAG.test(tag));
+    if (newest !== undefined) return newest;
+    // The mirror's own HEAD may name a branch that is not there: what counts is the repository's default branch.
+    const [head = ''] = (await git(['ls-remote', 'origin', 'HEAD'], signal)).split(/\s/);
+    return head === '' ? 'HEAD' : head;
   }
 
   async function makeIn(staging: string, commit: string, signal: AbortSignal): Promise<void> {
@@ -130,7 +141,7 @@ export function createReleases(
       });
     },
     async resolve(version, signal) {
-      await git(['fetch', '--prune', '--tags', '--force', '--quiet', 'origin'], signal);
+      await git(['fetch', '--prune', '--force', '--quiet', 'origin', ...EVERY_REF], signal);
       const name = version ?? (await newestVersion(signal));
       const commit = await git(['rev-parse', '--verify', '--end-of-options', `${name}^{commit}`], signal);
       return { commit, id: commit.slice(0, ID_DIGITS), name };
