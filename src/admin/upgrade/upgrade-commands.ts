@@ -18,7 +18,7 @@ import { preflight, preflightSchema } from './preflight.ts';
 import type { Preflight } from './preflight.ts';
 import { createReleases } from './releases.ts';
 import { createSystemdUnits } from './units.ts';
-import { rollback, upgrade } from './upgrade.ts';
+import { rollback, settleTiming, upgrade } from './upgrade.ts';
 import type { UpgradeDeps } from './upgrade.ts';
 
 const HOME = '/opt/millrace';
@@ -28,6 +28,13 @@ const SYSTEMD = '/run/systemd/system';
 const UNIT_FOLDER = '/etc/systemd/system';
 const PREFLIGHT_TIMEOUT_MS = 120_000;
 const DEFAULT_KEEP = 3;
+
+interface UpgradeFlags {
+  home: string;
+  keep: number;
+  within: number;
+  wayBack: boolean;
+}
 
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
@@ -45,16 +52,22 @@ export function addUpgradeCommands(
     .argument('[version]', 'a tag, branch or commit (default: the newest version)')
     .option(...home)
     .option('--keep <number>', 'how many releases stay on the disk', parseKeep, DEFAULT_KEEP)
+    .option(
+      '--within <seconds>',
+      'how long the new release may take to get healthy',
+      parseWithin,
+      settleTiming.upWithinMs / 1000,
+    )
     .option('--no-way-back', 'also where the release that runs now could not read what the new one writes')
-    .action((version: string | undefined, options: { home: string; keep: number; wayBack: boolean }) =>
-      untilSignal((signal) =>
-        upgrade(
-          upgradeDeps(options.home),
-          { version: version ?? null, keep: options.keep, noWayBack: !options.wayBack },
-          signal,
-        ),
-      ),
-    );
+    .action((version: string | undefined, { home: folder, keep, within, wayBack }: UpgradeFlags) => {
+      const options = {
+        version: version ?? null,
+        keep,
+        noWayBack: !wayBack,
+        timing: { upWithinMs: within * 1000 },
+      };
+      return untilSignal((signal) => upgrade(upgradeDeps(folder), options, signal));
+    });
   program
     .command('rollback')
     .description('go back to the release before, or to another one of this machine')
@@ -141,4 +154,9 @@ async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promis
 function parseKeep(value: string): number {
   if (/^[1-9]\d?$/.test(value)) return Number(value);
   throw new InvalidArgumentError('It is a number from 1 to 99.');
+}
+
+function parseWithin(value: string): number {
+  if (/^[1-9]\d{0,3}$/.test(value)) return Number(value);
+  throw new InvalidArgumentError('It is a number of seconds from 1 to 9999.');
 }
