@@ -81,6 +81,8 @@ render_caddyfile() {
   printf '%s\n' "$text"
 }
 
+without_global_options() { awk '/^\{$/ && !found { found = skip = 1 } !skip { print } /^\}$/ { skip = 0 }'; }
+
 do_caddy() {
   local target=/etc/caddy/Caddyfile
   [ "$web" = caddy ] || target=$ETC/Caddyfile
@@ -91,6 +93,8 @@ do_caddy() {
   fi
   local text
   text=$(render_caddyfile)
+  # Imported, it must not bring global options: they stand first in a Caddyfile, and only once.
+  if [ "$web" != caddy ]; then text=$(without_global_options <<<"$text"); fi
   install_file "$target" <<<"$text"
   if [ "$web" != caddy ]; then return; fi
   quietly 'caddy validate' caddy validate --adapter caddyfile --config "$target"

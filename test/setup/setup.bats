@@ -312,6 +312,9 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   [[ $output != *caddy* ]]
   do_caddy
   grep -q mail.example.com "$ETC/Caddyfile"
+  # To be imported into another one, after what stands there.
+  run ! grep -x '{' "$ETC/Caddyfile"
+  [ "$(grep -c '{$' "$ETC/Caddyfile")" = "$(grep -c '^[[:space:]]*}$' "$ETC/Caddyfile")" ]
   run web_summary mail.example.com
   [[ $output == *nginx*'was not touched'*127.0.0.1:8080* ]]
 }
