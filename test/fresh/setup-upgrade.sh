@@ -1,0 +1,47 @@
+# shellcheck shell=bash
+# A part of setup.sh beside: upgrade, a release that does not get healthy, and rollback, with mail coming in through
+# HTTPS all the while.
+# shellcheck disable=SC2154 # variables of setup.sh
+
+# How long the unhealthy one may take, in place of 90 s.
+UNHEALTHY_SECONDS=10
+
+# make_release BRANCH FILE SED-SCRIPT: a commit on top of what is checked out there; prints its release's name.
+make_release() {
+  [ -d "$work/author" ] || git clone -q "$root/srv/millrace.git" "$work/author"
+  git -C "$work/author" checkout -q -B "$1"
+  sed -i "$3" "$work/author/$2"
+  git -C "$work/author" -c user.name=author -c user.email=author@example.com commit -qam "$1"
+  git -C "$work/author" push -q origin "$1"
+  git -C "$work/author" rev-parse HEAD | cut -c -12
+}
+
+runs_release() { # runs_release NAME: it is current, its units are installed, all are active, and it is ready
+  [ "$(inside readlink /opt/millrace/current)" = "releases/$1" ] || fail "$1 is not current"
+  inside cmp "/opt/millrace/current/deploy/systemd/millrace-runner.service" /etc/systemd/system/millrace-runner.service || fail "the units are not those of $1"
+  inside systemctl is-active -q millrace-{ingest,runner,outbox} || fail "with $1 not all units are active"
+  inside curl -sf http://127.0.0.1:8080/readyz >"$work/ready" || fail "$1 is not ready"
+}
+
+check_upgrade() {
+  local first second loading started=$SECONDS
+  first=$(basename "$(inside readlink /opt/millrace/current)")
+  second=$(make_release main deploy/systemd/millrace-runner.service 's/^Description=.*/& (newer)/')
+  make_release sick src/admin/monitor-routes.ts 's/ ? 200 : 503/ ? 503 : 503/' >/dev/null
+  RESEND_API_KEY=$KEY exec_beside "$node" test/fresh/load-through-caddy.ts "$STAND_IN" "$PUBLIC_URL" \
+    "$root/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt" >"$work/load" 2>&1 &
+  loading=$!
+  pids+=("$loading")
+  inside millrace upgrade main >"$work/setup" 2>&1 || fail 'upgrade'
+  runs_release "$second"
+  passed "upgraded under load"
+  if inside millrace upgrade --within "$UNHEALTHY_SECONDS" sick >"$work/setup" 2>&1; then fail 'a release that does not get healthy counts as well'; fi
+  grep -q "was switched back to $second" "$work/setup" || fail 'it does not say that it switched back'
+  runs_release "$second"
+  passed 'a release that does not get healthy was switched back'
+  inside millrace rollback >"$work/setup" 2>&1 || fail 'rollback'
+  runs_release "$first"
+  kill -TERM "$loading"
+  wait "$loading" || fail "under load: $(tail -n 12 "$work/load")"
+  passed "rolled back under load; $((SECONDS - started)) s long: $(tail -n 1 "$work/load")"
+}
