@@ -329,3 +329,14 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   run ! is_shared_program /root/.nvm/node
   is_shared_program /bin/sh
 }
+
+@test "it ends with what is left to a person: DNS, and a first mail" {
+  MAIL_DOMAIN=agents.example.com,other.example.com
+  PUBLIC_URL=https://mail.example.com
+  printf 'MX    agents.example.com   inbound.resend.example   missing\n' >"$work/resend"
+  own_address() { echo 192.0.2.7; }
+  run show_summary
+  [[ $output == *'A      mail.example.com   192.0.2.7'* ]]
+  [[ $output == *'MX    agents.example.com   inbound.resend.example   missing'* ]]
+  [[ $output == *'A first mail, to reverser@agents.example.com with the text abc'* ]]
+}
