@@ -2,19 +2,21 @@
  * One sandbox child process, from its start to its end by SIGKILL. It takes one run at a time.
  *
  * The limits that hold whatever the tool does are here, outside of its process: the wall clock, the resident
- * memory, the CPU time, the length of a frame. Whatever is wrong with a child, the answer is to kill it; `closed` tells.
+ * memory, the CPU time, the length of a frame, the log, the calls. Whatever is wrong with a child, the answer is
+ * to kill it; `closed` tells.
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
 import { createFrameReader, frameOf } from './frames.ts';
 import { fromChildSchema } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
 import { CHILD_LOADER, childReadPaths } from './programs.ts';
 import type { Protections } from './protections.ts';
-import type { Capability, FailureReason, RunLimits, RunRequest } from './sandbox.ts';
+import type { Capability, CapabilityAnswer, FailureReason, RunLimits, RunRequest } from './sandbox.ts';
 
 /** The isolate's own timeout comes first; what it does not stop is killed this much later. */
 const GRACE_MS = 500;
@@ -25,6 +27,8 @@ const RSS_BASE_MB = 160;
 /** A heap near its limit may need this much of it again while it is collected or copied. */
 const RSS_PER_LIMIT = 2;
 const MAX_STDERR_BYTES = 8_192;
+/** Answers that the child has not read, beyond which it gets no more: more than any isolate could hold. */
+const MAX_UNREAD_BYTES = 256 * 1024 * 1024;
 const PAGE_BYTES = 4_096;
 /** The kernel shows CPU time in hundredths of a second, whatever it counts in (USER_HZ). */
 const MS_PER_TICK = 10;
@@ -50,6 +54,9 @@ interface CurrentRun {
   number: number;
   job: ChildJob;
   logs: string[];
+  logBytes: number;
+  /** Calls so far; those without an answer are in `calls`. */
+  callCount: number;
   calls: Map<number, AbortController>;
   /** Why we killed the process, if we did. */
   killedFor: { reason: FailureReason; message: string } | null;
@@ -113,6 +120,8 @@ export class SandboxChild {
       number: this.runs,
       job,
       logs: [],
+      logBytes: 0,
+      callCount: 0,
       calls: new Map(),
       killedFor: null,
       done: Promise.withResolvers(),
@@ -186,10 +195,10 @@ export class SandboxChild {
     if (!run || run.number !== message.run || run.killedFor) return;
     switch (message.type) {
       case 'log':
-        run.logs.push(message.line);
+        this.#takeLog(run, message.line);
         break;
       case 'call':
-        void this.#answerCall(run, message);
+        this.#takeCall(run, message);
         break;
       case 'abort':
         run.calls.get(message.call)?.abort(new Error('the tool gave up'));
@@ -207,21 +216,38 @@ export class SandboxChild {
     }
   }
 
+  #takeLog(run: CurrentRun, line: string): void {
+    const { maxLogBytes } = run.job.limits;
+    run.logBytes += loggedBytes(line);
+    if (run.logBytes <= maxLogBytes) run.logs.push(line);
+    else this.#killRun(run, 'log-flood', `the tool logged more than ${maxLogBytes} bytes`);
+  }
+
+  #takeCall(run: CurrentRun, message: FromChild & { type: 'call' }): void {
+    if (run.calls.has(message.call)) return this.#breakProtocol();
+    run.callCount += 1;
+    const isFlood = run.callCount > callLimits.inAll || run.calls.size >= callLimits.atOnce;
+    if (isFlood) this.#killRun(run, 'call-flood', CALL_FLOOD);
+    else void this.#answerCall(run, message);
+  }
+
   async #answerCall(run: CurrentRun, { call, name, argument }: FromChild & { type: 'call' }): Promise<void> {
     const { capabilities } = run.job;
     const capability = Object.hasOwn(capabilities, name) ? capabilities[name] : undefined;
     const controller = new AbortController();
     run.calls.set(call, controller);
-    const reply = (answer: { ok: boolean; value: unknown; bytes: string | null }): void => {
-      if (this.#current !== run || !run.calls.delete(call)) return;
-      this.#send({ type: 'answer', run: run.number, call, ...answer });
+    const reply = ({ ok, value, bytes }: CapabilityAnswer & { ok: boolean }): void => {
+      if (this.#current !== run || run.killedFor || !run.calls.delete(call)) return;
+      if (this.#process.stdin.writableLength > MAX_UNREAD_BYTES)
+        return this.#killRun(run, 'call-flood', 'the tool asks, and does not take the answers');
+      const encoded = bytes ? Buffer.from(bytes).toString('base64') : null;
+      this.#send({ type: 'answer', run: run.number, call, ok, value, bytes: encoded });
     };
     try {
       if (!capability) throw new MillraceError('permanent', 'capability.refused', `${name} is not granted`);
-      const { value, bytes } = await capability(argument, controller.signal);
-      reply({ ok: true, value, bytes: bytes ? Buffer.from(bytes).toString('base64') : null });
+      reply({ ok: true, ...(await capability(argument, controller.signal)) });
     } catch (error) {
-      if (isForTheTool(error)) return reply({ ok: false, value: error.message, bytes: null });
+      if (isForTheTool(error)) return reply({ ok: false, value: error.message });
       if (controller.signal.aborted || this.#current !== run) return;
       this.kill();
       this.#settle(run, { kind: 'host-failed', error });

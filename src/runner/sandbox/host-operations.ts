@@ -6,11 +6,10 @@
  */
 import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { systemClock } from '../../platform/clock.ts';
+import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
 import type { Delivery, FromChild } from './messages.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
 
-const MAX_CALLS = 10_000;
-const MAX_PENDING_CALLS = 100;
 const MAX_TIMERS = 1_000;
 /** Among a run's timers, the one that ends it; the guest's are numbered from 1. */
 export const DEADLINE_TIMER = 0;
@@ -23,8 +22,6 @@ const HASHES: Readonly<Record<string, string>> = {
   'SHA-384': 'sha384',
   'SHA-512': 'sha512',
 };
-/** What a log line counts beyond its text, so that empty lines are no way around the limit. */
-const LOG_LINE_OVERHEAD_BYTES = 16;
 
 export interface GuestRun {
   number: number;
@@ -52,7 +49,7 @@ export function createHostOperations(host: {
 }): HostOperations {
   return {
     log(run, line) {
-      run.logBytes += Buffer.byteLength(line) + LOG_LINE_OVERHEAD_BYTES;
+      run.logBytes += loggedBytes(line);
       if (run.logBytes > run.limits.maxLogBytes) {
         return host.fail(run, 'log-flood', `the tool logged more than ${run.limits.maxLogBytes} bytes`);
       }
@@ -63,9 +60,8 @@ export function createHostOperations(host: {
       if (request === null || !Number.isSafeInteger(request.call)) return;
       run.calls += 1;
       run.pendingCalls.add(request.call);
-      if (run.calls > MAX_CALLS || run.pendingCalls.size > MAX_PENDING_CALLS) {
-        const limit = `${MAX_PENDING_CALLS} at once, ${MAX_CALLS} in all`;
-        return host.fail(run, 'call-flood', `the tool made too many calls to its host (${limit})`);
+      if (run.calls > callLimits.inAll || run.pendingCalls.size > callLimits.atOnce) {
+        return host.fail(run, 'call-flood', CALL_FLOOD);
       }
       const { call, name, argument } = request;
       host.send({ type: 'call', run: run.number, call, name: String(name), argument });
