@@ -55,7 +55,12 @@ export async function openS2Store(
     { client, basin, request, log },
     { retentionFor: options.retentionFor, createBasin: options.createBasin ?? true },
   );
-  const deps = { basin, request, provision, clock, log, closing: closing.signal };
+  /** Where the store was out of reach at the start, the basin is seen to as soon as it is back, whoever comes first. */
+  const inBasin: typeof request = async (details, work) => {
+    await provision.ensureBasin();
+    return request(details, work);
+  };
+  const deps = { basin, request: inBasin, provision, clock, log, closing: closing.signal };
   try {
     await provision.ensureBasin();
   } catch (error) {
@@ -68,7 +73,7 @@ export async function openS2Store(
     async list({ prefix, startAfter, limit = limits.batchRecords, signal }) {
       const capped = Math.max(1, Math.min(limit, limits.batchRecords));
       const range = { prefix, limit: capped, ...(startAfter !== undefined && { startAfter }) };
-      const { streams, hasMore } = await request({ signal }, (ended) =>
+      const { streams, hasMore } = await inBasin({ signal }, (ended) =>
         basin.streams.list(range, { signal: ended }),
       );
       return { names: streams.filter((stream) => !stream.deletedAt).map((stream) => stream.name), hasMore };

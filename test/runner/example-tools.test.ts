@@ -20,7 +20,7 @@ beforeAll(async () => {
 
 it('shows its tools and what they may', () => {
   expect([...bundle.exports].toSorted()).toEqual(['reverser', 'statistics', 'translator']);
-  expect(settingsFor(bundle.settings, 'translator')).toEqual({
+  expect(settingsFor(bundle.settings, 'translator')).toMatchObject({
     hosts: ['libretranslate.com'],
     secrets: ['LIBRETRANSLATE_API_KEY'],
     timeoutMs: 30_000,

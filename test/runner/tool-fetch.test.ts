@@ -263,7 +263,9 @@ describe('limits', () => {
   it('of calls in one run', async () => {
     const body = `for (let call = 0; call < 50; call++) await (await context.fetch('${origin}/')).text();
       await context.fetch('${origin}/');`;
-    expect(await fetched(body, [origin])).toBe('error: at most 50 calls of fetch in one run');
+    expect(await fetched(body, [origin])).toBe(
+      'error: at most 50 calls of fetch in one run (settings: maxFetches)',
+    );
     expect(seen).toHaveLength(50);
   });
 

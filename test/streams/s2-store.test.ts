@@ -146,6 +146,9 @@ describe.skipIf(!s2Binary())('with s2 lite', { timeout: 60_000 }, () => {
     await expect(store.stream('a').read({ fromSeqNum: 0 })).rejects.toMatchObject({ kind: 'transient' });
     await expect(store.list({ prefix: '' })).rejects.toMatchObject({ kind: 'transient' });
     await fixture.restart();
+    // Who reads before anybody has written finds the basin, too.
+    expect(await store.stream('a').tail()).toBe(0);
+    expect((await store.list({ prefix: '' })).names).toEqual([]);
     await store.stream('a').append([text('2')]);
     await following.saw(1);
     await following.stop();
