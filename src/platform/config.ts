@@ -234,7 +234,7 @@ export function programEnvironment(more: readonly string[] = []): Record<string,
 }
 
 const PROGRAM_VARIABLES =
-  'PATH HOME LANG TMPDIR SSH_AUTH_SOCK SSL_CERT_FILE HTTPS_PROXY https_proxy NO_PROXY no_proxy npm_config_registry'.split(
+  'PATH HOME LANG TMPDIR SSH_AUTH_SOCK SSL_CERT_FILE NODE_EXTRA_CA_CERTS HTTPS_PROXY https_proxy NO_PROXY no_proxy npm_config_registry'.split(
     ' ',
   );
 
