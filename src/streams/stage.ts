@@ -40,6 +40,8 @@ import type { Backoff } from '../platform/retry.ts';
 import { createDueQueue } from './due-queue.ts';
 import { createFifo } from './fifo.ts';
 import type { Fifo } from './fifo.ts';
+import { factsThatFit } from './facts.ts';
+import type { Facts } from './facts.ts';
 import { applyJournalRecord, createJournal } from './journal.ts';
 import type { Aside, OutcomeRecord, Progress } from './journal.ts';
 import { chunksOf, createOutputAppender, intentOf, outputsOfIntent } from './output-appender.ts';
@@ -51,8 +53,6 @@ import { fingerprint } from './settled-keys.ts';
 import type { StageMeter, StageTurn } from './stage-meter.ts';
 import { limits, meteredBytes } from './stream-store.ts';
 import type { NewRecord, StreamRecord, StreamStore } from './stream-store.ts';
-
-type Facts = Record<string, unknown>;
 
 export type { Output } from './output-appender.ts';
 
@@ -179,7 +179,6 @@ const DEFAULT_LIMITS: StageLimits = {
 };
 const COMMIT_BYTES = 512 * 1024;
 const CHECKPOINT_MS = 30_000;
-const MAX_FACTS_BYTES = 256 * 1024;
 const DEFAULT_HORIZON_MS = 72 * 3_600_000;
 const DEFAULT_DRAIN_MS = 8_000;
 
@@ -472,8 +471,7 @@ export function createStage(
       error: outcome.kind === 'dead-letter' ? describeError(outcome.error) : null,
       at: new Date(clock.nowMs()).toISOString(),
       durationMs: Math.round(durationMs * 10) / 10,
-      facts:
-        Buffer.byteLength(JSON.stringify(facts)) > MAX_FACTS_BYTES ? { dropped: 'more than 256 KiB' } : facts,
+      facts: factsThatFit(facts),
     };
     if (outcome.kind !== 'deferred') return base;
     // A scheduled deferral is no failure: it does not count as an attempt.

@@ -135,6 +135,16 @@ describe('faults that the stage had', () => {
     expect(await outcomes()).toHaveLength(total);
   });
 
+  // A run that logged much lost all of its facts, and with them what its caps and its conversation were known by.
+  it('keeps the small facts of an outcome where one is too large', async () => {
+    await stream('source').append([numbered(0)]);
+    const facts = { logs: ['x'.repeat(200_000), '"'.repeat(50_000)], thread: 't', to: 'ann@sender.example' };
+    const { stop } = start(async () => ({ kind: 'done', facts }));
+    const [outcome] = await settled(1);
+    await stop();
+    expect(outcome?.facts).toEqual({ thread: 't', to: 'ann@sender.example', dropped: ['logs'] });
+  });
+
   // A stage that was stopped while it took over its journal, or finished what the owner before had decided, ended
   // with the signal's own reason, which looked like a failure to whoever waited for it.
   it.each(['fence', 'read', 'append'] as const)(
