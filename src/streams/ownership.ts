@@ -90,9 +90,10 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
       else if (!isOurTurn(unit.name)) moved.abort();
     });
     let cancelLimit: (() => void) | undefined;
-    ended.addEventListener('abort', () => {
+    const limit = (): void => {
       cancelLimit = clock.after(membershipTiming.leaveWithinMs, lose);
-    });
+    };
+    ended.addEventListener('abort', limit, { once: true });
     membership.holds.add(unit.name);
     log.info({ unit: unit.name }, 'ownership.taken');
     try {
@@ -107,6 +108,8 @@ export function createSharedOwnership({ store, membership, clock, log }: SharedO
       return false;
     } finally {
       unsubscribe();
+      // A turn that was lost is over before its signal is: that one lives as long as the process.
+      ended.removeEventListener('abort', limit);
       cancelLimit?.();
       membership.holds.delete(unit.name);
     }

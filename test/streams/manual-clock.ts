@@ -6,6 +6,8 @@ export interface ManualClock extends Clock {
   advance(ms: number): void;
   /** Sets the wall clock alone, also back. */
   jumpTo(nowMs: number): void;
+  /** How many timers wait. */
+  waiting(): number;
 }
 
 export function createManualClock(startMs = 1_000_000): ManualClock {
@@ -37,6 +39,7 @@ export function createManualClock(startMs = 1_000_000): ManualClock {
           reject(signal.reason);
         });
       }),
+    waiting: () => timers.length,
     jumpTo(nowMs) {
       wallMs = nowMs;
     },

@@ -253,6 +253,23 @@ it('waits longer each time it loses the same unit', async () => {
   expect(worker.begun()).toBeLessThan(20);
 });
 
+// Each turn that was lost still listened, and set itself a limit when the process was told to stop.
+it('lets go of the turns that it has lost', async () => {
+  const lost = new MillraceError('permanent', 'stage.ownership_lost', 'somebody else has it');
+  let failure: Error | undefined = lost;
+  const worker = startWorker(['outbox'], () => failure);
+  await basin.pass(20_000);
+  expect(worker.begun()).toBeGreaterThan(3);
+  failure = undefined;
+  await basin.pass(20_000);
+  expect(worker.working).toContain('outbox');
+  worker.drainUntil(new Promise(() => {}));
+  const before = worker.clock.waiting();
+  void worker.shutDown();
+  // One, for the turn that it has.
+  expect(worker.clock.waiting()).toBeLessThanOrEqual(before + 1);
+});
+
 it('leaves every other failure to its supervisor', async () => {
   const process = basin.start();
   const failure = new MillraceError('bug', 'stage.journal_damaged', 'it is damaged');
