@@ -42,7 +42,10 @@ const faults = Array.from({ length: sending.length + 1 }, (_, number) => reverse
 if (faults.length > 0 || answers.size !== sending.length + 1)
   throw new Error(`answers and how often: ${JSON.stringify(faults.slice(0, SHOWN))}, ${answers.size} in all`);
 const again =
-  refused.length === 0 ? 'at the first attempt' : `after ${JSON.stringify([...new Set(refused)])}`;
+  refused.length === 0
+    ? 'at the first attempt'
+    : `in the end, ${refused.length} attempts refused (${[...new Set(refused)].join(', ')})`;
+refused.length === 0 ? 'at the first attempt' : `after ${JSON.stringify([...new Set(refused)])}`;
 process.stdout.write(`${sending.length + 1} mails, each webhook taken ${again}, each mail answered once\n`);
 
 async function send(number: number): Promise<string[]> {

@@ -30,8 +30,9 @@ check_foreign_caddyfile() {
 
 check_kept_data() {
   inside /opt/millrace/current/deploy/uninstall.sh --keep-data >"$work/setup" 2>&1 || fail 'uninstall --keep-data'
-  list_own_paths | diff "$work/before-local" - | grep '^[<>]' >"$work/left" || fail 'nothing was kept'
-  if grep -vE '^> /(etc/millrace|var/lib/millrace|var/log/millrace-setup.log)(/|$)' "$work/left"; then fail 'more or less than the data was kept'; fi
+  list_own_paths >"$work/after-local"
+  diff "$work/before-local" "$work/after-local" >"$work/left" && fail 'nothing was kept'
+  if grep '^[<>]' "$work/left" | grep -vE '^> /(etc/millrace|var/lib/millrace|var/log/millrace-setup.log)(/|$)'; then fail 'more or less than the data was kept'; fi
   grep -qF '> /var/lib/millrace/streams.db' "$work/left" || fail 'the records were not kept'
   passed 'uninstalled: just the data is left'
 }
