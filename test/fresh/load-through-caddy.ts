@@ -45,7 +45,6 @@ const again =
   refused.length === 0
     ? 'at the first attempt'
     : `in the end, ${refused.length} attempts refused (${[...new Set(refused)].join(', ')})`;
-refused.length === 0 ? 'at the first attempt' : `after ${JSON.stringify([...new Set(refused)])}`;
 process.stdout.write(`${sending.length + 1} mails, each webhook taken ${again}, each mail answered once\n`);
 
 async function send(number: number): Promise<string[]> {
