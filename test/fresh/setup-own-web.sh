@@ -7,6 +7,7 @@
 list_own_paths() { list_paths | grep -v '^/var/lib/caddy'; }
 
 start_own_caddy() {
+  inside apt-get update -qq >"$work/setup" 2>&1 || fail 'apt-get update'
   inside env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends caddy age git >"$work/setup" 2>&1 || fail 'apt-get'
   printf ':8000 {\n\trespond own\n}\n' >"$work/Caddyfile"
   "$FRESH_SYSTEM" put "$name" "$work/Caddyfile" /etc/caddy/Caddyfile
