@@ -41,8 +41,7 @@ check_kept_data() {
 # Without answers: they lie with the data.
 check_foreign_server() {
   inside systemctl stop caddy
-  # shellcheck disable=SC2016 # for perl
-  inside systemd-run -q --unit=stranger perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalPort => 443, Listen => 5) or die; sleep'
+  inside systemd-run -q --unit=stranger perl -MIO::Socket::INET -e '@listener = IO::Socket::INET->new(LocalPort => 443, Listen => 5); sleep'
   wait_for 'the other web server' inside sh -c 'ss -ltnH "( sport = :443 )" | grep -q .'
   inside env MILLRACE_UNATTENDED=1 NODE_MIRROR="$MIRROR" MILLRACE_REPO=/srv/millrace.git bash /root/setup.sh >"$work/setup" 2>&1 || fail 'a new setup on the data'
   grep -q 'perl serves the web on this machine and was not touched' "$work/setup" || fail 'it does not say whose the web is'
