@@ -71,6 +71,7 @@ async function answersAfter(kind: 'local' | 's2'): Promise<unknown[]> {
     }),
   ).flat();
   for (const { status } of await Promise.all(deliveries)) expect(status).toBe(200);
+  await routedOn(first);
   await millrace(before, 'backup', file);
   await resend.waitForAccepted(2);
   // The daemon goes on, and nobody will know how far it came.
@@ -86,24 +87,38 @@ async function answersAfter(kind: 'local' | 's2'): Promise<unknown[]> {
   return (await resend.accepted()).map(({ payload }) => payload.text).toSorted();
 }
 
-/** Resolves when the outbox has an outcome for the request of every mail, again or anew. */
-async function settledOn({ url, adminToken }: { url: string; adminToken: string }): Promise<void> {
+interface Daemon {
+  url: string;
+  adminToken: string;
+}
+
+async function read({ url, adminToken }: Daemon, name: string) {
   const headers = { authorization: `Bearer ${adminToken}` };
-  const read = async (name: string) => {
-    const response = await fetch(`${url}/api/admin/streams/records?name=${name}&from=0&count=500`, {
-      headers,
-    });
-    const { records } = (await response.json()) as {
-      records: { json: { outcome?: string; seqNum?: number } }[];
-    };
-    return records.map(({ json }) => json);
+  const response = await fetch(`${url}/api/admin/streams/records?name=${name}&from=0&count=500`, { headers });
+  const { records } = (await response.json()) as {
+    records: { json: { outcome?: string; seqNum?: number } }[];
   };
+  return records.map(({ json }) => json);
+}
+
+/** Numbers of the records whose outcome is final. */
+async function settledOf(daemon: Daemon, journal: string): Promise<Set<number | undefined>> {
+  const outcomes = (await read(daemon, journal)).filter(
+    ({ outcome }) => outcome !== undefined && outcome !== 'deferred',
+  );
+  return new Set(outcomes.map(({ seqNum }) => seqNum));
+}
+
+/** Resolves when every mail has its number in its inbox, from which the key of its answer is made (ADR 37). */
+async function routedOn(daemon: Daemon): Promise<void> {
+  while ((await settledOf(daemon, 'received')).size < MAILS * INBOXES.length) await setImmediate();
+}
+
+/** Resolves when the outbox has an outcome for the request of every mail, again or anew. */
+async function settledOn(daemon: Daemon): Promise<void> {
   for (let isSettled = false; !isSettled;) {
-    const requests = await read('outbox');
-    const outcomes = (await read('sent')).filter(
-      ({ outcome }) => outcome !== undefined && outcome !== 'deferred',
-    );
-    const settled = new Set(outcomes.map(({ seqNum }) => seqNum));
+    const requests = await read(daemon, 'outbox');
+    const settled = await settledOf(daemon, 'sent');
     isSettled = requests.length >= MAILS * INBOXES.length && settled.size >= requests.length;
     await setImmediate();
   }
