@@ -70,9 +70,20 @@ export async function allStreams(client: AdminClient, prefix: string): Promise<s
 }
 
 function refusal(status: number, body: unknown): MillraceError {
-  const said = refusalSchema.safeParse(body).data?.error;
-  const message = said?.message ?? `the daemon answered ${status}`;
-  const details = said?.hint == null ? {} : { hint: said.hint };
+  const { code, message, details } = refusalIn(status, body);
   if (status >= 500) return new MillraceError('transient', 'admin.failed', message, details);
-  return new MillraceError('invalid', said?.code ?? 'admin.refused', message, details);
+  return new MillraceError('invalid', code ?? 'admin.refused', message, details);
+}
+
+/** What the daemon says in the body of a refusal; where it says nothing, its status. */
+export function refusalIn(
+  status: number,
+  body: unknown,
+): { code: string | undefined; message: string; details: { hint?: string } } {
+  const said = refusalSchema.safeParse(body).data?.error;
+  return {
+    code: said?.code,
+    message: said?.message ?? `the daemon answered ${status}`,
+    details: said?.hint == null ? {} : { hint: said.hint },
+  };
 }

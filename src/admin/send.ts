@@ -12,6 +12,7 @@ import { systemClock } from '../platform/clock.ts';
 import { daemonFolders } from '../platform/config.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
+import { refusalIn } from './admin-client.ts';
 import type { InboxCopy, LocalMailView } from './conversation.ts';
 import { findDaemonFile } from './daemon-file.ts';
 import type { DaemonFile } from './daemon-file.ts';
@@ -104,10 +105,6 @@ function printCopy({ inbox, replies, logs }: InboxCopy, print: SendDeps['print']
   if (logs.length > 0) print(['', `${inbox} logged:`, ...logs.map((line) => `  ${line}`)].join('\n'));
 }
 
-const refusalSchema = z.object({
-  error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }),
-});
-
 /** A GET, or a POST of the raw message where there is one. */
 async function call(daemon: DaemonFile, path: string, raw?: Uint8Array): Promise<unknown> {
   using deadline = createDeadline(systemClock, REQUEST_TIMEOUT_MS);
@@ -131,11 +128,7 @@ async function call(daemon: DaemonFile, path: string, raw?: Uint8Array): Promise
       hint: 'With RESEND_API_KEY set, mail comes through Resend: send it from a mail program.',
     });
   }
-  const refusal = refusalSchema.safeParse(body).data?.error;
-  const message = refusal?.message ?? `the daemon answered ${response.status}`;
-  const hint = refusal?.hint ?? undefined;
-  const details = hint === undefined ? {} : { hint };
-  if (response.status < 500)
-    throw new MillraceError('invalid', refusal?.code ?? 'send.refused', message, details);
+  const { code, message, details } = refusalIn(response.status, body);
+  if (response.status < 500) throw new MillraceError('invalid', code ?? 'send.refused', message, details);
   throw new MillraceError('transient', 'send.failed', message, details);
 }
