@@ -50,6 +50,18 @@ describe('the services', () => {
     expect(unitRoles).toEqual([...roles].toSorted());
   });
 
+  it('answer for health and metrics at the ports of the units, which the documentation names', () => {
+    const ports = roleServices.map(([role, { environment }]) => {
+      const ofUnit = /^Environment=METRICS_PORT=(\d+)$/m.exec(
+        read(`deploy/systemd/millrace-${role}.service`),
+      );
+      expect([role, environment?.['METRICS_PORT']]).toEqual([role, ofUnit?.[1]]);
+      return ofUnit === null ? [] : [`${ofUnit[1]} (${role})`];
+    });
+    expect(ports.filter((port) => port.length === 0)).toHaveLength(1);
+    for (const port of ports.flat()) expect(read('docs/metrics.md')).toContain(port);
+  });
+
   it.each(Object.entries(services))('have nothing that they do not need: %s', (name, service) => {
     expect(service).toMatchObject({
       read_only: true,
