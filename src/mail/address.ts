@@ -27,6 +27,8 @@ const DOMAIN_INPUT = /^(?:[a-z0-9.-]|[^\p{ASCII}\p{C}\p{Z}])+$/iu;
 /** Labels of letters, digits and inner hyphens, the last of which is no number (that would be an IP address). */
 const DOMAIN =
   /^(?=.{1,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+/** What `domainToASCII` would leave as it is: no capital, no punycode label to check, no number that could be an IP address. */
+const PLAIN_DOMAIN = /^(?!(?:.*\.)?xn--)[a-z0-9.-]+\.[a-z]+$/;
 const INBOX = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]*$/u;
 /** `inbox/unrouted` is where mail for no tool lies; an inbox of that name would be mixed up with it. */
 const RESERVED_INBOX = 'unrouted';
@@ -44,7 +46,7 @@ export interface Recipient {
 /** A domain in lower-case ASCII, or null where it is none. `MÜNCHEN.de` and `xn--mnchen-3ya.de` are equal. */
 export function normaliseDomain(input: string): string | null {
   if (input.length > MAX_ADDRESS_OCTETS || !DOMAIN_INPUT.test(input)) return null;
-  const domain = domainToASCII(input);
+  const domain = PLAIN_DOMAIN.test(input) ? input : domainToASCII(input);
   return DOMAIN.test(domain) ? domain : null;
 }
 

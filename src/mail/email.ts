@@ -72,7 +72,16 @@ export function allRecipients(request: Pick<ProviderRequest, 'to' | 'cc' | 'bcc'
   return [...[request.to].flat(), ...(request.cc ?? []), ...(request.bcc ?? [])];
 }
 
+/** Emails are never changed, so each is indexed once: a dozen checks look at the fields of every mail. */
+const fieldsByName = new WeakMap<ParsedEmail, ReadonlyMap<string, readonly string[]>>();
+
 /** The values of all header fields of this name (in lower case), in order. */
-export function headerValues(email: ParsedEmail, name: string): string[] {
-  return email.headers.filter(([field]) => field.toLowerCase() === name).map(([, value]) => value);
+export function headerValues(email: ParsedEmail, name: string): readonly string[] {
+  let fields = fieldsByName.get(email);
+  if (!fields) {
+    const grouped = Map.groupBy(email.headers, ([field]) => field.toLowerCase());
+    fields = new Map(Array.from(grouped, ([field, all]) => [field, all.map(([, value]) => value)]));
+    fieldsByName.set(email, fields);
+  }
+  return fields.get(name) ?? [];
 }

@@ -225,12 +225,23 @@ export function jsonRecord(
   return { headers, body: JSON.stringify(value).toWellFormed() };
 }
 
+/** A stage asks for a record's lane, and later handles it: while the record is in memory, so is what it says. */
+const parsedRecords = new WeakMap<StreamRecord, { schema: z.ZodType; value: unknown }>();
+
 /**
- * The JSON value of a record, checked.
+ * The JSON value of a record, checked; the same object each time, so it must not be changed.
  * @throws MillraceError `records.newer_version` (bug: a newer release wrote it; this one must not guess)
  *   or `records.malformed` (permanent).
  */
 export function parseJsonRecord<T>(schema: z.ZodType<T>, record: StreamRecord): T {
+  const known = parsedRecords.get(record);
+  if (known?.schema === schema) return known.value as T;
+  const value = parseRecord(schema, record);
+  parsedRecords.set(record, { schema, value });
+  return value;
+}
+
+function parseRecord<T>(schema: z.ZodType<T>, record: StreamRecord): T {
   let value: unknown;
   try {
     value = JSON.parse(Buffer.from(record.body).toString('utf8'));
