@@ -110,6 +110,22 @@ check_ready_only_when_ready() {
   pass 'READY: only once the store is there'
 }
 
+# S2's own server asks for no token: other machines do not reach it, and on a kernel that cannot keep them away it is
+# not started.
+check_s2_fence() {
+  local address
+  address=$(inside hostname -I | awk '{ print $1 }')
+  until_true 'S2 does not answer on loopback' 40 curl -sf http://127.0.0.1:4243/health
+  if inside curl -s -m 2 -o /dev/null "http://$address:4243/health"; then fail "S2 answers on $address"; fi
+  sh_inside 'mkdir /run/systemd/system/s2-lite.service.d && printf "[Service]\nIPAddressDeny=\nIPAddressAllow=\n" >/run/systemd/system/s2-lite.service.d/open.conf && systemctl daemon-reload'
+  if inside systemctl restart s2-lite 2>/dev/null; then fail 'S2 is started without its fence'; fi
+  inside journalctl -u s2-lite --no-pager -o cat | grep 'is not started' >/dev/null || fail 'it does not say why S2 is not started'
+  sh_inside 'rm -r /run/systemd/system/s2-lite.service.d && systemctl daemon-reload'
+  inside systemctl restart s2-lite
+  is_ready ingest 8080
+  pass 'S2: out of reach of other machines, and not started where it would be in reach'
+}
+
 start_stand_in() {
   inside systemd-run -q --unit=resend -p "WorkingDirectory=$release" -- /opt/millrace/bin/node test/resend-stand-in/main.ts \
     '{"apiKey":"re_reading-hush","sendingKey":"re_sending-hush","port":5000}'
@@ -229,6 +245,7 @@ main() {
   pass 'a machine'
   check_unit_files
   check_ready_only_when_ready
+  check_s2_fence
   check_sandbox
   start_stand_in
   check_restart_under_load
