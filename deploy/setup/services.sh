@@ -36,6 +36,18 @@ set_port() {
   done
 }
 
+# What crashes at every start is tried less and less often. systemd knows how from 254 on, and complains of it before;
+# it goes on counting until a person or an upgrade restarts the unit, so the longest delay is short.
+set_backoff() {
+  local folder version
+  version=$(systemctl --version | grep -oE '[0-9]+' | head -n 1 || true)
+  if [ "${version:-0}" -lt 254 ]; then return; fi
+  for folder in "$UNIT_DIR/millrace.service.d" "$UNIT_DIR/millrace-.service.d"; do
+    record path "$folder"
+    printf '[Service]\nRestartSteps=5\nRestartMaxDelaySec=15\n' | install_file "$folder/backoff.conf"
+  done
+}
+
 # Those of another answer (STREAMS, TOOLS_REPO, S2_LITE) to an earlier setup.
 remove_former_units() {
   local unit wanted
@@ -56,6 +68,7 @@ do_units() {
     install_file "$UNIT_DIR/$unit" <"$release/deploy/systemd/$unit"
   done
   set_port
+  set_backoff
   remove_former_units
   record path "$UNIT_DIR/millrace.target.wants"
   if has_changed; then quietly 'systemctl daemon-reload' systemctl daemon-reload; fi

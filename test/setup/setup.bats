@@ -303,6 +303,17 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   [ ! -e "$UNIT_DIR/millrace.socket.d" ]
 }
 
+@test "a systemd that knows backoff has it, an older one is not told of it" {
+  UNIT_DIR=$BATS_TEST_TMPDIR/units STREAMS=local
+  mkdir -p "$UNIT_DIR"
+  systemctl() { echo 'systemd 252 (252.39-1~deb12u2)'; }
+  do_units
+  [ "$(ls "$UNIT_DIR")" = "$(own_units | sort)" ]
+  systemctl() { echo 'systemd 257 (257.13-1~deb13u1)'; }
+  do_units
+  grep -q RestartMaxDelaySec "$UNIT_DIR"/{millrace,millrace-}.service.d/backoff.conf
+}
+
 @test "where somebody else serves the web, Caddy is not installed, and it is said what to do" {
   ss() { echo 'LISTEN 0 511 0.0.0.0:80 0.0.0.0:* users:(("nginx",pid=7,fd=6))'; }
   PUBLIC_URL=https://mail.example.com
