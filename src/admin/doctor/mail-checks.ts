@@ -262,7 +262,7 @@ async function lookAtCertificate(
   nowMs: number,
   signal: AbortSignal,
 ): Promise<Finding> {
-  const { promise, resolve } = Promise.withResolvers<{ validTo: string; refusal: string | null } | string>();
+  const { promise, resolve } = Promise.withResolvers<{ validTo: string; refusal: string | null } | null>();
   // Looked at, not trusted: nothing is sent over this connection.
   const socket = connect({
     host: hostname,
@@ -274,13 +274,16 @@ async function lookAtCertificate(
     const refusal = socket.authorized ? null : String(socket.authorizationError);
     resolve({ validTo: socket.getPeerCertificate().valid_to, refusal });
   });
-  socket.once('error', (error) => resolve(error.message));
-  const end = (): void => resolve('no answer');
+  // Whose handshake fails has none for this name; whoever does not answer at all is told of beside.
+  socket.once('error', (error: NodeJS.ErrnoException) =>
+    resolve(error.code?.startsWith('ERR_SSL') ? { validTo: '', refusal: error.message.trim() } : null),
+  );
+  const end = (): void => resolve(null);
   signal.addEventListener('abort', end, { once: true });
   const answer = await promise;
   signal.removeEventListener('abort', end);
   socket.destroy();
-  if (typeof answer === 'string') return skipped('certificate', `${hostname}: ${answer}`);
+  if (answer === null) return skipped('certificate', `${hostname} does not answer`);
   const days = Math.floor((Date.parse(answer.validTo) - nowMs) / 86_400_000);
   const mend = 'Look at journalctl -u caddy: it renews by itself when ports 80 and 443 reach it.';
   if (answer.refusal !== null)
