@@ -46,7 +46,7 @@ export interface AdminRoutesDeps {
 const MAX_BODY_BYTES = 16 * 1024;
 
 export function createAdminRoutes(deps: AdminRoutesDeps): Hono {
-  const { store, log } = deps;
+  const { store, clock, log } = deps;
   const rerun = createRerun(deps);
   const app = new Hono();
   app.onError((error, c) => answerApiError(error, c, log));
@@ -62,7 +62,7 @@ export function createAdminRoutes(deps: AdminRoutesDeps): Hono {
     const { seqNums: range, from, isKnownUnsent, ...which } = checked(redriveBody, await readJsonBody(c));
     const request = { seqNums: range === 'all' ? null : range, fromSeqNum: from, isKnownUnsent };
     const { signal } = c.req.raw;
-    return c.json(await redrive({ store, rerun }, stageStreams(stageOf(which)), { request, signal }));
+    return c.json(await redrive({ store, rerun, clock }, stageStreams(stageOf(which)), { request, signal }));
   });
 
   app.post('/api/admin/replay', jsonBody(MAX_BODY_BYTES), async (c) => {

@@ -185,8 +185,8 @@ function copyStanding(
   );
 }
 
-function requestStanding(traces: MailTraces, { idempotencyKey, notBefore }: FrozenRequest): Standing {
-  const sent = traces.sent.get(idempotencyKey);
+function requestStanding(traces: MailTraces, { key, notBefore }: FrozenRequest): Standing {
+  const sent = traces.sent.get(key);
   if (!sent) return { ...UNDERWAY, state: 'underway', stage: 'outbox' };
   const standing = outcomeStanding(sent, 'outbox');
   return standing.state === 'retrying' && sent.reason === 'outbox.scheduled'

@@ -57,6 +57,8 @@ export interface InboxedMail {
 /** From `outbox`. */
 export interface FrozenRequest {
   readonly idempotencyKey: string;
+  /** Of the record: what the outbox's outcome is found by. */
+  readonly key: string;
   readonly seqNum: number;
   readonly inbox: string;
   readonly inboxSeqNum: number;
@@ -185,6 +187,7 @@ export class MailTraces {
     if (ofMail.has(idempotencyKey)) return;
     ofMail.set(idempotencyKey, {
       idempotencyKey,
+      key: headerOf(record, KEY_HEADER) ?? '',
       seqNum: record.seqNum,
       inbox: cause.inbox,
       inboxSeqNum: cause.seqNum,

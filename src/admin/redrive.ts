@@ -3,14 +3,18 @@
  * letter: what it leads to has the same idempotency keys, so that whatever an earlier attempt has done after all
  * is not done again.
  *
- * - A mail's copy carries the number of the record that it stands for; its replies are keyed by that number.
+ * - A mail's copy carries the number and the key of the record that it stands for: its replies are keyed by these. The
+ *   outbox forgets keys after a time. Where it may have, and a run that was cut off has put requests there, the copy
+ *   says since when, and its requests are looked for before they are sent.
  * - A request's copy goes to the provider under the key that the request was frozen with. It may have been taken
  *   at an attempt whose answer was lost: the copy says since when, and the outbox asks the provider first where
  *   that is too long ago for the key to be remembered. Only a person who has looked can say otherwise
  *   (`isKnownUnsent`), and even then the key stays.
  */
+import type { Clock } from '../platform/clock.ts';
 import {
   COPY_HEADERS,
+  causeKeyOf,
   headerOf,
   originSeqNum,
   outboxRecordSchema,
@@ -19,6 +23,7 @@ import {
 import type { RecordHeader, StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { listDeadLetters, redriveKey } from './dead-letters.ts';
 import type { DeadLetter } from './dead-letters.ts';
+import { earlierRequests } from './earlier-requests.ts';
 import { copyOf } from './record-copy.ts';
 import type { Copy } from './record-copy.ts';
 import { MAX_COPIES } from './rerun.ts';
@@ -50,7 +55,7 @@ export interface RedrivePage {
  * @throws MillraceError what the store throws; the same request again goes on where it stopped
  */
 export async function redrive(
-  deps: { store: StreamStore; rerun: Rerun },
+  deps: { store: StreamStore; rerun: Rerun; clock: Clock },
   streams: StageStreams,
   { request, signal }: { request: RedriveRequest; signal: AbortSignal },
 ): Promise<RedrivePage> {
@@ -60,14 +65,19 @@ export async function redrive(
   const range = { fromSeqNum, limit: MAX_COPIES, signal, ...which };
   const { deadLetters, next } = await listDeadLetters(deps, streams, range);
   const source = deps.store.stream(streams.source);
-  const copies: Copy[] = [];
+  const found: { deadLetter: DeadLetter; record: StreamRecord }[] = [];
   for (const deadLetter of deadLetters) {
     if (deadLetter.redrivenAt !== null) continue;
     const record = await recordAt(source, deadLetter.seqNum, signal);
-    if (!record) continue;
-    const headers = inherited(streams, { record, isKnownUnsent: request.isKnownUnsent });
-    copies.push(copyOf(streams.source, record, { key: redriveKey(deadLetter), headers }));
+    if (record) found.push({ deadLetter, record });
   }
+  const records = found.map(({ record }) => record);
+  const earlier = await earlierRequests(deps, streams, { records, signal });
+  const copies = found.map(({ deadLetter, record }): Copy => {
+    const frozenMs = earlier.get(record.seqNum);
+    const headers = inherited(streams, { record, frozenMs, isKnownUnsent: request.isKnownUnsent });
+    return copyOf(streams.source, record, { key: redriveKey(deadLetter), headers });
+  });
   const { source: stream } = streams;
   await deps.rerun.putBack({ action: 'redrive', from: stream, to: stream, copies }, signal);
   const put = new Set(copies.map(({ seqNum }) => seqNum));
@@ -88,9 +98,17 @@ export async function redrive(
 /** What a copy takes over from the record that it stands for. */
 function inherited(
   { stage }: StageStreams,
-  { record, isKnownUnsent }: { record: StreamRecord; isKnownUnsent: boolean },
+  of: { record: StreamRecord; frozenMs: number | undefined; isKnownUnsent: boolean },
 ): RecordHeader[] {
-  if (stage === 'runner') return [[COPY_HEADERS.origin, String(originSeqNum(record))]];
+  const { record, frozenMs, isKnownUnsent } = of;
+  if (stage === 'runner') {
+    const cause = causeKeyOf(record);
+    return [
+      [COPY_HEADERS.origin, String(originSeqNum(record))],
+      ...(cause === null ? [] : [[COPY_HEADERS.cause, cause] as const]),
+      ...(frozenMs === undefined ? [] : [[COPY_HEADERS.doubtSince, String(frozenMs)] as const]),
+    ];
+  }
   if (stage === 'receive' || isKnownUnsent) return [];
   return [
     [COPY_HEADERS.doubtSince, headerOf(record, COPY_HEADERS.doubtSince) ?? String(firstAttemptMs(record))],

@@ -40,6 +40,8 @@ export interface ReceiveOptions {
 const DEFAULT_MISSING_ATTEMPTS = 12;
 /** A parsed email larger than this is cut for its record; the raw message has the rest. */
 const MAX_INLINE_BYTES = 700 * 1024;
+/** An event that comes so much later than its mail says when that was. */
+const LATE_WEBHOOK_MS = 60_000;
 const CUT_TEXT_CHARS = 32 * 1024;
 const CUT_HEADERS = 100;
 const CUT_HEADER_CHARS = 1000;
@@ -54,6 +56,7 @@ const receivedEventSchema = z.object({
   type: z.literal('email.received'),
   created_at: z.string().optional(),
   data: z.object({
+    created_at: z.string().nullish(),
     email_id: z.guid(),
     to: addressesSchema,
     cc: addressesSchema,
@@ -103,7 +106,8 @@ export function createReceive(
     }
     const email = await parseMessage(content.raw);
     const receivedAt = new Date(record.timestampMs).toISOString();
-    const base = { emailId, receivedAt, raw: content.pointer, email };
+    const arrived = arrivedLongBefore(record, data.created_at ?? event.created_at);
+    const base = { emailId, receivedAt, ...arrived, raw: content.pointer, email };
     const outputs = recipients.map((recipient) => outputFor(recipient, base, live.inboxes));
     return { kind: 'done', outputs, facts: { emailId, to: outputs.map(({ stream }) => stream) } };
   }
@@ -138,6 +142,13 @@ export function createReceive(
       outputs: [{ stream: streamNames.delivery, record: deliveryRecord(delivery.data, record) }],
     };
   };
+}
+
+/** When the provider had the mail, where that was long before its webhook came: it was down for us, or posted it again. */
+function arrivedLongBefore(record: StreamRecord, at: string | undefined): { arrivedAt?: string } {
+  const arrivedMs = at === undefined ? NaN : Date.parse(at);
+  if (!(record.timestampMs - arrivedMs > LATE_WEBHOOK_MS)) return {};
+  return { arrivedAt: new Date(arrivedMs).toISOString() };
 }
 
 function parseEvent(record: StreamRecord): { type: string } {

@@ -4,7 +4,8 @@
  * A request goes out as it was frozen, under its idempotency key, at every attempt. Within 24 h the provider
  * itself recognises the key. An attempt whose outcome stayed unknown for longer than that (a lost answer,
  * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
- * has sent this request; each carries a fingerprint of its key as a tag.
+ * has sent this request; each carries a fingerprint of its key as a tag. Before the provider our own journal is asked,
+ * which knows longer than the stage remembers keys (`find-settled.ts`).
  */
 import type { ProviderRequest } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -13,6 +14,7 @@ import { readBlob } from '../streams/blob.ts';
 import { COPY_HEADERS, headerOf, outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
+import { findSettled } from './find-settled.ts';
 
 /** Who takes outbound mail: Resend, or the local mailbox in its place. */
 export interface OutboundProvider {
@@ -55,7 +57,9 @@ export function createOutbox(deps: {
         : frozen.request;
     const doubtSinceMs = earliestDoubtMs(record, attempt);
     if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS) {
-      const sent = await outbound.findSent(request, doubtSinceMs, attempt.signal);
+      const sent =
+        (await findSettled(store, record, { sinceMs: doubtSinceMs, signal: attempt.signal })) ??
+        (await outbound.findSent(request, doubtSinceMs, attempt.signal));
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
     }
     try {

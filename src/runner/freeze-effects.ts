@@ -1,7 +1,6 @@
 /**
- * Makes of the effects that a run stated the frozen provider requests on `outbox`: each complete, each with a
- * key that is derived from its cause (inbox, number, place among the effects, email), so that a repeated run
- * names the same. All of them or none: what is wrong with one parks the mail before anything is sent.
+ * Makes of the effects that a run stated the frozen provider requests on `outbox`: each complete, each with keys
+ * that are derived from its cause (`run-cause.ts`), so that a repeated run names the same. All of them or none: what is wrong with one parks the mail before anything is sent.
  */
 import type { MailContent } from '../mail/content.ts';
 import { allRecipients } from '../mail/email.ts';
@@ -12,11 +11,12 @@ import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { writeBlob } from '../streams/blob.ts';
-import { jsonRecord, streamNames } from '../streams/records.ts';
+import { COPY_HEADERS, jsonRecord, streamNames } from '../streams/records.ts';
 import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
 import { fingerprint } from '../streams/settled-keys.ts';
 import type { Output } from '../streams/stage.ts';
-import type { StreamStore } from '../streams/stream-store.ts';
+import type { RecordHeader, StreamStore } from '../streams/stream-store.ts';
+import type { RunCause } from './run-cause.ts';
 import type { PlainEffect } from './sandbox/sandbox.ts';
 
 /** A request above this goes into a stream of its own. */
@@ -28,12 +28,10 @@ const MAX_REQUESTS_BYTES = 128 * 1024 * 1024;
 /** The tag under which the provider can be asked for a request: see `outbox.ts`. */
 const KEY_TAG = 'millrace_key';
 
-export interface RunCause {
+export interface FrozenFor {
+  readonly cause: RunCause;
   readonly mail: InboxRecord;
   readonly email: ParsedEmail;
-  readonly seqNum: number;
-  /** Differs from `seqNum` for a mail that was put back: what its first run sent is not sent again. */
-  readonly origin: number;
   /** The run changes state, and the outputs are committed in one record with it. */
   readonly isAtomic: boolean;
   /** What the email's attachments hold. */
@@ -55,12 +53,12 @@ export interface FrozenEffects {
 export function createFreezeEffects(
   { store, clock }: { store: StreamStore; clock: Clock },
   options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
-): (effects: readonly PlainEffect[], cause: RunCause) => Promise<FrozenEffects> {
+): (effects: readonly PlainEffect[], of: FrozenFor) => Promise<FrozenEffects> {
   const { inbox, domains, maxDelayMs } = options;
 
   async function compose(
     effect: PlainEffect,
-    { mail, email, files: contents }: RunCause,
+    { mail, email, files: contents }: FrozenFor,
   ): Promise<{ request: ProviderRequest | null; skipped: string | null }> {
     const origin = { email, inbox: mail.inbox, inboxAddress: mail.address, domains };
     if (effect.kind === 'reply') return composeReply({ ...origin, reply: effect });
@@ -94,25 +92,28 @@ export function createFreezeEffects(
 
   async function outboxOutput(
     request: ProviderRequest,
-    of: { effect: number; at: string | undefined; cause: RunCause; maxInlineBytes: number },
+    of: { effect: number; at: string | undefined; run: FrozenFor; maxInlineBytes: number },
   ): Promise<Output> {
-    const { effect, at, cause, maxInlineBytes } = of;
-    const { mail, email, seqNum, origin } = cause;
-    const idempotencyKey = `${encodeURIComponent(inbox)}/${origin}/${effect}/${mail.emailId}`;
+    const { effect, at, run, maxInlineBytes } = of;
+    const { mail, email, cause } = run;
+    const idempotencyKey = cause.idempotencyKey(effect);
     const tagged = { ...request, tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }] };
     const frozen: OutboxRecord = {
       kind: 'request',
       version: 1,
       idempotencyKey,
-      cause: { inbox, seqNum, effect, emailId: mail.emailId },
+      cause: { inbox, seqNum: cause.seqNum, effect, emailId: mail.emailId },
       thread: `${inbox}/${threadKey(email)}`,
       notBefore: notBefore(at),
       request: await requestOrBlob(tagged, { key: idempotencyKey, maxInlineBytes }),
     };
-    return { stream: streamNames.outbox, record: jsonRecord(frozen, idempotencyKey) };
+    const { headers, body } = jsonRecord(frozen, cause.settlementKey(effect));
+    const doubt: RecordHeader[] =
+      cause.doubtSinceMs === null ? [] : [[COPY_HEADERS.doubtSince, String(cause.doubtSinceMs)]];
+    return { stream: streamNames.outbox, record: { headers: [...(headers ?? []), ...doubt], body } };
   }
 
-  return async (effects, cause) => {
+  return async (effects, run) => {
     const outputs: Output[] = [];
     const recipients: string[] = [];
     let skipped: string | null = null;
@@ -121,15 +122,15 @@ export function createFreezeEffects(
     for (const [index, effect] of effects.entries()) {
       // To make large HTML safe takes half a second and more: others have their turn in between.
       if (index > 0) await clock.sleep(0);
-      const composed = await naming(index, effect, () => compose(effect, cause));
+      const composed = await naming(index, effect, () => compose(effect, run));
       skipped = composed.skipped ?? skipped;
       if (composed.request === null) continue;
       if (effect.kind !== 'reply') recipients.push(...allRecipients(composed.request));
       bytes += sizeOf(composed.request);
       if (bytes > MAX_REQUESTS_BYTES) throw tooLarge(bytes);
       const { request } = composed;
-      const maxInlineBytes = cause.isAtomic ? MAX_ATOMIC_BYTES - inlineBytes : MAX_INLINE_REQUEST_BYTES;
-      const output = () => outboxOutput(request, { effect: index, at: effect.at, cause, maxInlineBytes });
+      const maxInlineBytes = run.isAtomic ? MAX_ATOMIC_BYTES - inlineBytes : MAX_INLINE_REQUEST_BYTES;
+      const output = () => outboxOutput(request, { effect: index, at: effect.at, run, maxInlineBytes });
       const made = await naming(index, effect, output);
       inlineBytes += Buffer.byteLength(made.record.body);
       outputs.push(made);

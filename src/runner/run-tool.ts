@@ -6,7 +6,6 @@
  * alone, and nothing that it stated before takes effect. What the tool keeps (`tool-state.ts`) is committed in one
  * with what it sends.
  */
-import { createHash } from 'node:crypto';
 import type { ParsedEmail } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
@@ -16,13 +15,16 @@ import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
-import { inboxRecordSchema, originSeqNum, parseJsonRecord } from '../streams/records.ts';
+import { inboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import type { InboxRecord } from '../streams/records.ts';
+import type { Restore } from '../streams/format.ts';
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
 import type { ReplyCaps } from './reply-caps.ts';
+import { causeOfRun } from './run-cause.ts';
+import type { RunCause } from './run-cause.ts';
 import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
 import type { ThreadHistory } from './thread-history.ts';
 import type { Hold, ToolBreaker } from './tool-breaker.ts';
@@ -42,13 +44,15 @@ export interface RunToolDeps {
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
   toolSecrets: Readonly<Record<string, string>>;
+  /** The restore that these streams come from, if any. */
+  lastRestore: (signal: AbortSignal) => Promise<Restore | null>;
 }
 
 /** Runs of one email that another run came before; only those that were under way at once can do so. */
 const MAX_REPEATS = 100;
 
 interface Run {
-  readonly record: StreamRecord;
+  readonly cause: RunCause;
   readonly mail: InboxRecord;
   /** With nothing cut. */
   readonly email: ParsedEmail;
@@ -90,7 +94,9 @@ export function createRunTool(
 
     const { signal } = attempt;
     const files = once(async () => allAttachmentBytes(await rawMessage(mail, signal)));
-    const run: Run = { record, mail, email, files, recipient, revision, exportName, signal };
+    const { inbox } = options;
+    const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
+    const run: Run = { cause, mail, email, files, recipient, revision, exportName, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
@@ -112,7 +118,7 @@ export function createRunTool(
     run: Run,
     { session, base }: { session: StateSession; base: Record<string, unknown> },
   ): Promise<Outcome | null> {
-    const { record, mail, email, files, recipient, signal } = run;
+    const { cause, mail, email, files, recipient, signal } = run;
     const { exportName, revision } = run;
     const held = breaker.enter({ exportName, revision: revision.revision });
     if (held) return parkedFor(heldError(exportName, held), base);
@@ -121,14 +127,8 @@ export function createRunTool(
     if (result.status === 'failed') {
       return parkedFor(new MillraceError('permanent', `tool.${result.reason}`, result.message), facts);
     }
-    const frozen = await freeze(result.effects, {
-      mail,
-      email,
-      seqNum: record.seqNum,
-      origin: originSeqNum(record),
-      isAtomic: Object.keys(result.state).length > 0,
-      files,
-    });
+    const isAtomic = Object.keys(result.state).length > 0;
+    const frozen = await freeze(result.effects, { cause, mail, email, isAtomic, files });
     const { skipped, recipients } = frozen;
     const cap = caps.exceededBySending(recipients);
     if (cap !== null) {
@@ -170,9 +170,9 @@ export function createRunTool(
     readBlob(store, mail.raw, signal);
 
   function runRequest(run: Run, session: StateSession): RunRequest {
-    const { record, mail, email, files, recipient, revision, exportName, signal } = run;
+    const { cause, mail, email, files, recipient, revision, exportName, signal } = run;
     const { emailId } = mail;
-    const { seqNum } = record;
+    const { seqNum } = cause;
     const thread = threadKey(mail.email);
     const settings = settingsFor(revision.bundle.settings, exportName);
     return {
@@ -193,7 +193,7 @@ export function createRunTool(
         readState: (scope) => session.read(scope),
         readThread: once(() => history.earlier({ thread, seqNum, emailId, person: recipient }, signal)),
       }),
-      randomSeed: seedOf([options.inbox, originSeqNum(record), emailId]),
+      randomSeed: cause.seed,
       fairnessKey: options.inbox,
       signal,
     };
@@ -229,10 +229,6 @@ function heldError(exportName: string, { kills, reason, untilMs }: Hold): Millra
 /** Records keep header fields as they were sent; a tool reads them as a person would. */
 function decoded([name, value]: [string, string]): [string, string] {
   return [name, decodeHeaderValue(value)];
-}
-
-function seedOf(cause: readonly (string | number)[]): string {
-  return createHash('sha256').update(JSON.stringify(cause)).digest('hex').slice(0, 32);
 }
 
 /** Mail of one conversation is handled in order. */

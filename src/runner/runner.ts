@@ -5,6 +5,7 @@
  */
 import { aborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
+import { lastRestore } from '../streams/format.ts';
 import type { Ownership } from '../streams/ownership.ts';
 import { streamNames } from '../streams/records.ts';
 import type { StageMeter } from '../streams/stage-meter.ts';
@@ -34,7 +35,7 @@ export interface Runner {
 /** Inboxes that are looked after at all: each costs a stage. */
 const MAX_INBOXES = 1000;
 
-export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'history'> {
+export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'history' | 'lastRestore'> {
   /** Counts for one inbox and one turn: what others answered since our last turn is read back, not added. */
   createCaps: () => ReplyCaps;
   ownership: Ownership;
@@ -44,13 +45,17 @@ export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'histor
 
 export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
   const { store, tools, clock, log } = deps;
+  const restoreOfStreams = succeedOnce((signal) => lastRestore(store, signal));
 
   async function work(inbox: string, ownedStore: StreamStore, signal: AbortSignal): Promise<void> {
     const caps = deps.createCaps();
-    const restored = restoredOnce((signalOfRead) => caps.restore(inbox, signalOfRead));
+    const restored = succeedOnce((signalOfRead) => caps.restore(inbox, signalOfRead));
     const state = createToolState({ store: ownedStore, clock }, { inbox });
     const history = createThreadHistory({ store: ownedStore, clock }, { inbox });
-    const runTool = createRunTool({ ...deps, caps, state, history }, { inbox, ...options });
+    const runTool = createRunTool(
+      { ...deps, caps, state, history, lastRestore: restoreOfStreams },
+      { inbox, ...options },
+    );
     const stage = createStage(
       { store: ownedStore, clock, log, ...(deps.meter && { meter: deps.meter }) },
       {
@@ -128,16 +133,14 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
 }
 
 /** What succeeds once is not done again; whoever comes meanwhile waits for it, too. */
-function restoredOnce(
-  restore: (signal: AbortSignal) => Promise<void>,
-): (signal: AbortSignal) => Promise<void> {
-  let restored: Promise<void> | null = null;
+function succeedOnce<T>(work: (signal: AbortSignal) => Promise<T>): (signal: AbortSignal) => Promise<T> {
+  let done: Promise<T> | null = null;
   return async (signal) => {
-    restored ??= restore(signal);
+    done ??= work(signal);
     try {
-      await restored;
+      return await done;
     } catch (error) {
-      restored = null;
+      done = null;
       throw error;
     }
   };

@@ -64,6 +64,21 @@ export interface FormatGuard {
   behind(service: Service): Service;
 }
 
+/** What a restore leaves unknown: the streams before it went on from the first to the second time. */
+export interface Restore {
+  readonly backupAtMs: number;
+  readonly restoredAtMs: number;
+}
+
+/** The newest restore of these streams, or null. */
+export async function lastRestore(store: StreamStore, signal?: AbortSignal): Promise<Restore | null> {
+  const { records } = await store.stream(streamNames.meta).read({ fromSeqNum: 0, ...(signal && { signal }) });
+  const restored = records.map(metaOf).findLast((record) => record.kind === 'restored');
+  if (!restored) return null;
+  const { backupAt, restoredAt } = restored;
+  return { backupAtMs: Date.parse(backupAt), restoredAtMs: Date.parse(restoredAt) };
+}
+
 /** Of each stream, this many numbers back from its tail are looked at: fences and trims among them show no record. */
 const NEWEST_RECORDS = 16;
 const MAX_STREAMS = 10_000;

@@ -74,13 +74,28 @@ export const COPY_HEADERS = {
   of: 'copy-of',
   /** Of a redriven one: the number that its effects are keyed by, so that what has happened does not happen again. */
   origin: 'origin',
-  /** Of a request: since when (ms since the epoch) an attempt may have had an effect that nobody knows of. */
+  /** Of a redriven one, too: the key of the record that it stands for. */
+  cause: 'cause',
+  /** Of a request, or of a mail that had some: since when (ms since the epoch) an attempt may have had an effect that nobody knows of. */
   doubtSince: 'doubt-since',
 } as const;
 
 /** The number that the effects of an inbox record are keyed by: its own, or that of what it was put back for. */
 export function originSeqNum(record: StreamRecord): number {
   return Number(headerOf(record, COPY_HEADERS.origin) ?? record.seqNum);
+}
+
+/** The key of an inbox record, of a redriven one that of the record which it stands for; null where there is none. */
+export function causeKeyOf(record: StreamRecord): string | null {
+  const told = headerOf(record, COPY_HEADERS.cause);
+  if (told !== undefined) return told;
+  const isRedriven = headerOf(record, COPY_HEADERS.origin) !== undefined;
+  return isRedriven ? null : (headerOf(record, KEY_HEADER) ?? null);
+}
+
+/** What the keys begin with under which the outbox settles the requests of one inbox record. */
+export function settlementPrefix(inbox: string, origin: number): string {
+  return `${encodeURIComponent(inbox)}/${origin}/`;
 }
 
 const blobPointerSchema = z.object({
@@ -101,6 +116,8 @@ export const inboxRecordSchema = z.object({
   address: z.string(),
   tag: z.string().nullable(),
   receivedAt: z.string(),
+  /** When the provider had it, where its webhook came much later. */
+  arrivedAt: z.string().optional(),
   email: parsedEmailSchema,
   /** False where `text`, `html`, `newText` or `headers` were cut to fit a record: the raw message has them whole. */
   complete: z.boolean(),
@@ -112,6 +129,7 @@ export type InboxRecord = z.infer<typeof inboxRecordSchema>;
 export const outboxRecordSchema = z.object({
   kind: z.literal('request'),
   version: z.literal(1),
+  /** What the provider knows it by; the record's own key is what the outbox settles once: see `run-cause.ts`. */
   idempotencyKey: z.string(),
   cause: z.object({
     inbox: z.string(),

@@ -31,7 +31,7 @@ export interface OperatorWorld {
   redrive(body: Record<string, unknown>): Promise<RedrivePage['deadLetters']>;
   deadLetters(query?: string): Promise<DeadLetter[]>;
   /** Puts a mail on `inbox/<name>` as receive does; gives its number there. */
-  mail(emailId: string, options?: { stream?: string; inbox?: string }): Promise<number>;
+  mail(emailId: string, options?: { stream?: string; inbox?: string; receivedAt?: string }): Promise<number>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -69,7 +69,9 @@ export async function startOperatorWorld(): Promise<OperatorWorld> {
       const response = await ask(`/api/admin/dead-letters?${query}`);
       return ((await response.json()) as { deadLetters: DeadLetter[] }).deadLetters;
     },
-    async mail(emailId, { stream = streamNames.inbox('desk'), inbox = 'desk' } = {}) {
+    async mail(emailId, options = {}) {
+      const { stream = streamNames.inbox('desk'), inbox = 'desk' } = options;
+      const { receivedAt = new Date().toISOString() } = options;
       const raw = Buffer.from(`From: ann@x.example\r\nTo: ${inbox}@y.example\r\nSubject: Hi\r\n\r\nHello`);
       const record: InboxRecord = {
         kind: 'email',
@@ -78,7 +80,7 @@ export async function startOperatorWorld(): Promise<OperatorWorld> {
         inbox,
         address: `${inbox}@y.example`,
         tag: null,
-        receivedAt: '2026-11-22T10:00:00Z',
+        receivedAt,
         email: await parseMessage(raw),
         complete: true,
         raw: { stream: `mail/${emailId}`, bytes: raw.length, sha256: '' },

@@ -103,6 +103,27 @@ describe('redrive', () => {
     expect(ran.map((record) => originSeqNum(record))).toEqual([0]);
   });
 
+  // The outbox forgets keys after 72 h. A run that was cut off behind its request, and parked the mail when it was
+  // repeated, had it answered again by a redrive of the week after.
+  it('says of a mail that was parked long ago since when a run that was cut off has had a request', async () => {
+    for (const id of ['e0', 'e1', 'e2']) await world.mail(id, { receivedAt: '2020-01-01T00:00:00.000Z' });
+    await world.mail('e3');
+    await workDesk(broken);
+    const outbox = world.store.stream('outbox');
+    for (const key of ['desk/1/0/e1', 'desk/1/1/e1', 'other/0/0/e0', 'desk/3/0/e3'])
+      await outbox.append([jsonRecord({ kind: 'request', version: 1 }, key)]);
+    const [request] = await readAll(outbox);
+    await world.redrive({ inbox: 'desk', seqNums: 'all' });
+    const copies = (await desk()).slice(4);
+    expect(copies.map((copy) => headerOf(copy, 'doubt-since'))).toEqual([
+      undefined,
+      String(request!.timestampMs),
+      undefined,
+      undefined,
+    ]);
+    expect(copies.map((copy) => headerOf(copy, 'cause'))).toEqual(['e0', 'e1', 'e2', 'e3']);
+  });
+
   it('says of a record that is gone that it is, and puts back its neighbours', async () => {
     await park(2);
     await world.store.stream('inbox/desk').trim(1);
@@ -185,7 +206,7 @@ describe('a redrive that breaks off', () => {
   const [clock, log] = [systemClock, createLog('silent')];
   const attempt = async (failure: Parameters<typeof failing>[0], seqNums: { from: number; to: number }) => {
     const store = failing(failure);
-    const deps = { store, rerun: createRerun({ store, clock, log }) };
+    const deps = { store, rerun: createRerun({ store, clock, log }), clock };
     const request = { seqNums, fromSeqNum: 0, isKnownUnsent: false };
     return redrive(deps, stageStreams({ inbox: 'desk' }), { request, signal });
   };

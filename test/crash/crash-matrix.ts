@@ -38,7 +38,7 @@ export async function runMatrix(streams: Streams, options: MatrixOptions): Promi
       streams,
       point,
       kills: 0,
-      tally: tallyOf([], [], new Map()),
+      tally: tallyOf([], [], { reasons: new Map(), places: new Map() }),
       recoveries: [],
     };
     rows.set(point, row);

@@ -3,15 +3,16 @@
  * server that tools call, and the daemon, each a process of its own (but for the server). Whatever is killed
  * comes back over the same data and on the same port.
  */
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
@@ -70,6 +71,12 @@ export interface CrashWorld {
   startStore(): Promise<void>;
   /** The streams as they are now; the daemon must be gone, where the store is `local`. */
   openStreams(): Promise<StreamStore>;
+  /** Copies the streams beside the daemon; one copy, the newest. */
+  backup(): Promise<void>;
+  /** The disk dies; the daemon must be gone. For `local`. */
+  loseStreams(): Promise<void>;
+  /** Puts the copy back onto new streams. */
+  restore(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -121,8 +128,17 @@ export async function createCrashWorld(streams: Streams): Promise<CrashWorld> {
       if (lite) lite = await startS2Lite({ directory: storeDirectory, port: lite.port });
     },
     openStreams: () => openStreams(dataDir, lite?.url ?? null),
+    backup: () => millrace(variables, 'backup', join(directory.path, 'backup.gz')),
+    loseStreams: () => rm(dataDir, { recursive: true }),
+    restore: () => millrace(variables, 'restore', join(directory.path, 'backup.gz')),
     stop: () => stack.disposeAsync(),
   };
+}
+
+async function millrace(variables: Record<string, string>, ...args: string[]): Promise<void> {
+  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables };
+  const command = ['--no-node-snapshot', 'src/main.ts', ...args];
+  await promisify(execFile)(process.execPath, command, { cwd: root, env });
 }
 
 function spawnDaemon(variables: Record<string, string>, options: CrashingDaemonOptions): CrashingDaemon {

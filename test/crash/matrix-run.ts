@@ -5,6 +5,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { outcomeSchema } from '../../src/streams/journal.ts';
 import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import { outboxRecordSchema, parseJsonRecord } from '../../src/streams/records.ts';
 import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import type { AcceptedMail } from '../resend-stand-in/contract.ts';
 import { createCrashWorld } from './crash-world.ts';
@@ -13,7 +14,7 @@ import type { KillPlan } from './kill-plan.ts';
 import type { Kill, KillPoint } from './kill-points.ts';
 import { startMailLoad } from './mail-load.ts';
 import { tallyOf, textOf } from './tally.ts';
-import type { SentMail, Tally } from './tally.ts';
+import type { OnRecord, SentMail, Tally } from './tally.ts';
 
 /** From the restart of what was killed. */
 export interface Recovery {
@@ -159,13 +160,14 @@ export async function startMatrixRun(streams: Streams): Promise<MatrixRun> {
       await restless.end();
       await settled(restless.mails);
       codes.push(await daemon.stop());
-      const { reasons, faults } = await readOutcomes(world);
+      const { reasons, places, faults } = await readOutcomes(world);
       if (codes.some((code) => code !== 0))
         faults.push(`stopped with ${codes.join(' and ')}: ${daemon.output()}`);
       const replies = await world.resend.accepted();
       return talliesOf(new Map([...mailsByPoint, ['the end', [...restless.mails]]]), {
         replies,
         reasons,
+        places,
         faults,
       });
     },
@@ -175,10 +177,10 @@ export async function startMatrixRun(streams: Streams): Promise<MatrixRun> {
 
 function talliesOf(
   mailsByPoint: ReadonlyMap<string, readonly SentMail[]>,
-  seen: { replies: readonly AcceptedMail[]; reasons: ReadonlyMap<string, string>; faults: string[] },
+  seen: OnRecord & { replies: readonly AcceptedMail[]; faults: string[] },
 ): Map<string, Tally> {
   const tallies = new Map(
-    [...mailsByPoint].map(([name, mails]) => [name, tallyOf(mails, seen.replies, seen.reasons)]),
+    [...mailsByPoint].map(([name, mails]) => [name, tallyOf(mails, seen.replies, seen)]),
   );
   const known = new Set([...mailsByPoint.values()].flatMap((mails) => mails.map(({ id }) => id)));
   const strays = seen.replies.filter((reply) => !known.has(textOf(reply)));
@@ -191,9 +193,10 @@ function talliesOf(
 }
 
 /** Why mails were not answered, by email id; and what should not be on the journals. */
-async function readOutcomes(world: CrashWorld): Promise<{ reasons: Map<string, string>; faults: string[] }> {
+async function readOutcomes(world: CrashWorld): Promise<OnRecord & { faults: string[] }> {
   const store = await world.openStreams();
   const reasons = new Map<string, string>();
+  const places = new Map<string, number>();
   const faults: string[] = [];
   try {
     const { names } = await store.list({ prefix: 'inbox/' });
@@ -216,10 +219,14 @@ async function readOutcomes(world: CrashWorld): Promise<{ reasons: Map<string, s
         if (outcome === 'skipped') reasons.set(String(facts['emailId']), String(reason));
       }
     }
+    for (const record of await recordsOf(store, 'outbox')) {
+      const { idempotencyKey, cause } = parseJsonRecord(outboxRecordSchema, record);
+      places.set(idempotencyKey, cause.seqNum);
+    }
   } finally {
     await store.close();
   }
-  return { reasons, faults };
+  return { reasons, places, faults };
 }
 
 async function recordsOf(store: StreamStore, name: string): Promise<StreamRecord[]> {

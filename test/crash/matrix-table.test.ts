@@ -4,7 +4,12 @@ import { tallyOf } from './tally.ts';
 
 describe('the table of the matrix', () => {
   it('has a row for each point, and the sum', () => {
-    const tally = { ...tallyOf([], [], new Map()), accepted: 3, answeredOnce: 1, lost: 2 };
+    const tally = {
+      ...tallyOf([], [], { reasons: new Map(), places: new Map() }),
+      accepted: 3,
+      answeredOnce: 1,
+      lost: 2,
+    };
     const recoveries = [1000, 3000, 2000].map((ms) => ({ firstAnswerMs: ms, settledMs: 2 * ms }));
     const row = { streams: 'local' as const, kills: 3, tally, recoveries };
     const lines = matrixTable([

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import type { AcceptedMail } from '../resend-stand-in/contract.ts';
 import { tallyOf } from './tally.ts';
-import type { SentMail } from './tally.ts';
+import type { OnRecord, SentMail } from './tally.ts';
 
 const mail = (id: string, fields: Partial<SentMail> = {}): SentMail => ({
   id,
@@ -12,13 +12,18 @@ const mail = (id: string, fields: Partial<SentMail> = {}): SentMail => ({
   isAccepted: true,
   ...fields,
 });
+const keyOf = (text: string, seqNum: number): string => `key of ${text} at ${seqNum}`;
 const reply = (text: string, seqNum = 0): AcceptedMail => ({
   id: 'r',
   at: '2026-11-22T00:00:00Z',
-  idempotencyKey: `echo/${seqNum}/0/email-${text}`,
+  idempotencyKey: keyOf(text, seqNum),
   payload: { from: 'echo@agents.example', to: 'person@sender.example', text },
 });
-const none = new Map<string, string>();
+const places = new Map(
+  ['a', 'b'].flatMap((text) => [0, 1].map((seqNum) => [keyOf(text, seqNum), seqNum] as const)),
+);
+const because = (reasons: Map<string, string>): OnRecord => ({ reasons, places });
+const none = because(new Map());
 
 describe('the tally', () => {
   it('is without faults where each mail has its one answer, in order', () => {
@@ -34,7 +39,9 @@ describe('the tally', () => {
   });
 
   it('counts a mail that was owed an answer as lost, whatever reason there is', () => {
-    expect(tallyOf([mail('a')], [], new Map([['email-a', 'sender-cap']]))).toMatchObject({ lost: 1 });
+    expect(tallyOf([mail('a')], [], because(new Map([['email-a', 'sender-cap']])))).toMatchObject({
+      lost: 1,
+    });
   });
 
   it('does not count as lost what was never accepted', () => {
@@ -48,7 +55,7 @@ describe('the tally', () => {
 
   it('wants a reason for silence, and silence towards a machine', () => {
     const machine = mail('a', { isOwedAnswer: false });
-    expect(tallyOf([machine], [], new Map([['email-a', 'auto-submitted']]))).toMatchObject({
+    expect(tallyOf([machine], [], because(new Map([['email-a', 'auto-submitted']])))).toMatchObject({
       silentWithReason: 1,
       faults: [],
     });

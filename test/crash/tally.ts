@@ -31,11 +31,18 @@ export interface Tally {
   faults: string[];
 }
 
-/** `reasons`: by email id, why a mail was not answered. */
+/** What the streams say. */
+export interface OnRecord {
+  /** By email id: why a mail was not answered. */
+  readonly reasons: ReadonlyMap<string, string>;
+  /** By the idempotency key of a reply: the number of its mail in the inbox. */
+  readonly places: ReadonlyMap<string, number>;
+}
+
 export function tallyOf(
   mails: readonly SentMail[],
   replies: readonly AcceptedMail[],
-  reasons: ReadonlyMap<string, string>,
+  { reasons, places }: OnRecord,
 ): Tally {
   const tally: Tally = {
     accepted: 0,
@@ -50,10 +57,8 @@ export function tallyOf(
   for (const reply of replies) answers.set(textOf(reply), [...(answers.get(textOf(reply)) ?? []), reply]);
   for (const mail of mails) count(tally, mail, { answers: answers.get(mail.id)?.length ?? 0, reasons });
   const ids = new Set(mails.map(({ id }) => id));
-  for (const [lane, seqNums] of seqNumsByConversation(
-    mails,
-    replies.filter((reply) => ids.has(textOf(reply))),
-  ))
+  const ours = replies.filter((reply) => ids.has(textOf(reply)));
+  for (const [lane, seqNums] of seqNumsByConversation(mails, ours, places))
     for (const [i, seqNum] of seqNums.entries())
       if (i > 0 && seqNum < seqNums[i - 1]!) {
         tally.outOfOrder++;
@@ -93,13 +98,14 @@ export function textOf(reply: AcceptedMail): string {
 function seqNumsByConversation(
   mails: readonly SentMail[],
   replies: readonly AcceptedMail[],
+  places: OnRecord['places'],
 ): Map<string, number[]> {
   const conversationOf = new Map(mails.map(({ id, conversation }) => [id, conversation]));
   const seqNums = new Map<string, number[]>();
   for (const reply of replies) {
     const conversation = conversationOf.get(textOf(reply))!;
-    // The key is inbox/seqNum/effect/email: the second part is the place in the inbox.
-    const seqNum = Number(reply.idempotencyKey?.split('/')[1]);
+    // One of which nothing is on record is out of order wherever it stands.
+    const seqNum = places.get(reply.idempotencyKey ?? '') ?? -1;
     seqNums.set(conversation, [...(seqNums.get(conversation) ?? []), seqNum]);
   }
   return seqNums;

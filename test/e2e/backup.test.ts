@@ -71,7 +71,6 @@ async function answersAfter(kind: 'local' | 's2'): Promise<unknown[]> {
     }),
   ).flat();
   for (const { status } of await Promise.all(deliveries)) expect(status).toBe(200);
-  await routedOn(first);
   await millrace(before, 'backup', file);
   await resend.waitForAccepted(2);
   // The daemon goes on, and nobody will know how far it came.
@@ -107,11 +106,6 @@ async function settledOf(daemon: Daemon, journal: string): Promise<Set<number | 
     ({ outcome }) => outcome !== undefined && outcome !== 'deferred',
   );
   return new Set(outcomes.map(({ seqNum }) => seqNum));
-}
-
-/** Resolves when every mail has its number in its inbox, from which the key of its answer is made (ADR 37). */
-async function routedOn(daemon: Daemon): Promise<void> {
-  while ((await settledOf(daemon, 'received')).size < MAILS * INBOXES.length) await setImmediate();
 }
 
 /** Resolves when the outbox has an outcome for the request of every mail, again or anew. */

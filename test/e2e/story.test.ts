@@ -115,7 +115,7 @@ function story(streams: 'local' | 's2'): void {
         'Auto-Submitted': 'auto-replied',
       },
     });
-    expect(mail?.idempotencyKey).toBe(`reverser/0/0/${EMAIL_ID}`);
+    expect(mail?.idempotencyKey).toBe(`reverser/${EMAIL_ID}/0`);
   });
 
   it('answers the text of a mail that has only HTML', async () => {
@@ -218,7 +218,7 @@ function story(streams: 'local' | 's2'): void {
     });
     const outbox = await readStream(world, 'outbox');
     expect(JSON.parse(outbox[0]!)).toMatchObject({
-      idempotencyKey: `reverser/0/0/${EMAIL_ID}`,
+      idempotencyKey: `reverser/${EMAIL_ID}/0`,
       cause: { inbox: 'reverser', seqNum: 0, effect: 0, emailId: EMAIL_ID },
       request: { from: 'reverser@agents.example', to: 'ann@sender.example', text: 'dlrow olleH' },
     });
@@ -227,7 +227,7 @@ function story(streams: 'local' | 's2'): void {
     );
     expect(
       sent.filter(
-        ({ outcome, facts }) => outcome === 'done' && facts?.idempotencyKey === `reverser/0/0/${EMAIL_ID}`,
+        ({ outcome, facts }) => outcome === 'done' && facts?.idempotencyKey === `reverser/${EMAIL_ID}/0`,
       ),
     ).toHaveLength(1);
     const unrouted = await readStream(world, 'inbox/unrouted');

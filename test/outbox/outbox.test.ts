@@ -54,7 +54,7 @@ function provider(found: { providerId: string } | null = null) {
 
 async function recordOf(value: OutboxRecord): Promise<StreamRecord> {
   const stream = store().stream('outbox');
-  const { startSeqNum } = await stream.append([jsonRecord(value)]);
+  const { startSeqNum } = await stream.append([jsonRecord(value, value.idempotencyKey)]);
   return (await stream.read({ fromSeqNum: startSeqNum })).records[0]!;
 }
 
@@ -137,6 +137,23 @@ describe('outbox', () => {
     const missing = provider(null);
     await createOutbox({ store: store(), outbound: missing.outbound, clock })(record, attempt(sinceMs));
     expect(missing.sent.length).toBe(1);
+  });
+
+  it('takes what its own journal says was sent under the key, before it asks the provider', async () => {
+    const { outbound, sent, lookedUp } = provider();
+    const record = await recordOf(frozen);
+    const outcome = { kind: 'outcome', version: 1, seqNum: 0, attempts: 1, reason: null, error: null };
+    const settled = { ...outcome, outcome: 'done', at: '2026-01-01T00:00:00Z', durationMs: 1 };
+    for (const [key, providerId] of [
+      ['reverser/3/0/y', 'p8'],
+      ['reverser/3/0/x', 'p9'],
+    ] as const)
+      await store()
+        .stream('sent')
+        .append([jsonRecord({ ...settled, key, facts: { providerId } })]);
+    const found = await createOutbox({ store: store(), outbound, clock })(record, attempt(0));
+    expect(found).toMatchObject({ kind: 'done', facts: { providerId: 'p9', foundSent: true } });
+    expect([sent, lookedUp]).toEqual([[], []]);
   });
 
   it('looks first for a request that was put back, since the attempts of the record before', async () => {

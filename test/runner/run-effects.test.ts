@@ -1,8 +1,9 @@
 /** From what a tool states to the frozen requests on `outbox`: all of them with their keys, or none. */
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
+import { causeOfRun } from '../../src/runner/run-cause.ts';
 import { createFreezeEffects } from '../../src/runner/freeze-effects.ts';
-import { inboxRecordSchema, parseJsonRecord } from '../../src/streams/records.ts';
+import { headerOf, inboxRecordSchema, parseJsonRecord } from '../../src/streams/records.ts';
 import { readAll } from '../streams/store-reading.ts';
 import { useRunnerWorld } from './runner-world.ts';
 
@@ -15,15 +16,15 @@ describe('the effects of a run', () => {
       send({ to: 'ops@far.example', cc: 'log@far.example', text: 'one' });
       return { reply: 'two', forward: 'boss@far.example' };
     };`);
-    const { seqNum, emailId } = await world.mail('desk', 'Hi');
+    const { emailId } = await world.mail('desk', 'Hi');
     const [outcome] = await world.settled('desk', 1);
     const frozen = await world.outbox();
     expect(
       frozen.map(({ idempotencyKey, cause, request }) => [idempotencyKey, cause.effect, request.to]),
     ).toEqual([
-      [`desk/${seqNum}/0/${emailId}`, 0, ['ops@far.example']],
-      [`desk/${seqNum}/1/${emailId}`, 1, 'ann@sender.example'],
-      [`desk/${seqNum}/2/${emailId}`, 2, ['boss@far.example']],
+      [`desk/${emailId}/0`, 0, ['ops@far.example']],
+      [`desk/${emailId}/1`, 1, 'ann@sender.example'],
+      [`desk/${emailId}/2`, 2, ['boss@far.example']],
     ]);
     expect(outcome).toMatchObject({
       outcome: 'done',
@@ -32,6 +33,15 @@ describe('the effects of a run', () => {
         caps: { others: ['to ops@far.example', 'to log@far.example', 'to boss@far.example'] },
       },
     });
+  });
+
+  // A release before this one had the number in both keys. It is killed behind its request; this one finishes the mail.
+  it('are settled by the key under which an older release has frozen them', async () => {
+    const { seqNum, emailId } = await world.mail('desk', 'Hi');
+    await world.start("export const desk = () => 'again';");
+    await world.settled('desk', 1);
+    const keys = (await readAll(world.store().stream('outbox'))).map((record) => headerOf(record, 'key'));
+    expect(keys).toEqual([`desk/${seqNum}/0/${emailId}`]);
   });
 
   it('forward the files of the email, byte for byte', async () => {
@@ -101,7 +111,7 @@ describe('the effects of a run', () => {
       { store: world.store(), clock: systemClock },
       { inbox: 'desk', domains: ['agent.example'], maxDelayMs: DAY_MS },
     );
-    const { seqNum } = await world.mail('desk', 'Hi');
+    await world.mail('desk', 'Hi');
     const [record] = await readAll(world.store().stream('inbox/desk'));
     const mail = parseJsonRecord(inboxRecordSchema, record!);
     const effects = ['a', 'b', 'c'].map((text) => ({ kind: 'reply', text }) as const);
@@ -111,14 +121,9 @@ describe('the effects of a run', () => {
       timer = setImmediate(count);
     };
     let timer = setImmediate(count);
-    await freeze(effects, {
-      mail,
-      email: mail.email,
-      seqNum,
-      origin: seqNum,
-      isAtomic: false,
-      files: () => Promise.resolve([]),
-    });
+    const cause = causeOfRun(record!, mail, { inbox: 'desk', lost: null });
+    const files = (): Promise<[]> => Promise.resolve([]);
+    await freeze(effects, { cause, mail, email: mail.email, isAtomic: false, files });
     clearImmediate(timer);
     expect(turns).toBeGreaterThanOrEqual(2);
   });
