@@ -1,20 +1,25 @@
 /**
- * Appending to a stream on S2. A request is sent once, and the SDK never repeats it behind our back: after a
- * lost acknowledgement nobody knows whether it happened, and a second one could write the records twice.
+ * Appending to a stream on S2. A request is sent once and never repeated behind anybody's back: after a lost
+ * acknowledgement nobody knows whether it happened, and a second one could write the records twice.
  *
- * With `matchSeqNum` the doubt can be settled: the append is sent again, and its condition lets it happen at
- * most once. When the number is taken by then, the records that stand there are compared with ours byte for
- * byte. That goes on for `MAX_DOUBT_MS`; only a store that stays out of reach leaves the caller in doubt.
+ * - With `matchSeqNum` the doubt can be settled: the append is sent again, and its condition lets it happen at
+ *   most once. When the number is taken by then, the records that stand there are compared with ours byte for
+ *   byte. That goes on for `MAX_DOUBT_MS`; only a store that stays out of reach leaves the caller in doubt.
+ * - Without any condition, appends to one stream share requests (`s2-groups.ts`).
+ * - A stream is there before it is appended to (`s2-provision.ts`), but for a first record (`matchSeqNum` 0):
+ *   that makes the stream itself, in one request instead of two. Every mail is such a stream.
  */
-import { AppendInput, AppendRecord } from '@s2-dev/streamstore';
-import type { S2Basin } from '@s2-dev/streamstore';
 import type { Clock } from '../platform/clock.ts';
-import { errorKind, hasCode } from '../platform/errors.ts';
+import { MillraceError, errorKind, hasCode } from '../platform/errors.ts';
 import { backoffMs } from '../platform/retry.ts';
 import { isStreamNotFound } from './s2-errors.ts';
+import { createS2Groups } from './s2-groups.ts';
 import type { S2Provision } from './s2-provision.ts';
-import type { RawRecord, S2Reader } from './s2-reading.ts';
+import type { S2Reader } from './s2-reading.ts';
+import type { S2AppendInput, S2Records } from './s2-records.ts';
 import type { Request } from './s2-requests.ts';
+import { isSameRecord, wireRecordOf } from './s2-wire.ts';
+import type { NewWireRecord } from './s2-wire.ts';
 import { StreamConditionError } from './stream-store.ts';
 import type { AppendAck, AppendOptions, NewRecord } from './stream-store.ts';
 
@@ -23,7 +28,7 @@ const MAX_DOUBT_MS = 30_000;
 const DOUBT_BACKOFF = { baseMs: 50, maxMs: 2_000 };
 
 export interface AppendingDeps {
-  basin: S2Basin;
+  records: S2Records;
   request: Request;
   provision: S2Provision;
   clock: Clock;
@@ -34,57 +39,69 @@ interface Conditional {
   signal: AbortSignal | undefined;
 }
 
-export type S2Append = (records: readonly AppendRecord[], options?: AppendOptions) => Promise<AppendAck>;
+/** Where to append. */
+interface Target {
+  name: string;
+  reader: Pick<S2Reader, 'readRaw'>;
+}
 
-export function createS2Append(
-  { basin, request, provision, clock }: AppendingDeps,
-  { name, reader }: { name: string; reader: Pick<S2Reader, 'readRaw'> },
-): S2Append {
-  async function appendOnce(input: AppendInput, signal: AbortSignal | undefined): Promise<AppendAck> {
-    const { start, end } = await request({ signal, isAppend: true }, async (ended) => {
-      try {
-        return await basin.stream(name).append(input, { signal: ended });
-      } catch (error) {
-        // Deleted by somebody: the next append creates it again.
-        if (isStreamNotFound(error)) provision.forgetStream(name);
+export interface S2Appender {
+  append(target: Target, records: readonly NewRecord[], options?: AppendOptions): Promise<AppendAck>;
+  /** `trim` and `fence`, which are records of their own. */
+  command(target: Target, command: NewWireRecord, options?: AppendOptions): Promise<AppendAck>;
+}
+
+export function createS2Appender({ records: s2, request, provision, clock }: AppendingDeps): S2Appender {
+  async function appendOnce(
+    name: string,
+    input: S2AppendInput,
+    signal: AbortSignal | undefined,
+  ): Promise<AppendAck> {
+    const createWith = input.matchSeqNum === 0 ? provision.madeByFirstAppend(name) : undefined;
+    if (createWith === undefined) await provision.ensureStream(name);
+    try {
+      return await request({ signal, isAppend: true }, (ended) =>
+        s2.append(name, { ...input, createWith }, ended),
+      );
+    } catch (error) {
+      if (!(error instanceof MillraceError && isStreamNotFound(error.cause))) throw error;
+      if (createWith === undefined) {
+        // Deleted by somebody: the next append makes it again.
+        provision.forgetStream(name);
         throw error;
       }
-    });
-    return { startSeqNum: start.seqNum, endSeqNum: end.seqNum };
-  }
-
-  /** Whether these records stand at `seqNum`; undefined when that cannot be told. */
-  async function standsAt(
-    seqNum: number,
-    records: readonly AppendRecord[],
-    signal: AbortSignal | undefined,
-  ): Promise<boolean | undefined> {
-    const range = { fromSeqNum: seqNum, maxRecords: records.length, waitSecs: 0, signal };
-    const found = (await reader.readRaw(range)) ?? [];
-    if (found.length > 0 && found[0]?.seqNum !== seqNum) return undefined;
-    return found.length === records.length && records.every((record, i) => isSameRecord(record, found[i]));
+      provision.makeStreamsBeforehand();
+      return appendOnce(name, input, signal);
+    }
   }
 
   /** Sends it; while an earlier one is in doubt, a refusal may mean that the number is taken by that one. */
-  async function append(input: AppendInput, options: Conditional, doubt: unknown): Promise<AppendAck> {
-    const { matchSeqNum, signal } = options;
+  async function appendInDoubt(
+    target: Target,
+    input: S2AppendInput,
+    { matchSeqNum, signal, doubt }: Conditional & { doubt: unknown },
+  ): Promise<AppendAck> {
     try {
-      return await appendOnce(input, signal);
+      return await appendOnce(target.name, input, signal);
     } catch (error) {
       if (!doubt || !(error instanceof StreamConditionError)) throw error;
-      const isOurs = await standsAt(matchSeqNum, input.records, signal);
+      const isOurs = await standThere(target, { ...input, matchSeqNum }, signal);
       if (isOurs === undefined) throw doubt;
       if (!isOurs) throw error;
       return { startSeqNum: matchSeqNum, endSeqNum: matchSeqNum + input.records.length };
     }
   }
 
-  async function appendUntilSettled(input: AppendInput, options: Conditional): Promise<AppendAck> {
+  async function appendUntilSettled(
+    target: Target,
+    input: S2AppendInput,
+    options: Conditional,
+  ): Promise<AppendAck> {
     const giveUpMs = clock.monotonicMs() + MAX_DOUBT_MS;
     let doubt: unknown;
     for (let attempts = 1; ; attempts++) {
       try {
-        return await append(input, options, doubt);
+        return await appendInDoubt(target, input, { ...options, doubt });
       } catch (error) {
         if (hasCode(error, 'streams.append_ambiguous')) doubt ??= error;
         if (!doubt || errorKind(error) !== 'transient') throw error;
@@ -94,40 +111,41 @@ export function createS2Append(
     }
   }
 
-  return async (records, options = {}) => {
-    const { matchSeqNum, fencingToken, signal } = options;
+  const appendGrouped = createS2Groups((name, records, signal) =>
+    appendOnce(name, { records: records.map(wireRecordOf) }, signal),
+  );
+
+  async function appendWire(
+    target: Target,
+    records: readonly NewWireRecord[],
+    { matchSeqNum, fencingToken, signal }: AppendOptions,
+  ): Promise<AppendAck> {
     signal?.throwIfAborted();
-    await provision.ensureStream(name);
-    const input = AppendInput.create(records, {
-      ...(matchSeqNum !== undefined && { matchSeqNum }),
-      ...(fencingToken !== undefined && { fencingToken }),
-    });
-    if (matchSeqNum === undefined) return appendOnce(input, signal);
-    return appendUntilSettled(input, { matchSeqNum, signal });
+    const input = { records, matchSeqNum, fencingToken };
+    if (matchSeqNum === undefined) return appendOnce(target.name, input, signal);
+    return appendUntilSettled(target, input, { matchSeqNum, signal });
+  }
+
+  return {
+    command: (target, command, options = {}) => appendWire(target, [command], options),
+    async append(target, records, options = {}) {
+      const { matchSeqNum, fencingToken, signal } = options;
+      signal?.throwIfAborted();
+      if (matchSeqNum === undefined && fencingToken === undefined)
+        return appendGrouped(target.name, records, signal);
+      return appendWire(target, records.map(wireRecordOf), options);
+    },
   };
 }
 
-/** Bytes throughout: strings of the SDK's would be taken apart into JSON on the way. */
-export function appendRecordOf({ headers = [], body, timestampMs }: NewRecord): AppendRecord {
-  return AppendRecord.bytes({
-    headers,
-    body: typeof body === 'string' ? Buffer.from(body) : body,
-    ...(timestampMs !== undefined && { timestamp: timestampMs }),
-  });
-}
-
-function isSameRecord(ours: AppendRecord, found: RawRecord | undefined): boolean {
-  if (!found || !isSameBytes(ours.body, found.body)) return false;
-  const headers = ours.headers ?? [];
-  return (
-    headers.length === found.headers.length &&
-    headers.every(([name, value], i) => {
-      const header = found.headers[i];
-      return header !== undefined && isSameBytes(name, header[0]) && isSameBytes(value, header[1]);
-    })
-  );
-}
-
-function isSameBytes(a: string | Uint8Array, b: Uint8Array): boolean {
-  return Buffer.compare(typeof a === 'string' ? Buffer.from(a) : a, b) === 0;
+/** Whether these records stand at `matchSeqNum`; undefined when that cannot be told. */
+async function standThere(
+  { reader }: Target,
+  { records, matchSeqNum }: { records: readonly NewWireRecord[]; matchSeqNum: number },
+  signal: AbortSignal | undefined,
+): Promise<boolean | undefined> {
+  const range = { fromSeqNum: matchSeqNum, maxRecords: records.length, waitSecs: 0, signal };
+  const found = (await reader.readRaw(range)) ?? [];
+  if (found.length > 0 && found[0]?.seq_num !== matchSeqNum) return undefined;
+  return found.length === records.length && records.every((record, i) => isSameRecord(record, found[i]));
 }

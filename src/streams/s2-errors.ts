@@ -1,5 +1,6 @@
 /**
- * What S2's SDK throws, as our errors: by class, status and code, never by message.
+ * What a request to S2 throws, as our errors: by class, status and code, never by message. An answer of the server is
+ * one of the SDK's errors, whoever sent the request; where none came it is the SDK's or undici's.
  *
  * The question that matters for an append is whether it may have happened. The SDK knows some cases in which
  * it surely did not (`hasNoSideEffects`: refused connections, rate limits, a server that is draining), and a
@@ -75,11 +76,13 @@ function isRefusal(error: unknown): boolean {
   return isClientError(error) && !RETRYABLE_CLIENT_STATUSES.includes(error.status);
 }
 
+/** No connection came about, so that nothing was sent; as undici names it. */
+const NOT_CONNECTED: readonly unknown[] = ['ECONNREFUSED', 'ENOTFOUND', 'UND_ERR_CONNECT_TIMEOUT'];
+
 function hadNoEffect(error: unknown): boolean {
-  if (!(error instanceof S2Error)) return false;
-  // A name that could not be resolved; the SDK counts it as a client error of its own.
-  const isUnresolved = error.origin === 'sdk' && error.code === 'ENOTFOUND';
-  return isUnresolved || error.hasNoSideEffects() || (isClientError(error) && error.status !== 408);
+  if (!(error instanceof S2Error))
+    return error instanceof Error && 'code' in error && NOT_CONNECTED.includes(error.code);
+  return error.hasNoSideEffects() || (isClientError(error) && error.status !== 408);
 }
 
 function isClientError(error: unknown): error is S2Error {

@@ -2,10 +2,13 @@
  * Makes sure that what is appended to is there, and is kept as long as it should be: S2 keeps records for only
  * 7 days where nobody says otherwise.
  *
- * - The basin is looked for once, and created where it is missing and we may.
+ * - The basin is looked for once, and created where it is missing and we may: as one in which an append makes
+ *   the stream that it needs.
  * - A stream is created with its retention before the first append of this process, or, where it exists with
  *   another retention, reconfigured. Everything else about it (storage class, timestamps) is the basin's default
  *   or the operator's choice, and is left alone.
+ * - An append that is the first of its stream by its own condition brings the retention along and makes the
+ *   stream. In a basin in which it does not, streams are created beforehand from then on.
  */
 import type { RetentionPolicy, S2, S2Basin } from '@s2-dev/streamstore';
 import { MillraceError } from '../platform/errors.ts';
@@ -23,6 +26,10 @@ export interface S2Provision {
   ensureStream(name: string): Promise<void>;
   /** The stream turned out not to be there after all. */
   forgetStream(name: string): void;
+  /** What a first append is to make this stream with; undefined where it must be there beforehand. */
+  madeByFirstAppend(name: string): Retention | undefined;
+  /** An append turned out not to make the stream that it needs. */
+  makeStreamsBeforehand(): void;
 }
 
 interface ProvisionDeps {
@@ -38,6 +45,7 @@ export function createS2Provision(
 ): S2Provision {
   const known = new Map<string, Promise<void>>();
   let isBasinThere = false;
+  let doAppendsMakeStreams = true;
 
   async function ensureBasin(): Promise<void> {
     if (isBasinThere) return;
@@ -56,7 +64,10 @@ export function createS2Provision(
       });
     }
     await request({}, (signal) =>
-      outcomeOf(client.basins.create({ basin: basin.name }, { signal }), isAlreadyThere),
+      outcomeOf(
+        client.basins.create({ basin: basin.name, config: { createStreamOnAppend: true } }, { signal }),
+        isAlreadyThere,
+      ),
     );
     log.info({ basin: basin.name }, 'streams.basin_created');
   }
@@ -95,6 +106,11 @@ export function createS2Provision(
     },
     forgetStream(name) {
       known.delete(name);
+    },
+    madeByFirstAppend: (name) =>
+      doAppendsMakeStreams && !known.has(name) ? options.retentionFor(name) : undefined,
+    makeStreamsBeforehand() {
+      doAppendsMakeStreams = false;
     },
   };
 }

@@ -6,19 +6,20 @@
  * Commands are not filtered by the server but dropped here, so that a jump in the sequence numbers can mean one
  * thing only: records that were trimmed or have expired.
  */
-import { RangeNotSatisfiableError } from '@s2-dev/streamstore';
-import type { ReadRecord, S2Basin } from '@s2-dev/streamstore';
 import type { Clock } from '../platform/clock.ts';
 import { errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import { isStreamNotFound } from './s2-errors.ts';
+import type { S2ReadInput, S2Records } from './s2-records.ts';
 import type { Request } from './s2-requests.ts';
+import { recordOfWire } from './s2-wire.ts';
+import type { WireRecord } from './s2-wire.ts';
 import { limits } from './stream-store.ts';
-import type { ReadBatch, Stream, StreamRecord } from './stream-store.ts';
+import type { ReadBatch, Stream } from './stream-store.ts';
 
 export interface ReadingDeps {
-  basin: S2Basin;
+  records: S2Records;
   request: Request;
   clock: Clock;
   log: Log;
@@ -26,14 +27,7 @@ export interface ReadingDeps {
   closing: AbortSignal;
 }
 
-/** A record as S2 keeps it, commands among them. */
-export type RawRecord = ReadRecord<'bytes'>;
-
-interface Range {
-  fromSeqNum: number;
-  maxRecords: number;
-  /** How long the server waits for a first record; 0 answers at once. */
-  waitSecs: number;
+interface Range extends S2ReadInput {
   signal?: AbortSignal | undefined;
 }
 
@@ -42,7 +36,7 @@ export interface S2Reader {
   read(range: Range): Promise<ReadBatch>;
   follow: Stream['follow'];
   /** Records and commands from `fromSeqNum` on, or null at or beyond the tail. */
-  readRaw(range: Range): Promise<readonly RawRecord[] | null>;
+  readRaw(range: Range): Promise<readonly WireRecord[] | null>;
 }
 
 /** S2 takes up to 60; a shorter poll notices a dead connection earlier. */
@@ -53,12 +47,12 @@ const EARLY_BACKOFF = { baseMs: 50, maxMs: 1_000 };
 const FAULT_BACKOFF = { baseMs: 100, maxMs: 5_000 };
 
 export function createS2Reader(deps: ReadingDeps, name: string): S2Reader {
-  const { request } = deps;
+  const { request, records } = deps;
 
   async function tail(signal?: AbortSignal): Promise<number> {
     return request({ signal }, async (ended) => {
       try {
-        return (await deps.basin.stream(name).checkTail({ signal: ended })).tail.seqNum;
+        return await records.tail(name, ended);
       } catch (error) {
         if (isStreamNotFound(error)) return 0;
         throw error;
@@ -66,21 +60,12 @@ export function createS2Reader(deps: ReadingDeps, name: string): S2Reader {
     });
   }
 
-  async function readRaw({
-    fromSeqNum,
-    maxRecords,
-    waitSecs,
-    signal,
-  }: Range): Promise<readonly RawRecord[] | null> {
-    return request({ signal, waitMs: waitSecs * 1000 }, async (ended) => {
-      const input = {
-        start: { from: { seqNum: fromSeqNum } },
-        stop: { limits: { count: maxRecords }, ...(waitSecs > 0 && { waitSecs }) },
-      };
+  async function readRaw({ signal, ...input }: Range): Promise<readonly WireRecord[] | null> {
+    return request({ signal, waitMs: input.waitSecs * 1000 }, async (ended) => {
       try {
-        return (await deps.basin.stream(name).read(input, { as: 'bytes', signal: ended })).records;
+        return await records.read(name, input, ended);
       } catch (error) {
-        if (error instanceof RangeNotSatisfiableError || isStreamNotFound(error)) return null;
+        if (isStreamNotFound(error)) return null;
         throw error;
       }
     });
@@ -166,30 +151,12 @@ async function* followWith(
 }
 
 /** The records of one answer without its commands; a first number beyond `fromSeqNum` is a jump. */
-function batchOf(fromSeqNum: number, raw: readonly RawRecord[]): ReadBatch {
-  const first = raw[0]?.seqNum ?? fromSeqNum;
+function batchOf(fromSeqNum: number, raw: readonly WireRecord[]): ReadBatch {
+  const first = raw[0]?.seq_num ?? fromSeqNum;
   const last = raw.at(-1);
   return {
-    records: raw.filter((record) => !isCommand(record)).map(recordOf),
-    nextSeqNum: last ? last.seqNum + 1 : fromSeqNum,
+    records: raw.flatMap((record) => recordOfWire(record) ?? []),
+    nextSeqNum: last ? last.seq_num + 1 : fromSeqNum,
     ...(first > fromSeqNum && { missing: { fromSeqNum, toSeqNum: first } }),
   };
-}
-
-/** A single header without a name marks a command. */
-function isCommand({ headers }: RawRecord): boolean {
-  return headers.length === 1 && headers[0]?.[0].length === 0;
-}
-
-function recordOf(raw: RawRecord): StreamRecord {
-  return {
-    seqNum: raw.seqNum,
-    timestampMs: raw.timestamp.getTime(),
-    headers: raw.headers.map(([name, value]) => [utf8(name), utf8(value)] as const),
-    body: raw.body,
-  };
-}
-
-function utf8(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('utf8');
 }

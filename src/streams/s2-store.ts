@@ -2,20 +2,24 @@
  * The stream store on S2: its cloud, or the self-hosted `s2 lite`. It keeps the contract of `stream-store.ts`
  * with plain requests only, so that nothing outlives `close` and the process can exit.
  *
- * `s2-requests.ts` sends one, `s2-errors.ts` says what its failure means, `s2-provision.ts` sees to basin and
- * retention, `s2-appending.ts` settles lost acknowledgements, `s2-reading.ts` follows.
+ * `s2-requests.ts` bounds one, `s2-records.ts` sends those on records in the form of `s2-wire.ts`, `s2-errors.ts` says
+ * what a failure means, `s2-provision.ts` sees to basin and retention, `s2-appending.ts` settles lost acknowledgements,
+ * `s2-groups.ts` lets appends share requests, `s2-reading.ts` follows.
  */
-import { AppendRecord, S2 } from '@s2-dev/streamstore';
+import { S2 } from '@s2-dev/streamstore';
+import type { S2EndpointsInit } from '@s2-dev/streamstore';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { assertBatch, assertFencingToken, assertSeqNum, assertStreamName } from './append-rules.ts';
-import { appendRecordOf, createS2Append } from './s2-appending.ts';
-import type { AppendingDeps } from './s2-appending.ts';
+import { createS2Appender } from './s2-appending.ts';
+import type { S2Appender } from './s2-appending.ts';
 import { createS2Provision } from './s2-provision.ts';
 import { createS2Reader } from './s2-reading.ts';
 import type { ReadingDeps } from './s2-reading.ts';
+import { createS2Records } from './s2-records.ts';
 import { createRequest } from './s2-requests.ts';
+import { fenceCommand, trimCommand } from './s2-wire.ts';
 import { limits } from './stream-store.ts';
 import type { RetentionFor, Stream, StreamStore } from './stream-store.ts';
 
@@ -60,7 +64,10 @@ export async function openS2Store(
     await provision.ensureBasin();
     return request(details, work);
   };
-  const deps = { basin, request: inBasin, provision, clock, log, closing: closing.signal };
+  const { basin: name, accessToken } = options;
+  const records = createS2Records({ basin: name, accessToken, endpoints: endpointsOf(options) });
+  const reading = { records, request: inBasin, clock, log, closing: closing.signal };
+  const appender = createS2Appender({ records, request: inBasin, provision, clock });
   try {
     await provision.ensureBasin();
   } catch (error) {
@@ -69,7 +76,7 @@ export async function openS2Store(
   }
 
   return {
-    stream: (name) => createS2Stream(deps, name),
+    stream: (streamName) => createS2Stream({ ...reading, appender }, streamName),
     async list({ prefix, startAfter, limit = limits.batchRecords, signal }) {
       const capped = Math.max(1, Math.min(limit, limits.batchRecords));
       const range = { prefix, limit: capped, ...(startAfter !== undefined && { startAfter }) };
@@ -80,32 +87,37 @@ export async function openS2Store(
     },
     async close() {
       closing.abort();
+      await records.close();
     },
   };
 }
 
-function createClient({ accessToken, accountEndpoint, basinEndpoint }: S2StoreOptions): S2 {
+function createClient(options: S2StoreOptions): S2 {
   return new S2({
-    accessToken,
-    endpoints: {
-      ...(accountEndpoint !== undefined && { account: accountEndpoint }),
-      ...(basinEndpoint !== undefined && { basin: basinEndpoint }),
-    },
-    // Its retries would append twice after a lost answer, and wait without a signal.
-    retry: { maxAttempts: 1, appendRetryPolicy: 'noSideEffects' },
+    accessToken: options.accessToken,
+    endpoints: endpointsOf(options),
+    // Its retries would wait without a signal.
+    retry: { maxAttempts: 1 },
   });
 }
 
-function createS2Stream(deps: AppendingDeps & ReadingDeps, name: string): Stream {
+function endpointsOf({ accountEndpoint, basinEndpoint }: S2StoreOptions): S2EndpointsInit {
+  return {
+    ...(accountEndpoint !== undefined && { account: accountEndpoint }),
+    ...(basinEndpoint !== undefined && { basin: basinEndpoint }),
+  };
+}
+
+function createS2Stream(deps: ReadingDeps & { appender: S2Appender }, name: string): Stream {
   assertStreamName(name);
   const reader = createS2Reader(deps, name);
-  const append = createS2Append(deps, { name, reader });
+  const target = { name, reader };
   return {
     name,
     tail: reader.tail,
     async append(records, options) {
       assertBatch(records);
-      return append(records.map(appendRecordOf), options);
+      return deps.appender.append(target, records, options);
     },
     async read({ fromSeqNum, maxRecords = limits.batchRecords, signal }) {
       assertSeqNum(fromSeqNum);
@@ -118,11 +130,11 @@ function createS2Stream(deps: AppendingDeps & ReadingDeps, name: string): Stream
     },
     async trim(beforeSeqNum, options) {
       assertSeqNum(beforeSeqNum);
-      await append([AppendRecord.trim(beforeSeqNum, options?.timestampMs)], options);
+      await deps.appender.command(target, trimCommand(beforeSeqNum, options?.timestampMs), options);
     },
     async fence(token, options) {
       assertFencingToken(token);
-      return (await append([AppendRecord.fence(token)], options)).endSeqNum;
+      return (await deps.appender.command(target, fenceCommand(token), options)).endSeqNum;
     },
   };
 }

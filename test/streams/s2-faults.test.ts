@@ -2,60 +2,20 @@
  * The S2 store behind a network that fails: each test is a trap that was seen, with a proxy between the store
  * and a real `s2 lite` that loses answers, cuts connections, hangs, or answers something else.
  */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import type { Clock } from '../../src/platform/clock.ts';
-import type { Stream, StreamStore } from '../../src/streams/stream-store.ts';
-import { startFaultyProxy } from './faulty-proxy.ts';
-import type { FaultyProxy, ProxiedRequest } from './faulty-proxy.ts';
+import type { ProxiedRequest } from './faulty-proxy.ts';
 import { startFollowing } from './follow.contract.ts';
-import { openStoreAt, startS2Fixture } from './s2-fixture.ts';
-import type { S2Fixture } from './s2-fixture.ts';
+import { useS2BehindProxy } from './s2-behind-proxy.ts';
 import { s2Binary } from './s2-lite.ts';
 import { readBodies, readSeqNums, text } from './store-reading.ts';
 
 const AMBIGUOUS = { code: 'streams.append_ambiguous', kind: 'transient' };
 
 describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout: 60_000 }, () => {
-  let fixture: S2Fixture;
-  let proxy: FaultyProxy;
-  let store: StreamStore;
-  let streams = 0;
-  const stores: StreamStore[] = [];
-
-  async function openStore(url: string, clock: Clock = systemClock): Promise<StreamStore> {
-    const opened = await openStoreAt(url, { clock });
-    stores.push(opened);
-    return opened;
-  }
-
-  beforeAll(async () => {
-    fixture = await startS2Fixture();
-  }, 60_000);
-  beforeEach(async () => {
-    proxy = await startFaultyProxy(fixture.server.url);
-    store = await openStore(proxy.url);
-  });
-  afterEach(async () => {
-    for (const opened of stores.splice(0)) await opened.close();
-    await proxy.close();
-  });
-  afterAll(() => fixture.stop(), 60_000);
-
-  /** A stream with one record, `first`, seen through the proxy and past it. */
-  async function freshStream(through: StreamStore = store): Promise<{ stream: Stream; direct: Stream }> {
-    const name = `faults/${++streams}`;
-    const direct = (await openStore(fixture.server.url)).stream(name);
-    const stream = through.stream(name);
-    await stream.append([text('first')]);
-    return { stream, direct };
-  }
-
-  /** Each fate befalls one append, in order; the rest goes through. */
-  function appendsMeet(...fates: ('lose-answer' | 'cut' | { status: number; body?: string })[]): void {
-    proxy.decide((request) => (request.isAppend ? (fates.shift() ?? 'forward') : 'forward'));
-  }
-  const appendsSent = (): number => proxy.requests.filter((request) => request.isAppend).length;
+  const s2 = useS2BehindProxy();
+  const { freshStream, appendsMeet, appendsSent } = s2;
 
   describe('an append whose acknowledgement is lost', () => {
     test('without a condition is ambiguous, and is not repeated in secret', async () => {
@@ -89,7 +49,7 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       const { stream, direct } = await freshStream();
       expect(await stream.fence('mine')).toBe(2);
       let appends = 0;
-      proxy.decide(async (request) => {
+      s2.proxy.decide(async (request) => {
         if (!request.isAppend) return 'forward';
         if (++appends === 2) await direct.fence('theirs');
         return appends === 1 ? 'lose-answer' : 'forward';
@@ -110,7 +70,7 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
     test('and did not happen, while another writer took the number: refused', async () => {
       const { stream, direct } = await freshStream();
       let appends = 0;
-      proxy.decide(async (request) => {
+      s2.proxy.decide(async (request) => {
         if (!request.isAppend) return 'forward';
         if (++appends === 2) await direct.append([text('theirs')]);
         return appends === 1 ? 'cut' : 'forward';
@@ -123,15 +83,15 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
     });
 
     test('and the store stays away: ambiguous, at last', async () => {
-      const hurried = await openStore(proxy.url, createHurriedClock());
+      const hurried = await s2.openStore(s2.proxy.url, { clock: createHurriedClock() });
       const { stream } = await freshStream(hurried);
-      proxy.decide(() => 'cut');
+      s2.proxy.decide(() => 'cut');
       await expect(stream.append([text('a')], { matchSeqNum: 1 })).rejects.toMatchObject(AMBIGUOUS);
     });
 
     test('ends at once when its signal is aborted', async () => {
       const { stream } = await freshStream();
-      proxy.decide(() => 'hang');
+      s2.proxy.decide(() => 'hang');
       const stopping = new AbortController();
       const appended = stream.append([text('a')], { matchSeqNum: 1, signal: stopping.signal });
       const before = appendsSent();
@@ -154,7 +114,7 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       [{ status: 408 }, 'streams.append_ambiguous', 'transient'],
       [{ status: 500, body: refusal('other') }, 'streams.append_ambiguous', 'transient'],
       [{ status: 503 }, 'streams.append_ambiguous', 'transient'],
-      [{ status: 200, body: 'not a protocol buffer' }, 'streams.append_ambiguous', 'transient'],
+      [{ status: 200, body: 'not JSON' }, 'streams.append_ambiguous', 'transient'],
       [{ status: 400, body: refusal('bad_proto') }, 'streams.refused', 'permanent'],
       [{ status: 413 }, 'streams.refused', 'permanent'],
     ])('%j to an append means %s', async (answer, code, kind) => {
@@ -172,16 +132,16 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       [400, 'streams.refused', 'permanent'],
     ])('%i to a read, a look at the tail or a list means %s', async (status, code, kind) => {
       const { stream } = await freshStream();
-      proxy.decide(() => ({ status }));
+      s2.proxy.decide(() => ({ status }));
       await expect(stream.read({ fromSeqNum: 0 })).rejects.toMatchObject({ code, kind });
       await expect(stream.tail()).rejects.toMatchObject({ code, kind });
-      await expect(store.list({ prefix: '' })).rejects.toMatchObject({ code, kind });
+      await expect(s2.store.list({ prefix: '' })).rejects.toMatchObject({ code, kind });
     });
 
     test('that never comes is given up', async () => {
       const clock = { ...systemClock };
-      const { stream, direct } = await freshStream(await openStore(proxy.url, clock));
-      proxy.decide(() => 'hang');
+      const { stream, direct } = await freshStream(await s2.openStore(s2.proxy.url, { clock }));
+      s2.proxy.decide(() => 'hang');
       clock.after = (ms, callback) => systemClock.after(ms / 100, callback);
       await expect(stream.read({ fromSeqNum: 0 })).rejects.toMatchObject({ code: 'streams.unavailable' });
       await expect(stream.append([text('a')])).rejects.toMatchObject(AMBIGUOUS);
@@ -193,11 +153,11 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       const isCreation = ({ method, path }: ProxiedRequest): boolean =>
         method === 'POST' && path.endsWith('/streams');
       await stream.append([text('second')]);
-      expect(proxy.requests.filter(isCreation)).toHaveLength(1);
+      expect(s2.proxy.requests.filter(isCreation)).toHaveLength(1);
       appendsMeet({ status: 404, body: refusal('stream_not_found') });
       await expect(stream.append([text('a')])).rejects.toMatchObject({ code: 'streams.unavailable' });
       await stream.append([text('third')]);
-      expect(proxy.requests.filter(isCreation)).toHaveLength(2);
+      expect(s2.proxy.requests.filter(isCreation)).toHaveLength(2);
       expect(await readBodies(stream)).toEqual(['first', 'second', 'third']);
     });
   });
@@ -212,9 +172,11 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
           return systemClock.sleep(ms, signal);
         },
       };
-      const { stream, direct } = await freshStream(await openStore(proxy.url, clock));
+      const { stream, direct } = await freshStream(await s2.openStore(s2.proxy.url, { clock }));
       let ended = 0;
-      proxy.decide((request) => (request.isLongPoll && ended++ < 5 ? { status: 200 } : 'forward'));
+      s2.proxy.decide((request) =>
+        request.isLongPoll && ended++ < 5 ? { status: 200, body: '{"records":[]}' } : 'forward',
+      );
       const following = startFollowing(stream);
       await vi.waitFor(() => expect(ended).toBeGreaterThan(5), { timeout: 30_000 });
       await direct.append([text('second')]);
@@ -231,10 +193,10 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       const following = startFollowing(stream);
       await following.saw(1);
       for (let cuts = 1; cuts <= 6; cuts++) {
-        const before = proxy.requests.length;
+        const before = s2.proxy.requests.length;
         await vi.waitFor(() => expect(lastRequest()?.isLongPoll).toBe(true), { timeout: 30_000 });
-        proxy.cutConnections();
-        await vi.waitFor(() => expect(proxy.requests.length).toBeGreaterThan(before), { timeout: 30_000 });
+        s2.proxy.cutConnections();
+        await vi.waitFor(() => expect(s2.proxy.requests.length).toBeGreaterThan(before), { timeout: 30_000 });
       }
       await direct.append([text('second')]);
       await following.saw(2);
@@ -246,7 +208,7 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       const { stream, direct } = await freshStream();
       const faults = [500, 401, 429, 404, 503, 408];
       let answers = 0;
-      proxy.decide(() => {
+      s2.proxy.decide(() => {
         const status = faults[answers++];
         return status === undefined ? 'forward' : { status };
       });
@@ -259,7 +221,7 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
 
     test('ends with an error that waiting cannot mend', async () => {
       const { stream } = await freshStream();
-      proxy.decide(() => ({ status: 400 }));
+      s2.proxy.decide(() => ({ status: 400 }));
       const following = startFollowing(stream);
       await expect(following.saw(1)).rejects.toMatchObject({ code: 'streams.refused' });
       await expect(following.stop()).rejects.toMatchObject({ code: 'streams.refused' });
@@ -271,18 +233,18 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       await following.saw(1);
       await vi.waitFor(() => expect(lastRequest()?.isLongPoll).toBe(true), { timeout: 30_000 });
       await following.stop();
-      await vi.waitFor(() => expect(proxy.inFlight()).toBe(0));
-      proxy.decide(() => 'hang');
+      await vi.waitFor(() => expect(s2.proxy.inFlight()).toBe(0));
+      s2.proxy.decide(() => 'hang');
       const hanging = startFollowing(stream);
-      await vi.waitFor(() => expect(proxy.inFlight()).toBe(1));
+      await vi.waitFor(() => expect(s2.proxy.inFlight()).toBe(1));
       await hanging.stop();
-      await vi.waitFor(() => expect(proxy.inFlight()).toBe(0));
+      await vi.waitFor(() => expect(s2.proxy.inFlight()).toBe(0));
     });
 
     test('of a stream that ends before its place waits until it gets there', async () => {
       const { stream, direct } = await freshStream();
       const following = startFollowing(stream, 3);
-      await vi.waitFor(() => expect(proxy.requests.length).toBeGreaterThan(6), { timeout: 30_000 });
+      await vi.waitFor(() => expect(s2.proxy.requests.length).toBeGreaterThan(6), { timeout: 30_000 });
       await direct.append(['1', '2', '3', '4'].map(text));
       await following.saw(2);
       await following.stop();
@@ -305,7 +267,7 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       expect(following.seqNums).toEqual([3]);
     });
 
-    const lastRequest = (): ProxiedRequest | undefined => proxy.requests.at(-1);
+    const lastRequest = (): ProxiedRequest | undefined => s2.proxy.requests.at(-1);
   });
 });
 

@@ -17,6 +17,7 @@ const BASIN = 'millrace-test';
 export interface S2Fixture {
   readonly server: S2Lite;
   /** The SDK itself, for looking behind the store's back. */
+  readonly client: S2;
   readonly basin: S2Basin;
   /** Starts the server again over the same data, on the same port. */
   restart(): Promise<void>;
@@ -27,11 +28,13 @@ export async function startS2Fixture(): Promise<S2Fixture> {
   const directory = mkdtempSync(join(tmpdir(), 'millrace-s2-lite-'));
   let server = await startS2Lite({ directory });
   const endpoints = { account: server.url, basin: server.url };
+  const client = new S2({ accessToken: 'ignored', endpoints });
   return {
     get server() {
       return server;
     },
-    basin: new S2({ accessToken: 'ignored', endpoints }).basin(BASIN),
+    client,
+    basin: client.basin(BASIN),
     async restart() {
       server = await startS2Lite({ directory, port: server.port });
     },

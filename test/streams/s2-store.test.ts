@@ -57,9 +57,11 @@ describe.skipIf(!s2Binary())('with s2 lite', { timeout: 60_000 }, () => {
       await store.stream('retention/journal').append([text('a')]);
       await store.stream('retention/mail').append([text('a')]);
       await store.stream('retention/fenced').fence('one');
+      await store.stream('retention/first').append([text('a')], { matchSeqNum: 0 });
       expect(await retentionOf('retention/journal')).toEqual({ infinite: {} });
       expect(await retentionOf('retention/mail')).toEqual({ ageSecs: 7_776_000 });
       expect(await retentionOf('retention/fenced')).toEqual({ ageSecs: 7_776_000 });
+      expect(await retentionOf('retention/first')).toEqual({ ageSecs: 7_776_000 });
     });
 
     test('is changed where a stream has another, and nothing else is', async () => {
