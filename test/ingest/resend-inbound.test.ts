@@ -1,4 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createResendInbound } from '../../src/ingest/resend-inbound.ts';
 import type { ResendInbound, ResendInboundOptions } from '../../src/ingest/resend-inbound.ts';
@@ -152,6 +155,31 @@ describe('what the download meets', () => {
       kind: 'transient',
       code: 'resend.download_failed',
     });
+  });
+
+  test('a redirect is followed, to what a link may be, and not for ever', async () => {
+    const places: Record<string, string> = {
+      '/moved': '/here',
+      '/file': 'file:///etc/passwd',
+      '/loop': '/loop',
+    };
+    const server = createServer(({ url = '' }, response) => {
+      const location = places[url];
+      response.writeHead(location ? 302 : 200, location ? { location } : {}).end(location ? '' : RAW);
+    });
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+    const { port } = server.address() as AddressInfo;
+    const download = async (path: string): Promise<Uint8Array> => {
+      const link = `http://127.0.0.1:${port}${path}`;
+      const body = JSON.stringify({ raw: { download_url: link } });
+      await standIn.fault('receive', { kind: 'body', status: 200, body });
+      return inbound.rawMessage(await receive(), never);
+    };
+    expect(Buffer.from(await download('/moved')).toString()).toBe(RAW);
+    await expect(download('/file')).rejects.toMatchObject({ code: 'resend.download_failed' });
+    await expect(download('/loop')).rejects.toMatchObject({ code: 'resend.download_failed' });
+    server.closeAllConnections();
+    server.close();
   });
 
   test('a slow one that keeps coming is waited for', async () => {
