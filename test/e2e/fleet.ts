@@ -64,12 +64,27 @@ export async function startFleetDaemon(
   return { pid: child.pid!, url, output: () => output, signal: (signal) => void child.kill(signal), ended };
 }
 
-/** A folder of tools, one for each inbox; each takes a moment, so that some are always under way. */
-export async function writeTools(directory: string, inboxes: readonly string[]): Promise<void> {
+/**
+ * A folder of tools, one for each inbox; each takes a moment, so that some are always under way. Those that count
+ * give each email of their inbox a number.
+ */
+export async function writeTools(
+  directory: string,
+  inboxes: readonly string[],
+  counting: readonly string[] = [],
+): Promise<void> {
   await mkdir(directory, { recursive: true });
-  const tools = inboxes.map(
-    (inbox) => `export const ${inbox} = async (email) => {
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  const moment = 'await new Promise((resolve) => setTimeout(resolve, 50));';
+  const tools = inboxes.map((inbox) =>
+    counting.includes(inbox)
+      ? `export const ${inbox} = async (email, { state }) => {
+  const number = ((await state.get('last')) ?? 0) + 1;
+  ${moment}
+  await state.set('last', number);
+  return \`${inbox} got \${email.text.trim()} as \${number}\`;
+};`
+      : `export const ${inbox} = async (email) => {
+  ${moment}
   return \`${inbox} got \${email.text.trim()}\`;
 };`,
   );

@@ -1,7 +1,7 @@
 /**
  * Several daemons on one basin of a real `s2 lite`: they share the inboxes, one comes, one sleeps past its lease,
- * one is killed, one leaves, one is cut off. Throughout, every mail is answered once, and no record is settled
- * twice. Each test goes on where the one before has ended.
+ * one is killed, one leaves, one is cut off. Throughout, every mail is answered once, no record is settled twice, and
+ * of the numbers that tools count none is missing or told twice. Each test goes on where the one before has ended.
  */
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -22,6 +22,8 @@ const API_KEY = 're_fleet';
 const TIMEOUT_MS = 60_000;
 const INBOXES = Array.from({ length: 24 }, (_, i) => `box${String(i).padStart(2, '0')}`);
 const UNITS = ['receive', 'outbox', ...INBOXES.map((inbox) => `runner/${inbox}`)].toSorted();
+/** Their tools keep a number, and get several mails at once. */
+const COUNTING = INBOXES.filter((_, i) => i % 3 === 0);
 const RUNNER = { args: ['--only', 'runner'] };
 /** What Svix does while the answer is no 2xx, in its own, slower way. */
 const RETRY_DELAYS_MS = Array<number>(100).fill(200);
@@ -61,10 +63,11 @@ async function start(
 const sendWebhooksTo = ({ url }: FleetDaemon): Promise<void> =>
   resend.configure({ webhook: { url: `${url}/webhooks/resend`, secret: SECRET } });
 
-/** A mail to each inbox; resolves when all webhooks were accepted. */
+/** A mail to each inbox, three to one that counts; resolves when all webhooks were accepted. */
 async function mailToAll(round: string): Promise<void> {
-  const deliveries = INBOXES.map((inbox) => {
-    const id = `${round}-${inbox}`;
+  const recipients = [...INBOXES, ...COUNTING, ...COUNTING];
+  const deliveries = recipients.map((inbox, i) => {
+    const id = `${round}-${inbox}-${i}`;
     expected.push(`${inbox} got ${id}`);
     const mail = plainMail({ to: `${inbox}@agents.example`, id, text: id });
     return resend.deliver(mail, { retryDelaysMs: RETRY_DELAYS_MS });
@@ -74,8 +77,12 @@ async function mailToAll(round: string): Promise<void> {
 
 async function expectAllAnsweredOnce(): Promise<void> {
   const accepted = await resend.waitForAccepted(expected.length, 25_000);
-  expect(accepted.map(({ payload }) => payload.text).toSorted()).toEqual(expected.toSorted());
+  const texts = accepted.map(({ payload }) => payload.text?.replace(NUMBER, ''));
+  expect(texts.toSorted()).toEqual(expected.toSorted());
 }
+
+/** What a tool that counts ends its answer with. */
+const NUMBER = / as (\d+)$/u;
 
 /** Resolves when some of the mails that were written since are answered and others are not. */
 const underWay = (before: number): Promise<unknown> => resend.waitForAccepted(before + INBOXES.length / 4);
@@ -94,7 +101,7 @@ beforeAll(async () => {
   resend = await spawnResendStandIn({ apiKey: API_KEY });
   stack.defer(() => resend.stop());
   const tools = join(directory.path, 'tools');
-  await writeTools(tools, INBOXES);
+  await writeTools(tools, INBOXES, COUNTING);
   variables = {
     MAIL_DOMAIN: 'agents.example',
     RESEND_API_KEY: API_KEY,
@@ -200,6 +207,18 @@ describe.skipIf(s2Binary() === null)('several daemons on one basin', { timeout: 
         await expectAllAnsweredOnce();
       },
     );
+  });
+
+  it('have told each number of a tool that counts once, and left none out', async () => {
+    const answers = (await resend.accepted()).map(({ payload }) => payload.text ?? '');
+    for (const inbox of COUNTING) {
+      const told = answers
+        .filter((text) => text.startsWith(`${inbox} `))
+        .map((text) => NUMBER.exec(text)?.[1]);
+      const numbers = told.map(Number).toSorted((a, b) => a - b);
+      expect(numbers).toEqual(Array.from({ length: numbers.length }, (_, i) => i + 1));
+      expect(numbers.length).toBeGreaterThan(0);
+    }
   });
 
   it('have settled no record twice', async () => {
