@@ -7,6 +7,9 @@
  * gave it, so a mail with a reply prefix and no references counts for its sender and subject; a fresh mail
  * counts for itself alone. What strips even that runs into the sender's cap.
  *
+ * Runs go on side by side, so a mail is looked at twice: before its tool runs, to spare it, and when it is known what
+ * the run sends. Then it takes its places, all of them or none, in one step: no cap is exceeded by those under way.
+ *
  * The counts are a view of the stream `runs/<name>`: `restore` reads them back at start.
  */
 import { normaliseAddress } from '../mail/address.ts';
@@ -18,14 +21,25 @@ import type { StreamStore } from '../streams/stream-store.ts';
 
 export interface ReplyCaps {
   /** Why this mail may not be answered any more, or null. */
-  exceeded(email: ParsedEmail, recipient: string): 'sender-cap' | 'thread-cap' | null;
-  /** Why mail to these others may not be sent any more, or null. */
-  exceededBySending(others: readonly string[]): 'recipient-cap' | 'inbox-cap' | null;
-  /** Counts a run that sends; what it gives is kept in the run's facts, so that a restart can count it again. */
-  count(email: ParsedEmail, recipient: string, others?: readonly string[]): CapKeys;
+  exceeded(email: ParsedEmail, recipient: string): ReplyCap | null;
+  /** Counts a run that sends, to others too, or says which cap it would exceed. */
+  take(email: ParsedEmail, recipient: string, others?: readonly string[]): Taken;
   /** Reads back the replies of the last day from an inbox's journal, in place of what was counted here. */
   restore(inbox: string, signal: AbortSignal): Promise<void>;
 }
+
+export type ReplyCap = 'sender-cap' | 'thread-cap';
+export type SendCap = 'recipient-cap' | 'inbox-cap';
+
+export type Taken =
+  | { readonly cap: ReplyCap | SendCap }
+  | {
+      readonly cap: null;
+      /** Kept in the run's facts, so that a restart can count it again. */
+      readonly keys: CapKeys;
+      /** For a run that sends nothing after all. */
+      giveBack(): void;
+    };
 
 export interface CapKeys {
   readonly sender: string;
@@ -73,8 +87,31 @@ export function createReplyCaps(
   };
 
   function add(keys: CapKeys, atMs: number): void {
-    for (const key of [keys.sender, keys.thread]) addTime(key, atMs);
-    for (const other of keys.others ?? []) for (const key of [other, ALL_OTHERS]) addTime(key, atMs);
+    for (const key of countedKeys(keys)) addTime(key, atMs);
+  }
+
+  function remove(keys: CapKeys, atMs: number): void {
+    for (const key of countedKeys(keys)) {
+      const times = counted.get(key) ?? [];
+      const at = times.lastIndexOf(atMs);
+      if (at >= 0) counted.set(key, times.toSpliced(at, 1));
+    }
+  }
+
+  function exceeded(email: ParsedEmail, recipient: string): ReplyCap | null {
+    const keys = keysOf(email, recipient);
+    if (recent(keys.sender).length >= options.perSender) return 'sender-cap';
+    if (recent(keys.thread).length >= options.perThread) return 'thread-cap';
+    return null;
+  }
+
+  function exceededBySending(others: readonly string[]): SendCap | null {
+    const counts = new Map<string, number>();
+    for (const key of others.map(otherKey)) counts.set(key, (counts.get(key) ?? 0) + 1);
+    for (const [key, more] of counts)
+      if (recent(key).length + more > options.perRecipient) return 'recipient-cap';
+    const isTooMuch = others.length > 0 && recent(ALL_OTHERS).length + others.length > options.perInbox;
+    return isTooMuch ? 'inbox-cap' : null;
   }
 
   function addTime(key: string, atMs: number): void {
@@ -87,27 +124,17 @@ export function createReplyCaps(
   }
 
   return {
-    exceeded(email, recipient) {
-      const keys = keysOf(email, recipient);
-      if (recent(keys.sender).length >= options.perSender) return 'sender-cap';
-      if (recent(keys.thread).length >= options.perThread) return 'thread-cap';
-      return null;
-    },
-    exceededBySending(others) {
-      const counts = new Map<string, number>();
-      for (const key of others.map(otherKey)) counts.set(key, (counts.get(key) ?? 0) + 1);
-      for (const [key, more] of counts)
-        if (recent(key).length + more > options.perRecipient) return 'recipient-cap';
-      const isTooMuch = others.length > 0 && recent(ALL_OTHERS).length + others.length > options.perInbox;
-      return isTooMuch ? 'inbox-cap' : null;
-    },
-    count(email, recipient, others = []) {
+    exceeded,
+    take(email, recipient, others = []) {
+      const cap = exceeded(email, recipient) ?? exceededBySending(others);
+      if (cap !== null) return { cap };
       const keys = {
         ...keysOf(email, recipient),
         ...(others.length > 0 && { others: others.map(otherKey) }),
       };
-      add(keys, clock.nowMs());
-      return keys;
+      const atMs = clock.nowMs();
+      add(keys, atMs);
+      return { cap, keys, giveBack: () => remove(keys, atMs) };
     },
     async restore(inbox, signal) {
       counted.clear();
@@ -127,6 +154,10 @@ export function createReplyCaps(
       }
     },
   };
+}
+
+function countedKeys({ sender, thread, others = [] }: CapKeys): string[] {
+  return [sender, thread, ...others.flatMap((other) => [other, ALL_OTHERS])];
 }
 
 function otherKey(address: string): string {

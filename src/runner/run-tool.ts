@@ -18,11 +18,11 @@ import { readBlob } from '../streams/blob.ts';
 import { inboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import type { InboxRecord } from '../streams/records.ts';
 import type { Restore } from '../streams/format.ts';
-import type { Attempt, Outcome } from '../streams/stage.ts';
+import type { Attempt, Outcome, Output } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
-import type { ReplyCaps } from './reply-caps.ts';
+import type { ReplyCap, ReplyCaps, SendCap } from './reply-caps.ts';
 import { causeOfRun } from './run-cause.ts';
 import type { RunCause } from './run-cause.ts';
 import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
@@ -130,18 +130,19 @@ export function createRunTool(
     const isAtomic = Object.keys(result.state).length > 0;
     const frozen = await freeze(result.effects, { cause, mail, email, isAtomic, files });
     const { skipped, recipients } = frozen;
-    const cap = caps.exceededBySending(recipients);
-    if (cap !== null) {
-      const error = tooMuchMail(cap, recipients);
-      return { kind: 'dead-letter', reason: error.code, error, facts };
+    const effects = frozen.outputs.length;
+    const taken = effects === 0 ? null : caps.take(email, recipient, recipients);
+    if (taken && taken.cap !== null) return cappedOutcome(taken.cap, recipients, facts);
+    let kept: Output[] | null = null;
+    try {
+      kept = await session.commit(result.state, signal);
+    } finally {
+      if (kept === null) taken?.giveBack();
     }
-    const kept = await session.commit(result.state, signal);
     if (kept === null) return null;
     const all = { outputs: [...frozen.outputs, ...kept], isAtomic: kept.length > 0 };
-    const effects = frozen.outputs.length;
-    if (effects === 0) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', ...all, facts };
-    const counted = caps.count(email, recipient, recipients);
-    return { kind: 'done', ...all, facts: { ...facts, to: recipient, effects, caps: counted } };
+    if (taken === null) return { kind: 'skipped', reason: skipped ?? 'no-reply-from-tool', ...all, facts };
+    return { kind: 'done', ...all, facts: { ...facts, to: recipient, effects, caps: taken.keys } };
   }
 
   /** Runs it, and tells the breaker how it ended. */
@@ -206,6 +207,16 @@ export function createRunTool(
 function once<T>(read: () => Promise<T>): () => Promise<T> {
   let found: Promise<T> | undefined;
   return () => (found ??= read());
+}
+
+function cappedOutcome(
+  cap: ReplyCap | SendCap,
+  recipients: readonly string[],
+  facts: Record<string, unknown>,
+): Outcome {
+  if (cap === 'sender-cap' || cap === 'thread-cap') return { kind: 'skipped', reason: cap, facts };
+  const error = tooMuchMail(cap, recipients);
+  return { kind: 'dead-letter', reason: error.code, error, facts };
 }
 
 function tooMuchMail(cap: string, recipients: readonly string[]): MillraceError {

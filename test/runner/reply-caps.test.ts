@@ -36,8 +36,7 @@ const ann = 'ann@sender.example';
 /** How many of these mails from one sender are answered. */
 function answered(mails: readonly ParsedEmail[], recipient = ann): number {
   const caps = createReplyCaps({ store: store(), clock }, options);
-  return mails.filter((mail) => caps.exceeded(mail, recipient) === null && caps.count(mail, recipient))
-    .length;
+  return mails.filter((mail) => caps.take(mail, recipient).cap === null).length;
 }
 
 const many = (count: number, fields: (i: number) => Partial<ParsedEmail>) =>
@@ -58,7 +57,7 @@ describe('reply caps', () => {
 
   it('take addresses that differ in case for one sender', () => {
     const caps = createReplyCaps({ store: store(), clock }, options);
-    for (let i = 0; i < 20; i++) caps.count(email({ messageId: `<${i}@x>` }), 'Ann@sender.example');
+    for (let i = 0; i < 20; i++) caps.take(email({ messageId: `<${i}@x>` }), 'Ann@sender.example');
     expect(caps.exceeded(email({}), 'aNN@sender.example')).toBe('sender-cap');
   });
 
@@ -69,7 +68,7 @@ describe('reply caps', () => {
   it('let go after a day', () => {
     const caps = createReplyCaps({ store: store(), clock }, options);
     const mail = email({ references: ['<root@x>'] });
-    for (let i = 0; i < 3; i++) caps.count(mail, ann);
+    for (let i = 0; i < 3; i++) caps.take(mail, ann);
     expect(caps.exceeded(mail, ann)).toBe('thread-cap');
     expect(caps.exceeded(mail, 'ben@sender.example')).toBe('thread-cap');
     nowMs += 86_400_001;
@@ -78,29 +77,54 @@ describe('reply caps', () => {
 
   it('stop mail to one address, and to others altogether', () => {
     const caps = createReplyCaps({ store: store(), clock }, options);
-    const send = (...others: string[]) =>
-      caps.exceededBySending(others) ?? caps.count(email({}), ann, others).others?.length;
+    let mails = 0;
+    const send = (...others: string[]) => {
+      const taken = caps.take(email({ messageId: `<${mails++}@x>` }), ann, others);
+      return taken.cap ?? taken.keys.others?.length ?? 0;
+    };
     expect(send('x@far.example', 'X@far.example', 'x@FAR.example')).toBe(3);
     expect(send('x@far.example', 'x@far.example')).toBe('recipient-cap');
     expect(send('x@far.example')).toBe(1);
     expect(send(...[1, 2, 3, 4, 5].map((n) => `${n}@far.example`))).toBe(5);
     expect(send('6@far.example', '7@far.example')).toBe('inbox-cap');
-    expect(caps.exceededBySending([])).toBeNull();
+    expect(send()).toBe(0);
     nowMs += 86_400_001;
     expect(send('x@far.example', '7@far.example')).toBe(2);
+  });
+
+  it('take all places of a run or none, and take back those of one that sends nothing', () => {
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    const mail = (n: number) => email({ messageId: `<${n}@x>` });
+    const all = Array<string>(options.perRecipient).fill('x@far.example');
+    expect(caps.take(mail(1), ann, [...all, 'x@far.example']).cap).toBe('recipient-cap');
+    const taken = caps.take(mail(2), ann, all);
+    expect(caps.take(mail(3), ann, ['x@far.example']).cap).toBe('recipient-cap');
+    if (taken.cap === null) taken.giveBack();
+    expect(caps.take(mail(4), ann, all).cap).toBeNull();
+    const left = Array.from({ length: options.perSender }, (_, n) => caps.take(mail(5 + n), ann).cap);
+    expect(left.filter((cap) => cap === null)).toHaveLength(options.perSender - 1);
   });
 
   it('are counted again after a restart, from the journal', async () => {
     const before = createReplyCaps({ store: store(), clock }, options);
     const mail = email({ references: ['<root@x>'] });
-    const keys = [1, 2, 3, 4].map(() => before.count(mail, ann, ['x@far.example']));
+    const others = [['x@far.example', 'x@far.example'], ['x@far.example'], ['x@far.example']];
+    const counted = others.map((to) => before.take(mail, ann, to));
     await store()
       .stream('runs/reverser')
-      .append(keys.map((caps) => jsonRecord({ kind: 'outcome', version: 1, facts: { caps } })));
+      .append(
+        counted.map((taken) =>
+          jsonRecord({
+            kind: 'outcome',
+            version: 1,
+            facts: { caps: taken.cap === null ? taken.keys : null },
+          }),
+        ),
+      );
     const after = createReplyCaps({ store: store(), clock }, options);
     expect(after.exceeded(mail, ann)).toBeNull();
     await after.restore('reverser', new AbortController().signal);
     expect(after.exceeded(mail, ann)).toBe('thread-cap');
-    expect(after.exceededBySending(['x@far.example'])).toBe('recipient-cap');
+    expect(after.take(email({}), ann, ['x@far.example']).cap).toBe('recipient-cap');
   });
 });

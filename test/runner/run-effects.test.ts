@@ -181,4 +181,20 @@ describe('the effects of a run', () => {
     ]);
     expect(await world.outbox()).toHaveLength(200);
   });
+
+  // The cap was looked at before the run and counted after it: as many as ran at once went beyond.
+  it('are not more than the cap, however many runs are under way', async () => {
+    await world.start(
+      `export const desk = async (email) => {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        return 'x';
+      };`,
+      { concurrency: 8, caps: { perSender: 3 } },
+    );
+    for (let n = 0; n < 8; n++) await world.mail('desk', 'Hi');
+    const outcomes = await world.settled('desk', 8);
+    expect(outcomes.filter(({ outcome }) => outcome === 'done')).toHaveLength(3);
+    expect(outcomes.filter(({ reason }) => reason === 'sender-cap')).toHaveLength(5);
+    expect(await world.outbox()).toHaveLength(3);
+  });
 });
