@@ -12,8 +12,14 @@ import { dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import { parseMessage } from '../../src/mail/message.ts';
+import { systemClock as clock } from '../../src/platform/clock.ts';
+import { createLog } from '../../src/platform/log.ts';
 import { changeText } from '../../src/runner/workbench/dev.ts';
 import { lastEmailIn } from '../../src/runner/workbench/trial.ts';
+import { writeBlob } from '../../src/streams/blob.ts';
+import { openLocalStore } from '../../src/streams/local-store.ts';
+import { jsonRecord } from '../../src/streams/records.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = ['--no-node-snapshot', join(root, 'src/main.ts')];
@@ -80,6 +86,12 @@ describe('check', { timeout: 60_000 }, () => {
   });
 });
 
+it('check of a folder without tools says where it looks for some', { timeout: 60_000 }, async () => {
+  const { status, output } = await ended(start(process.execPath, [...main, 'check', join(folder, 'emails')]));
+  expect(output).toMatch(/there are no tools in .*emails\nName the folder with their index\.ts/);
+  expect(status).toBe(2);
+});
+
 describe('dev', { timeout: 120_000 }, () => {
   it('shows the reply, what a change makes of it, and what is wrong; and ends with its children', async () => {
     const dev = start(process.execPath, [...main, 'dev', folder], { cwd: base });
@@ -107,6 +119,39 @@ describe('dev', { timeout: 120_000 }, () => {
     expect((await once(dev, 'exit'))[0]).toBe(0);
     await vi.waitFor(() => expect(children.filter(isRunning)).toEqual([]));
     expect(seen.text()).not.toContain('\u001b');
+  });
+
+  it('takes the last email that a daemon of the folder has received, where none in `emails` is newer', async () => {
+    const data = join(folder, 'data');
+    const log = createLog('silent');
+    const store = await openLocalStore({ clock, log }, { directory: data, retentionFor: () => 'forever' });
+    // Not what the header says: it came by Bcc.
+    const raw = Buffer.from('From: b@example.net\r\nTo: others@example.com\r\n\r\nreceived\r\n');
+    const mail = {
+      kind: 'email',
+      version: 1,
+      emailId: 'e1',
+      inbox: 'reverser',
+      address: 'reverser@example.com',
+      tag: null,
+      receivedAt: new Date().toISOString(),
+      email: await parseMessage(raw),
+      complete: true,
+      raw: await writeBlob(store.stream('mail/e1'), raw),
+    };
+    await store.stream('inbox/reverser').append([jsonRecord(mail, 'e1')]);
+    const dev = start(process.execPath, [...main, 'dev', folder], { cwd: folder });
+    const seen = outputOf(dev);
+    await seen.until('deviecer');
+    expect(seen.text()).toContain('inbox/reverser#0');
+    writeFileSync(
+      join(folder, 'emails/newer.eml'),
+      'To: reverser@example.com\r\nFrom: b@x.example\r\n\r\nabc',
+    );
+    await seen.until('cba');
+    dev.kill('SIGTERM');
+    expect((await once(dev, 'exit'))[0]).toBe(0);
+    await store.close();
   });
 
   it('takes the email and the inbox that it is told', async () => {

@@ -14,7 +14,11 @@ import { createFolderSource } from '../folder-source.ts';
 import { createSandboxPool } from '../sandbox/pool.ts';
 import { createCheckedBuild } from '../sync/checked-build.ts';
 import type { ToolFiles } from '../tool-set.ts';
-import { lastEmailIn, readEmail, toolFilesIn, tryTools } from './trial.ts';
+import type { StreamStore } from '../../streams/stream-store.ts';
+import { toolRevision } from '../tool-revision.ts';
+import { lastReceived } from './last-received.ts';
+import type { ReceivedEmail } from './last-received.ts';
+import { assertTools, lastEmailIn, readEmail, toolFilesIn, tryTools } from './trial.ts';
 import type { Trial } from './trial.ts';
 
 export interface WorkbenchDeps {
@@ -25,8 +29,10 @@ export interface WorkbenchDeps {
 
 export interface DevOptions {
   directory: string;
-  /** An email to try; null: the newest one in the folder `emails`. */
+  /** An email to try; null: the newest one in the folder `emails`, or the last one that came to `openStreams`. */
   emlPath: string | null;
+  /** The streams of this machine's daemon, to be read; null where there are none. */
+  openStreams: (() => Promise<StreamStore>) | null;
   inbox: string | null;
   secrets: Readonly<Record<string, string>>;
 }
@@ -50,10 +56,9 @@ const COLOURS: Record<string, 'red' | 'green' | 'dim' | 'bold'> = { '-': 'red', 
 export async function checkTools(deps: WorkbenchDeps, directory: string, signal: AbortSignal): Promise<void> {
   const pool = createSandboxPool(deps, { minChildren: 1 });
   try {
-    const bundle = await createCheckedBuild({ clock: deps.clock, pool })(
-      toolFilesIn(resolve(directory)),
-      signal,
-    );
+    const files = toolFilesIn(resolve(directory));
+    assertTools(files);
+    const bundle = await createCheckedBuild({ clock: deps.clock, pool })(files, signal);
     deps.print(summary(bundle));
   } finally {
     await pool.close();
@@ -85,16 +90,40 @@ export async function developTools(
       if (!RUNS_ALL_THE_SAME.includes(error.code)) return;
       bundle = await bundleTools({ ...files, pool, signal });
     }
-    const path = options.emlPath ?? lastEmailIn(directory);
-    print(coloured('dim', path === null ? 'A sample email; yours go into emails/.' : path));
     try {
-      const raw = path === null ? SAMPLE : readEmail(path);
-      const trials = await tryTools(pool, { ...options, bundle, raw, signal });
-      for (const trial of trials) showTrial(trial, path);
+      const { name, raw, inbox } = await emailToTry(bundle);
+      print(coloured('dim', name ?? 'A sample email; yours go into emails/.'));
+      const trials = await tryTools(pool, { ...options, bundle, raw, inbox, signal });
+      for (const trial of trials) showTrial(trial, name);
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof MillraceError) || error.kind === 'bug') throw error;
       print(coloured('red', `✗ ${error.message}`));
+    }
+  }
+
+  /** Of the newest file and the last mail received the later one. */
+  async function emailToTry(
+    bundle: ToolBundle,
+  ): Promise<{ name: string | null; raw: Uint8Array; inbox: string | null }> {
+    const { emlPath, inbox } = options;
+    if (emlPath !== null) return { name: emlPath, raw: readEmail(emlPath), inbox };
+    const file = lastEmailIn(directory);
+    const received = options.openStreams === null ? null : await lastOf(options.openStreams);
+    if (received && received.atMs > (file?.changedMs ?? 0)) {
+      // A mail may be for another inbox than its header names.
+      const isServed = toolRevision(bundle).toolOf.has(received.inbox);
+      return { ...received, inbox: inbox ?? (isServed ? received.inbox : null) };
+    }
+    return file ? { name: file.path, raw: readEmail(file.path), inbox } : { name: null, raw: SAMPLE, inbox };
+  }
+
+  async function lastOf(open: () => Promise<StreamStore>): Promise<ReceivedEmail | null> {
+    const store = await open();
+    try {
+      return await lastReceived(store, { inbox: options.inbox, signal });
+    } finally {
+      await store.close();
     }
   }
 

@@ -51,8 +51,16 @@ export function toolFilesIn(directory: string): ToolFiles {
   return { directory };
 }
 
+/** @throws MillraceError `tools.not_found` (invalid) where there is nothing that tools could begin with */
+export function assertTools({ directory }: ToolFiles): void {
+  if (isFile(directory) || ENTRIES.some((name) => isFile(join(directory, name)))) return;
+  throw new MillraceError('invalid', 'tools.not_found', `there are no tools in ${directory}`, {
+    hint: 'Name the folder with their index.ts (or index.tsx), or the repository with the folder tools. `millrace init tools FOLDER` writes some to begin with.',
+  });
+}
+
 /** The newest email in the folder `emails`; null where there is none. */
-export function lastEmailIn(directory: string): string | null {
+export function lastEmailIn(directory: string): { path: string; changedMs: number } | null {
   const paths = globSync(EMAILS, { cwd: directory })
     .slice(0, MAX_EMAILS)
     .map((path) => join(directory, path));
@@ -60,7 +68,7 @@ export function lastEmailIn(directory: string): string | null {
     path,
     changedMs: statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0,
   }));
-  return dated.toSorted((a, b) => b.changedMs - a.changedMs)[0]?.path ?? null;
+  return dated.toSorted((a, b) => b.changedMs - a.changedMs)[0] ?? null;
 }
 
 /** @throws MillraceError `send.unreadable_file` (invalid) */

@@ -1,12 +1,15 @@
 /**
  * `millrace init`, `dev` and `check`: names, options and help of what a tool author uses on a machine of their own.
  */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Command } from 'commander';
 import { systemClock as clock } from '../../platform/clock.ts';
 import { loadConfig } from '../../platform/config.ts';
 import type { Log } from '../../platform/log.ts';
+import { openLocalStoreReadOnly } from '../../streams/local-store.ts';
 import { checkTools, developTools } from './dev.ts';
-import type { WorkbenchDeps } from './dev.ts';
+import type { DevOptions, WorkbenchDeps } from './dev.ts';
 import { writeStarter } from './starter.ts';
 
 /** As a shell has it: nothing was found wrong, but nothing was found right either. */
@@ -27,13 +30,22 @@ export function addWorkbenchCommands(program: Command, { log }: { log: Log }): v
     .command('dev')
     .description('watch tools: check them, and show what becomes of the last email at each change')
     .argument('[folder]', 'of the tools, or the repository around them', '.')
-    .option('--eml <file>', 'an email to try (default: the newest in the folder emails)')
+    .option(
+      '--eml <file>',
+      'an email to try (default: the last one received here, or the newest in the folder emails)',
+    )
     .option('--inbox <name>', 'the inbox to try (default: the one that the email is for)')
     .action((directory: string, { eml, inbox }: { eml?: string; inbox?: string }) =>
       untilSignal((signal) =>
         developTools(
           deps,
-          { directory, emlPath: eml ?? null, inbox: inbox ?? null, secrets: secrets() },
+          {
+            directory,
+            emlPath: eml ?? null,
+            inbox: inbox ?? null,
+            secrets: secrets(),
+            openStreams: streamsOfThisMachine(),
+          },
           signal,
         ),
       ),
@@ -56,6 +68,14 @@ export function addWorkbenchCommands(program: Command, { log }: { log: Log }): v
 function secrets(): Record<string, string> {
   const { tools } = loadConfig().secrets;
   return Object.fromEntries([...tools].map(([name, secret]) => [name, secret.reveal()]));
+}
+
+/** Of the local store alone: nobody tries tools on the mail of a server by mistake. */
+function streamsOfThisMachine(): DevOptions['openStreams'] {
+  const { config } = loadConfig();
+  const directory = config.dataDir;
+  if (config.streams.kind !== 'local' || !existsSync(join(directory, 'streams.db'))) return null;
+  return () => openLocalStoreReadOnly({ clock }, { directory });
 }
 
 /** A signal ends it, and that is no error. */
