@@ -19,12 +19,19 @@ export function createDeadline(clock: Clock, timeoutMs: number, parent?: AbortSi
       expiry.abort(new DOMException(`no end within ${timeoutMs} ms`, 'TimeoutError')),
     );
   let cancel = arm();
+  // `AbortSignal.any` would leave work to the garbage collector, for each call, for as long as the parent lives.
+  const follow = (): void => expiry.abort(parent?.reason);
+  if (parent?.aborted) follow();
+  parent?.addEventListener('abort', follow, { once: true });
   return {
-    signal: parent ? AbortSignal.any([parent, expiry.signal]) : expiry.signal,
+    signal: expiry.signal,
     restart() {
       cancel();
       cancel = arm();
     },
-    [Symbol.dispose]: () => cancel(),
+    [Symbol.dispose]() {
+      cancel();
+      parent?.removeEventListener('abort', follow);
+    },
   };
 }

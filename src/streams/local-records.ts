@@ -78,9 +78,9 @@ export function createLocalRecords(
   }
 
   /** The stream's row, made or brought to the retention that holds for it now. */
-  function streamForWrite(name: string): StreamRow {
+  function streamForWrite(name: string, existing: StreamRow | undefined): StreamRow {
     const retention = secondsOf(options.retentionFor(name));
-    const row = streamRow(name) ?? (statements.createStream.get(name, retention) as unknown as StreamRow);
+    const row = existing ?? (statements.createStream.get(name, retention) as unknown as StreamRow);
     if (row.retention_seconds === retention) return row;
     row.retention_seconds = retention;
     row.sweep_at_ms = sweepAtMs(row);
@@ -129,8 +129,9 @@ export function createLocalRecords(
 
   return {
     write({ stream, content, matchSeqNum, fencingToken }) {
-      assertConditions(streamRow(stream), { stream, matchSeqNum, fencingToken });
-      const row = streamForWrite(stream);
+      const existing = streamRow(stream);
+      assertConditions(existing, { stream, matchSeqNum, fencingToken });
+      const row = streamForWrite(stream, existing);
       const startSeqNum = row.next_seq_num;
       if ('records' in content) {
         insertRecords(row, content.records);
