@@ -6,9 +6,11 @@
  * Each is sent once. A failure is thrown as the SDK would throw it, so that `s2-errors.ts` has one kind to
  * judge, or, where no answer came, as undici throws it.
  */
+import { addAbortListener } from 'node:events';
 import { FencingTokenMismatchError, S2Endpoints, S2Error, SeqNumMismatchError } from '@s2-dev/streamstore';
 import type { S2EndpointsInit } from '@s2-dev/streamstore';
 import { Pool } from 'undici';
+import type { Dispatcher } from 'undici';
 import { z } from 'zod';
 import { wireRecordSchema } from './s2-wire.ts';
 import type { NewWireRecord, WireRecord } from './s2-wire.ts';
@@ -52,6 +54,8 @@ interface Exchange<T> {
   signal: AbortSignal;
 }
 
+/** A batch of 1 MiB in Base64 and JSON, several times over. */
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
 const RANGE_NOT_SATISFIABLE = 416;
 const PRECONDITION_FAILED = 412;
 
@@ -74,16 +78,13 @@ export function createS2Records(options: {
     `${root}/streams/${encodeURIComponent(stream)}/records${rest}`;
 
   async function exchange<T>({ method, path, headers, body, schema, signal }: Exchange<T>): Promise<T> {
-    const response = await pool.request({
-      method,
-      path,
-      headers: { ...common, ...headers },
+    const answer = await answerTo(
+      pool,
+      { method, path, headers: { ...common, ...headers }, ...(body !== undefined && { body }) },
       signal,
-      ...(body !== undefined && { body }),
-    });
-    const text = await response.body.text();
-    if (response.statusCode >= 200 && response.statusCode < 300) return schema.parse(JSON.parse(text));
-    throw failureOf(response.statusCode, text);
+    );
+    if (answer.status >= 200 && answer.status < 300) return schema.parse(JSON.parse(answer.text));
+    throw failureOf(answer.status, answer.text);
   }
 
   return {
@@ -117,6 +118,41 @@ export function createS2Records(options: {
     },
     close: () => pool.destroy(),
   };
+}
+
+/** Sends it, and gathers the answer; the body without a stream of its own, which would cost as much as the rest. */
+async function answerTo(
+  pool: Pool,
+  request: Dispatcher.DispatchOptions,
+  signal: AbortSignal,
+): Promise<{ status: number; text: string }> {
+  const { promise, resolve, reject } = Promise.withResolvers<{ status: number; text: string }>();
+  const chunks: Buffer[] = [];
+  let status = 0;
+  let bytes = 0;
+  let exchange: Dispatcher.DispatchController | undefined;
+  using _aborting = addAbortListener(signal, () => {
+    reject(signal.reason);
+    exchange?.abort(signal.reason as Error);
+  });
+  pool.dispatch(request, {
+    onRequestStart(controller) {
+      exchange = controller;
+      // It waited for a connection meanwhile.
+      if (signal.aborted) controller.abort(signal.reason as Error);
+    },
+    onResponseStart(_controller, statusCode) {
+      status = statusCode;
+    },
+    onResponseData(controller, chunk) {
+      bytes += chunk.length;
+      chunks.push(chunk);
+      if (bytes > MAX_ANSWER_BYTES) controller.abort(new Error(`an answer above ${MAX_ANSWER_BYTES} bytes`));
+    },
+    onResponseEnd: () => resolve({ status, text: Buffer.concat(chunks, bytes).toString('utf8') }),
+    onResponseError: (_controller, error) => reject(error),
+  });
+  return await promise;
 }
 
 function streamConfigOf(retention: Retention): string {

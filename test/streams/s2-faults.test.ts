@@ -148,6 +148,15 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
       expect(await readBodies(direct)).toEqual(['first']);
     });
 
+    test('that does not end is given up', async () => {
+      const { stream } = await freshStream();
+      s2.proxy.decide(() => ({ status: 200, body: 'x'.repeat(17 * 1024 * 1024) }));
+      await expect(stream.read({ fromSeqNum: 0 })).rejects.toMatchObject({
+        code: 'streams.unavailable',
+        cause: { message: 'an answer above 16777216 bytes' },
+      });
+    });
+
     test('that a stream is not there makes the next append create it', async () => {
       const { stream } = await freshStream();
       const isCreation = ({ method, path }: ProxiedRequest): boolean =>
