@@ -1,10 +1,11 @@
 /**
- * One world of the crash matrix: the stand-in for Resend, `s2 lite` where that is the store, a loopback
- * server that tools call, and the daemon, each a process of its own (but for the server). Whatever is killed
- * comes back over the same data and on the same port.
+ * One world of the crash matrix: the daemon, and `s2 lite` where that is the store, each a process of its own, and what
+ * is never killed and so lives in this process: the stand-in for Resend and a loopback server that tools call. Whatever
+ * is killed comes back over the same data and on the same port.
  */
 import { execFile, spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -18,12 +19,14 @@ import { createLog } from '../../src/platform/log.ts';
 import { openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
 import { openS2Store } from '../../src/streams/s2-store.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
-import { freePort, temporaryDirectory } from '../e2e/daemon.ts';
-import { spawnResendStandIn } from '../resend-stand-in/client.ts';
+import { temporaryDirectory } from '../e2e/daemon.ts';
 import type { ResendStandIn } from '../resend-stand-in/contract.ts';
+import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
 import { startS2Lite } from '../streams/s2-lite.ts';
 import type { S2Lite } from '../streams/s2-lite.ts';
 import type { CrashingDaemonOptions } from './crashing-daemon.ts';
+import { sourceProgram } from './daemon-bundle.ts';
+import type { DaemonProgram } from './daemon-bundle.ts';
 import type { KillPlan } from './kill-plan.ts';
 
 export type Streams = 'local' | 's2';
@@ -32,10 +35,11 @@ export const DOMAIN = 'agents.example';
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const API_KEY = 're_crash';
 const BASIN = 'agents-example';
-const entry = fileURLToPath(new URL('crashing-daemon.ts', import.meta.url));
 const root = fileURLToPath(new URL('../..', import.meta.url));
 /** Of what a daemon prints, the end is kept for the report of a failure. */
 const KEPT_OUTPUT_CHARS = 20_000;
+/** Linux gives connections ports from 32,768 on. */
+const KEPT_PORTS = [15_000, 32_000] as const;
 
 export interface CrashingDaemon {
   readonly pid: number;
@@ -80,18 +84,22 @@ export interface CrashWorld {
   stop(): Promise<void>;
 }
 
-export async function createCrashWorld(streams: Streams): Promise<CrashWorld> {
+export async function createCrashWorld(
+  streams: Streams,
+  program: DaemonProgram = sourceProgram,
+): Promise<CrashWorld> {
   const stack = new AsyncDisposableStack();
   const directory = stack.use(await temporaryDirectory());
-  const port = await freePort();
+  const port = await portToKeep();
   const webhook = { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET };
-  const resend = await spawnResendStandIn({ apiKey: API_KEY, webhook });
+  const resend = await startResendStandIn({ apiKey: API_KEY, webhook });
   stack.defer(() => resend.stop());
   const { calls, url: callsUrl, close } = await startHeldCalls();
   stack.defer(close);
   await writeTools(join(directory.path, 'tools'), callsUrl);
   const storeDirectory = join(directory.path, 's2');
-  let lite: S2Lite | null = streams === 's2' ? await startS2Lite({ directory: storeDirectory }) : null;
+  let lite: S2Lite | null =
+    streams === 's2' ? await startS2Lite({ directory: storeDirectory, port: await portToKeep() }) : null;
   stack.defer(async () => {
     await lite?.stop();
   });
@@ -106,6 +114,7 @@ export async function createCrashWorld(streams: Streams): Promise<CrashWorld> {
     TOOLS_PATH: join(directory.path, 'tools'),
     PORT: String(port),
     LOG_LEVEL: 'warn',
+    ...program.variables,
     ...(lite && { S2_ACCESS_TOKEN: 'ignored', S2_ACCOUNT_ENDPOINT: lite.url, S2_BASIN_ENDPOINT: lite.url }),
   };
   let daemon: CrashingDaemon | undefined;
@@ -117,7 +126,7 @@ export async function createCrashWorld(streams: Streams): Promise<CrashWorld> {
     resend,
     calls,
     start(options = {}) {
-      daemon = spawnDaemon(variables, options);
+      daemon = spawnDaemon([...program.args, JSON.stringify(options)], variables);
       return daemon;
     },
     async killStore() {
@@ -141,16 +150,12 @@ async function millrace(variables: Record<string, string>, ...args: string[]): P
   await promisify(execFile)(process.execPath, command, { cwd: root, env });
 }
 
-function spawnDaemon(variables: Record<string, string>, options: CrashingDaemonOptions): CrashingDaemon {
-  const child: ChildProcess = spawn(
-    process.execPath,
-    ['--no-node-snapshot', entry, JSON.stringify(options)],
-    {
-      cwd: root,
-      env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
-      stdio: ['pipe', 'pipe', 'pipe'],
-    },
-  );
+function spawnDaemon(args: readonly string[], variables: Record<string, string>): CrashingDaemon {
+  const child: ChildProcess = spawn(process.execPath, args, {
+    cwd: root,
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
+    stdio: ['pipe', 'pipe', 'pipe'],
+  });
   let output = '';
   for (const stream of [child.stdout!, child.stderr!])
     stream
@@ -177,6 +182,22 @@ function spawnDaemon(variables: Record<string, string>, options: CrashingDaemonO
       return child.exitCode;
     },
   };
+}
+
+/** A free port below those that connections are given: while its owner is dead, none of them takes it. */
+async function portToKeep(): Promise<number> {
+  for (;;) {
+    const port = randomInt(...KEPT_PORTS);
+    const server = createServer().listen(port, '127.0.0.1');
+    const isFree = await once(server, 'listening').then(
+      () => true,
+      () => false,
+    );
+    if (!isFree) continue;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 async function openStreams(dataDir: string, s2Url: string | null): Promise<StreamStore> {

@@ -10,6 +10,7 @@ import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.t
 import type { AcceptedMail } from '../resend-stand-in/contract.ts';
 import { createCrashWorld } from './crash-world.ts';
 import type { CrashWorld, CrashingDaemon, Streams } from './crash-world.ts';
+import type { DaemonProgram } from './daemon-bundle.ts';
 import type { KillPlan } from './kill-plan.ts';
 import type { Kill, KillPoint } from './kill-points.ts';
 import { startMailLoad } from './mail-load.ts';
@@ -46,9 +47,11 @@ const CLOCK_RATES: Record<Streams, number> = { local: 20, s2: 1 };
 const UNDER_LOAD_MS = 150;
 const STRIKE_TIMEOUT_MS = 60_000;
 const SETTLE_TIMEOUT_MS = 120_000;
+/** So soon it is noticed that the daemon is gone, or that an answer came twice. */
+const SETTLE_CHECK_MS = 2_000;
 
-export async function startMatrixRun(streams: Streams): Promise<MatrixRun> {
-  const world = await createCrashWorld(streams);
+export async function startMatrixRun(streams: Streams, program: DaemonProgram): Promise<MatrixRun> {
+  const world = await createCrashWorld(streams, program);
   const mailsByPoint = new Map<string, SentMail[]>();
   let daemon: CrashingDaemon;
   const restart = (kill?: KillPlan): void => {
@@ -113,7 +116,9 @@ export async function startMatrixRun(streams: Streams): Promise<MatrixRun> {
       const open = [...owed].filter((id) => !answered.has(id));
       if (open.length === 0) return;
       if (performance.now() > deadlineMs || daemon.isGone()) throw await unsettled(mails, open);
-      replies = await world.resend.waitForAccepted(replies.length + 1, 10_000).catch(() => replies);
+      replies = await world.resend
+        .waitForAccepted(replies.length + open.length, SETTLE_CHECK_MS)
+        .catch(() => world.resend.accepted());
     }
   }
 

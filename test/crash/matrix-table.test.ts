@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { matrixTable } from './matrix-table.ts';
-import { tallyOf } from './tally.ts';
+import { emptyTally } from './tally.ts';
 
 describe('the table of the matrix', () => {
   it('has a row for each point, and the sum', () => {
     const tally = {
-      ...tallyOf([], [], { reasons: new Map(), places: new Map() }),
+      ...emptyTally(),
       accepted: 3,
       answeredOnce: 1,
       lost: 2,

@@ -39,12 +39,8 @@ export interface OnRecord {
   readonly places: ReadonlyMap<string, number>;
 }
 
-export function tallyOf(
-  mails: readonly SentMail[],
-  replies: readonly AcceptedMail[],
-  { reasons, places }: OnRecord,
-): Tally {
-  const tally: Tally = {
+export function emptyTally(): Tally {
+  return {
     accepted: 0,
     answeredOnce: 0,
     lost: 0,
@@ -53,6 +49,14 @@ export function tallyOf(
     outOfOrder: 0,
     faults: [],
   };
+}
+
+export function tallyOf(
+  mails: readonly SentMail[],
+  replies: readonly AcceptedMail[],
+  { reasons, places }: OnRecord,
+): Tally {
+  const tally = emptyTally();
   const answers = new Map<string, AcceptedMail[]>();
   for (const reply of replies) answers.set(textOf(reply), [...(answers.get(textOf(reply)) ?? []), reply]);
   for (const mail of mails) count(tally, mail, { answers: answers.get(mail.id)?.length ?? 0, reasons });

@@ -48,7 +48,9 @@ export async function startS2Lite(options: { directory: string; port?: number })
   );
   const exited = once(child, 'exit');
   // A test process that ends early must not leave a server behind.
-  process.once('exit', () => child.kill('SIGKILL'));
+  const end = (): void => void child.kill('SIGKILL');
+  process.once('exit', end);
+  child.once('exit', () => process.off('exit', end));
   const url = `http://127.0.0.1:${port}`;
   const isHealthy = async (): Promise<boolean> =>
     fetch(`${url}/health`).then(
