@@ -4,8 +4,13 @@
  * can read, and active attributes are dropped. What mail needs for its looks (tables, images, links, inline
  * styles without URLs) stays; what a template puts into its head (meta, style sheets) is left out quietly.
  */
-import sanitizeHtml from 'sanitize-html';
+import { createRequire } from 'node:module';
+import type sanitizeHtml from 'sanitize-html';
 import { MillraceError } from '../platform/errors.ts';
+
+const require = createRequire(import.meta.url);
+/** Loaded for the first reply in HTML: its packages are a tenth of a daemon's start. */
+const loadSanitizer = (): typeof sanitizeHtml => require('sanitize-html') as typeof sanitizeHtml;
 
 const limits = {
   /** UTF-16 units. */
@@ -85,7 +90,7 @@ export function sanitiseReplyHtml(html: string): string {
       hint: `Return at most ${limits.chars} characters and ${limits.tags} tags.`,
     });
   }
-  return sanitizeHtml(html.toWellFormed().replaceAll('\0', ''), options);
+  return loadSanitizer()(html.toWellFormed().replaceAll('\0', ''), options);
 }
 
 function tagCount(html: string): number {

@@ -4,7 +4,7 @@
  * Links keep their address, images only their description, tables run row by row. Input is cut before it is
  * parsed and nesting is limited while it is walked, so that hostile HTML costs bounded time and stack.
  */
-import { compile } from 'html-to-text';
+import { createRequire } from 'node:module';
 
 const limits = {
   /** UTF-16 units of HTML that are read; the rest is dropped. */
@@ -15,29 +15,40 @@ const limits = {
   tags: 50_000,
 } as const;
 
-const convert = compile({
-  wordwrap: false,
-  limits: { maxInputLength: limits.htmlChars, maxDepth: limits.depth, ellipsis: '' },
-  selectors: [
-    {
-      selector: 'a',
-      options: { hideLinkHrefIfSameAsText: true, linkBrackets: ['<', '>'], noAnchorUrl: true },
+const require = createRequire(import.meta.url);
+let convert: ((html: string) => string) | undefined;
+
+/** The converter is loaded for the first mail that needs it: its packages are a tenth of a daemon's start. */
+function createConvert(): (html: string) => string {
+  const { compile } = require('html-to-text') as typeof import('html-to-text');
+  return compile({
+    wordwrap: false,
+    limits: { maxInputLength: limits.htmlChars, maxDepth: limits.depth, ellipsis: '' },
+    selectors: [
+      {
+        selector: 'a',
+        options: { hideLinkHrefIfSameAsText: true, linkBrackets: ['<', '>'], noAnchorUrl: true },
+      },
+      // A data: URL or a tracking pixel says nothing to a reader of text; a description does.
+      { selector: 'img', format: 'imageDescription' },
+      ...['h1', 'h2', 'h3', 'h4', 'h5', 'h6'].map((selector) => ({
+        selector,
+        options: { uppercase: false },
+      })),
+    ],
+    formatters: {
+      imageDescription: (element, _walk, builder) => {
+        const description = (element.attribs as Record<string, string> | undefined)?.['alt'];
+        if (description) builder.addInline(description);
+      },
     },
-    // A data: URL or a tracking pixel says nothing to a reader of text; a description does.
-    { selector: 'img', format: 'imageDescription' },
-    ...['h1', 'h2', 'h3', 'h4', 'h5', 'h6'].map((selector) => ({ selector, options: { uppercase: false } })),
-  ],
-  formatters: {
-    imageDescription: (element, _walk, builder) => {
-      const description = (element.attribs as Record<string, string> | undefined)?.['alt'];
-      if (description) builder.addInline(description);
-    },
-  },
-});
+  });
+}
 
 /** Plain text with LF line ends, without blank lines at either end; empty for HTML without text. */
 export function htmlToText(html: string): string {
   // The cut may fall between the halves of a character.
+  convert ??= createConvert();
   return convert(html.slice(0, readableLength(html)).toWellFormed()).trim();
 }
 
