@@ -11,6 +11,7 @@
 import { readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { simpleGit } from 'simple-git';
 import type { SimpleGit } from 'simple-git';
 import type { Clock } from '../../platform/clock.ts';
@@ -59,7 +60,7 @@ const COMMIT_ID = /^[0-9a-f]{40,64}$/;
 /** Fixed for every command; all of them are named to simple-git, which refuses what it is not told of. */
 const GIT_ENVIRONMENT = {
   GIT_CONFIG_NOSYSTEM: '1',
-  GIT_CONFIG_GLOBAL: '/dev/null',
+  GIT_CONFIG_GLOBAL: fileURLToPath(new URL('tools.gitconfig', import.meta.url)),
   GIT_TERMINAL_PROMPT: '0',
   GIT_ALLOW_PROTOCOL: 'https:http:ssh:git:file',
 };

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock as clock } from '../../../src/platform/clock.ts';
 import { createGitRepository } from '../../../src/runner/sync/git-checkout.ts';
+import { createBareRepository } from './bare-repository.ts';
 
 const TOKEN = 'github_pat_of_the_test';
 const signal = new AbortController().signal;
@@ -87,4 +88,14 @@ describe('a Git host', () => {
       message: expect.stringMatching(/not allowed|not permitted/) as string,
     });
   });
+});
+
+// Only root can give a folder away.
+it.runIf(process.getuid?.() === 0)('a repository on this machine may be of another user', async () => {
+  const repository = stack.use(await createBareRepository());
+  const id = await repository.push({ 'tools/index.ts': '' });
+  execFileSync('chown', ['-R', '65534', repository.path]);
+  const folder = join(repository.path, '..', 'checkout');
+  expect(await repositoryAt(repository.path).head(signal)).toBe(id);
+  expect(await repositoryAt(`file://${repository.path}`).checkout(id, folder, signal)).toMatchObject({ id });
 });
