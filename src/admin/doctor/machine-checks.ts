@@ -15,6 +15,8 @@ const SKEW_WARNING_MS = 30_000;
 const DEFAULT_RESEND_URL = 'https://api.resend.com';
 const SECRETS_FILE = '/etc/millrace/secrets.encrypted.yaml';
 const AGE_KEY = '/etc/millrace/age.key';
+/** Where `millrace upgrade` notes a switch that is not confirmed; see src/admin/upgrade/releases.ts. */
+const OPEN_SWITCH = '/opt/millrace/switching.json';
 const RUNNING_STATES = ['active', 'activating', 'reloading'];
 
 export const machineChecks: readonly Check[] = [
@@ -54,6 +56,19 @@ export const machineChecks: readonly Check[] = [
   },
   { part: 'clock', look: lookAtClock },
   { part: 'units', look: lookAtUnits },
+  {
+    part: 'release',
+    async look() {
+      if (!existsSync(OPEN_SWITCH)) return [ok('release', 'no upgrade was broken off')];
+      return [
+        warning(
+          'release',
+          'a switch from one release to another was not confirmed',
+          'Unless an upgrade is at work right now: `millrace upgrade` settles it, and switches back what is not well.',
+        ),
+      ];
+    },
+  },
   {
     part: 'secrets',
     async look() {
@@ -105,8 +120,12 @@ async function lookAtUnits({ run }: DoctorContext, signal: AbortSignal): Promise
     .map((line) => line.trim().split(/\s+/))
     .filter(([name, load]) => name && load === 'loaded');
   if (exitCode !== 0 || units.length === 0) return [skipped('units', 'systemd has no unit of Millrace here')];
-  const failed = units.filter(([, , active = '', sub]) => active === 'failed' || sub === 'auto-restart');
   const target = units.find(([name]) => name === 'millrace.target');
+  const wanted = RUNNING_STATES.includes(target?.[2] ?? '') ? await unitsOfTarget(run, signal) : [];
+  const failed = units.filter(
+    ([name = '', , active = '', sub]) =>
+      active === 'failed' || sub === 'auto-restart' || (active === 'inactive' && wanted.includes(name)),
+  );
   const findings = failed.map(([name]) =>
     fault(
       'units',
@@ -119,4 +138,10 @@ async function lookAtUnits({ run }: DoctorContext, signal: AbortSignal): Promise
   if (findings.length > 0) return findings;
   const running = units.filter(([, , active = '']) => RUNNING_STATES.includes(active));
   return [ok('units', `${running.length} at work`)];
+}
+
+/** What the target brings up, and what somebody may have stopped since. */
+async function unitsOfTarget(run: DoctorContext['run'], signal: AbortSignal): Promise<string[]> {
+  const args = ['show', '--property', 'Wants', '--value', 'millrace.target'];
+  return (await run({ file: 'systemctl', args }, signal)).stdout.trim().split(/\s+/);
 }
