@@ -28,9 +28,10 @@ SECRETS_FILE=$ETC/secrets.encrypted.yaml
 LOG=/var/log/millrace-setup.log
 LOCK=/run/millrace-setup.lock
 S2_LITE_ENDPOINT=http://127.0.0.1:4243
+CA_FILE=/etc/ssl/certs/ca-certificates.crt
 MIN_FREE_MB=1000
 SHOWN_LINES=40
-LOCK_WAIT_SECONDS=120
+LOCK_WAIT_SECONDS=600
 
 # The variables of docs/configuration.md: what goes into millrace.env, and what is encrypted.
 CONFIG_NAMES=(MAIL_DOMAIN PUBLIC_URL RESEND_BASE_URL STREAMS DATA_DIR S2_BASIN S2_ACCOUNT_ENDPOINT
@@ -305,6 +306,8 @@ is_valid() {
     STREAMS) [[ $STREAMS =~ ^(local|s2|s2-lite)$ ]] ;;
     # A token in it would stand in Git's arguments and configuration.
     MILLRACE_REPO) [[ $MILLRACE_REPO != *://*:*@* && $MILLRACE_REPO != -* ]] ;;
+    # Where a service cannot look.
+    TOOLS_REPO) [[ ${TOOLS_REPO#file://} != /@(root|home|tmp|var/tmp|run)/* ]] ;;
     RESEND_API_KEY | S2_ACCESS_TOKEN | ADMIN_TOKEN | GITHUB_PAT) [[ ${!1} =~ ^[!-~]+$ ]] ;;
     *) true ;;
   esac
@@ -318,6 +321,7 @@ expectation() {
     S2_ACCESS_TOKEN) echo "an access token from S2's dashboard" ;;
     MILLRACE_REPO) echo 'the Git URL or path that Millrace comes from, without a token in it' ;;
     STREAMS) echo 'local, or s2' ;;
+    TOOLS_REPO) echo "a Git URL, or a path that every user can read, and not below /root, /home or /tmp: services do not see those" ;;
     *) echo 'one word without spaces' ;;
   esac
 }
@@ -333,7 +337,7 @@ check_answers() {
   for name in $(required_names); do
     if ! is_set "$name"; then problems+=("$name is not set: $(expectation "$name")."); fi
   done
-  for name in MILLRACE_REPO MAIL_DOMAIN PUBLIC_URL STREAMS RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT; do
+  for name in MILLRACE_REPO MAIL_DOMAIN PUBLIC_URL STREAMS RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT TOOLS_REPO; do
     if is_set "$name" && ! is_valid "$name"; then problems+=("$name is not right: it is $(expectation "$name")."); fi
   done
 }
@@ -570,6 +574,8 @@ take_lock() {
   flock -n 9 && return
   say 'Another setup is running, or what a broken one started: waiting for it…'
   flock -w "$LOCK_WAIT_SECONDS" 9 || fail "It still runs after $LOCK_WAIT_SECONDS s." "Which one: fuser $LOCK"
+  # What the other one drew (a token) or made at Resend (a secret) counts.
+  load_installed_answers
 }
 
 open_log() {
@@ -607,6 +613,8 @@ main() {
   set -euo pipefail
   umask 022
   export LC_ALL=C.UTF-8 HOME=${HOME:-/root} PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  # Node knows the authorities of the web only; the machine may know one of its owner's besides, as curl does.
+  if [ -r "$CA_FILE" ]; then export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$CA_FILE}; fi
   export -n "${SECRET_NAMES[@]}"
   local dry_run='' tool_secret
   for tool_secret in $(compgen -v TOOL_SECRET_); do export -n "${tool_secret?}"; done

@@ -110,7 +110,8 @@ do_caddy() {
   if [ "$web" != caddy ]; then text=$(without_global_options <<<"$text"); fi
   install_file "$target" <<<"$text"
   if [ "$web" != caddy ]; then return; fi
-  quietly 'caddy validate' caddy validate --adapter caddyfile --config "$target"
+  # It makes an authority of its own on the way: not in root's home.
+  quietly 'caddy validate' env HOME="$work" XDG_DATA_HOME="$work" caddy validate --adapter caddyfile --config "$target"
   if has_changed || ! systemctl is-active -q caddy; then
     quietly 'systemctl enable caddy' systemctl enable caddy
     quietly 'systemctl reload-or-restart caddy' systemctl reload-or-restart caddy
@@ -138,7 +139,8 @@ do_start() {
     fi
   done
   previous=$(readlink -f "$OPT/current" || true)
-  if [ "$previous" != "$release" ] && [ -d "$previous" ] && systemctl is-active -q millrace.target; then
+  # Also where an upgrade was broken off between the two: it is settled so.
+  if { [ "$previous" != "$release" ] || [ -e "$OPT/switching.json" ]; } && [ -d "$previous" ] && systemctl is-active -q millrace.target; then
     if has_changed; then run_units try-restart millrace-secrets.service; fi
     # Beside the one that runs, and back to it by itself if the new one does not get healthy.
     quietly "millrace upgrade $(basename "$release")" /usr/local/bin/millrace upgrade "$(basename "$release")"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # A part of setup.sh beside: upgrade, a release that does not get healthy, and rollback, with mail coming in through
-# HTTPS all the while.
+# HTTPS all the while; and an upgrade that is killed at each of its steps.
 # shellcheck disable=SC2154 # variables of setup.sh
 
 # How long the unhealthy one may take, in place of 90 s.
@@ -44,4 +44,39 @@ check_upgrade() {
   kill -TERM "$loading"
   wait "$loading" || fail "under load: $(tail -n 12 "$work/load")"
   passed "rolled back under load; $((SECONDS - started)) s long: $(tail -n 1 "$work/load")"
+}
+
+# kill -9 at each step, and at last a reboot: whatever runs then answers mail, doctor tells of what is open, and the
+# owner's next setup.sh, which takes the newer release anyhow, settles it.
+check_broken_upgrade() {
+  local first second said
+  first=$(basename "$(inside readlink /opt/millrace/current)")
+  second=$(make_release main deploy/systemd/millrace-runner.service 's/^Description=.*/& (newer)/')
+  for said in Fetching Preparing Asking Switching last; do
+    # Killed early or late in the switch, it goes on with it or begins it again.
+    if [ "$said" = last ]; then said=$(inside sh -c 'test -e /opt/millrace/switching.json && echo An.earlier || echo Watching'); fi
+    kill_upgrade_at "$said"
+    mail "killed at $said" "$(rev <<<"killed at $said")"
+  done
+  [ "$(inside readlink /opt/millrace/current)" = "releases/$second" ] || fail 'the last one was killed before the switch'
+  inside millrace doctor >"$work/doctor" || true
+  grep -q 'was not confirmed' "$work/doctor" || fail 'doctor does not tell of an upgrade that was broken off'
+  check_reboot
+  set_up || fail 'setup after an upgrade that was broken off'
+  runs_release "$second"
+  [ "$(inside readlink /opt/millrace/previous)" = "releases/$first" ] || fail 'there is no way back'
+  inside millrace doctor >"$work/doctor" || true
+  grep -q 'no upgrade was broken off' "$work/doctor" || fail 'setup does not settle an upgrade that was broken off'
+  mail opq qpo
+  passed 'an upgrade that was killed at each of its steps was harmless, and setup.sh settled it'
+}
+
+kill_upgrade_at() { # kill_upgrade_at WORD: as soon as it says so
+  local run
+  : >"$work/setup"
+  inside millrace upgrade main >"$work/setup" 2>&1 &
+  run=$!
+  wait_for "upgrade to say $1" grep -q "^$1" "$work/setup"
+  inside pkill -KILL -f 'src/main.ts upgrade' || fail "it was over before it could be killed at $1"
+  wait "$run" 2>/dev/null || true
 }

@@ -2,8 +2,9 @@
 # setup.sh from nothing to nothing, on a fresh Debian, from a pipe, against the stand-in for Resend and a real
 # `s2 lite`: mail through Caddy's HTTPS, a second run that changes nothing, a reboot, and the uninstaller. Between
 # them, in two parts that take about the same time, so that each suite runs one:
-#   life     no secret lies about, upgrade and rollback under load, a push to the tools
-#   trouble  broken off in each of its steps, units killed, a web that is somebody else's, data that is kept
+#   life     no secret lies about, upgrade and rollback under load, a web that is somebody else's, data that is kept
+#   trouble  broken off in each of its steps, units killed and stopped, an upgrade broken off in each of its steps and
+#            rebooted upon, a push to the tools
 # What it needs from the network is apt and npm; Node's archive is served inside, sops and s2 are put on its PATH.
 #   test/fresh/setup.sh [SUITE [PART]]      needs root, FRESH_SYSTEM, SOPS_BIN and S2_BIN
 set -euo pipefail
@@ -216,6 +217,27 @@ check_kills() {
   passed "killed and back: $(paste -sd ' ' <<<"$units")"
 }
 
+# A role that ends at every start, and one that somebody has stopped: doctor names both, and what to do.
+check_doctor() {
+  inside mkdir -p /run/systemd/system/millrace-runner.service.d
+  inside sh -c 'printf "[Service]\nExecStart=\nExecStart=/bin/false\n" >/run/systemd/system/millrace-runner.service.d/loop.conf; systemctl daemon-reload; systemctl restart --no-block millrace-runner; systemctl stop millrace-outbox'
+  wait_for 'doctor does not name the units' doctor_names millrace-runner.service millrace-outbox.service
+  inside sh -c 'rm -r /run/systemd/system/millrace-runner.service.d; systemctl daemon-reload; systemctl restart millrace-runner millrace-outbox'
+  wait_for 'doctor still complains of units' doctor_finds_units_at_work
+  passed 'doctor names units that are down'
+}
+
+doctor_names() {
+  local unit
+  inside millrace doctor --json >"$work/doctor" || true
+  for unit in "$@"; do grep -qF "$unit does not run" "$work/doctor" || return 1; done
+}
+
+doctor_finds_units_at_work() {
+  inside millrace doctor >"$work/doctor" || true
+  grep -qE 'ok +units +[0-9]+ at work' "$work/doctor"
+}
+
 check_reboot() {
   "$FRESH_SYSTEM" reboot "$name"
   mail hij jih
@@ -229,7 +251,7 @@ push_tools() {
   printf 'import type { Email } from "millrace";\nexport const reverser = (email: Email) => "%s " + email.text;\n' "$1" >"$work/tools/tools/index.ts"
   git -C "$work/tools" add -A
   git -C "$work/tools" -c user.name=author -c user.email=author@example.com commit -qm "$1"
-  beside git -C "$work/tools" push -q git://127.0.0.1/tools.git main
+  git -C "$work/tools" push -q "$root/srv/tools.git" main
 }
 
 announce_push() {
@@ -241,17 +263,18 @@ announce_push() {
 
 tool_is_live() { (mail x "$1") >/dev/null 2>&1; }
 
+# A bare repository of root's, and no Git host: what its webhook would say is said here.
 check_tools() {
   git init -q --bare -b main "$root/srv/tools.git"
-  inside systemd-run -q --unit=git-host git daemon --listen=127.0.0.1 --base-path=/srv --export-all --enable=receive-pack
-  wait_for 'the Git host' push_tools first
-  set_up TOOLS_REPO=git://127.0.0.1/tools.git || fail 'setup with a tools repository'
+  push_tools first
+  if set_up TOOLS_REPO=/root/tools.git; then fail 'it takes tools from where no service can look'; fi
+  grep -q 'TOOLS_REPO is not right' "$work/setup" || fail 'it does not say what is wrong with TOOLS_REPO'
+  set_up TOOLS_REPO=/srv/tools.git || fail 'setup with a tools repository'
   wait_for 'the first tools' tool_is_live first
   push_tools second
   wait_for 'the webhook of the push' announce_push
   wait_for 'the pushed tools' tool_is_live second
   passed 'a push to the tools is live'
-  inside systemctl stop git-host
 }
 
 check_uninstall() {
@@ -269,11 +292,17 @@ check_refusals
 check_installation
 [ "$PART" = trouble ] || check_secrets
 check_second_run
-if [ "$PART" = life ]; then check_upgrade; else check_kills; fi
-check_reboot
-[ "$PART" = trouble ] || check_tools
+if [ "$PART" = life ]; then
+  check_upgrade
+  check_reboot
+else
+  check_kills
+  check_doctor
+  check_broken_upgrade
+  check_tools
+fi
 check_uninstall
-if [ "$PART" = trouble ]; then
+if [ "$PART" = life ]; then
   check_foreign_caddyfile
   check_kept_data
   check_foreign_server

@@ -103,6 +103,11 @@ ASKING
   for PUBLIC_URL in mail.example.com https://a/b https://me:word@example.com ftp://example.com; do run ! is_valid PUBLIC_URL; done
 }
 
+@test "tools come from where a service can look" {
+  for TOOLS_REPO in https://github.com/you/tools git@github.com:you/tools.git /srv/tools.git file:///var/lib/tools.git; do is_valid TOOLS_REPO; done
+  for TOOLS_REPO in /root/tools.git /home/you/tools file:///tmp/tools.git; do run ! is_valid TOOLS_REPO; done
+}
+
 @test "a file is written when it differs, and left alone when it does not" {
   echo one | install_file "$ETC/file" 0640
   [ "$(stat -c %a "$ETC/file")" = 640 ]
