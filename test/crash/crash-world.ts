@@ -75,6 +75,10 @@ export interface CrashWorld {
   startStore(): Promise<void>;
   /** The streams as they are now; the daemon must be gone, where the store is `local`. */
   openStreams(): Promise<StreamStore>;
+  /** The `index.ts` of the tools, which a test may replace. */
+  readonly toolsFile: string;
+  /** Runs a command of ours, as an operator does. */
+  millrace(...args: string[]): Promise<void>;
   /** Copies the streams beside the daemon; one copy, the newest. */
   backup(): Promise<void>;
   /** The disk dies; the daemon must be gone. For `local`. */
@@ -137,6 +141,8 @@ export async function createCrashWorld(
       if (lite) lite = await startS2Lite({ directory: storeDirectory, port: lite.port });
     },
     openStreams: () => openStreams(dataDir, lite?.url ?? null),
+    toolsFile: join(directory.path, 'tools', 'index.ts'),
+    millrace: (...args) => millrace(variables, ...args),
     backup: () => millrace(variables, 'backup', join(directory.path, 'backup.gz')),
     loseStreams: () => rm(dataDir, { recursive: true }),
     restore: () => millrace(variables, 'restore', join(directory.path, 'backup.gz')),
