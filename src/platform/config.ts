@@ -258,8 +258,7 @@ export function loadConfig(options: { only?: Role; decrypted?: Environment } = {
 }
 
 /** Where a daemon of this machine may have said how it is reached, best first. */
-export function daemonFolders(): string[] {
-  const dataDir = process.env['DATA_DIR']?.trim() ?? '';
+export function daemonFolders(dataDir = process.env['DATA_DIR']?.trim() ?? ''): string[] {
   return [dataDir === '' ? DEFAULT_DATA_DIR : dataDir, SERVICE_RUNTIME_DIR];
 }
 

@@ -41,7 +41,9 @@ let variables: Record<string, string>;
 
 beforeAll(async () => {
   resend = await startResendStandIn({ apiKey: KEY, sendingKey: SENDING_KEY, domains: [{ name: DOMAIN }] });
-  web = createServer((_request, response) => response.writeHead(webStatus).end('{"services":[]}'));
+  web = createServer((_request, response) =>
+    response.writeHead(webStatus).end('{"services":[],"missingRoles":["runner"]}'),
+  );
   await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve));
   publicUrl = `http://127.0.0.1:${(web.address() as AddressInfo).port}`;
   nameServer = await startNameServer();
@@ -193,7 +195,7 @@ const broken: [string, () => Promise<void> | void, string, RegExp][] = [
     'keys',
     /does not accept RESEND_SENDING_KEY/,
   ],
-  ['the daemon is unwell', () => void (webStatus = 503), 'daemon', /unwell/],
+  ['a role is missing', () => void (webStatus = 503), 'daemon', /unwell.*nobody does the work of runner/],
   [
     'the public URL leads elsewhere',
     () => void (variables['PUBLIC_URL'] = 'http://127.0.0.1:9'),

@@ -221,9 +221,9 @@ check_kills() {
 check_doctor() {
   inside mkdir -p /run/systemd/system/millrace-runner.service.d
   inside sh -c 'printf "[Service]\nExecStart=\nExecStart=/bin/false\n" >/run/systemd/system/millrace-runner.service.d/loop.conf; systemctl daemon-reload; systemctl restart --no-block millrace-runner; systemctl stop millrace-outbox'
-  wait_for 'doctor does not name the units' doctor_names millrace-runner.service millrace-outbox.service
+  wait_for 'doctor to name the units' doctor_names millrace-runner.service millrace-outbox.service
   inside sh -c 'rm -r /run/systemd/system/millrace-runner.service.d; systemctl daemon-reload; systemctl restart millrace-runner millrace-outbox'
-  wait_for 'doctor still complains of units' doctor_finds_units_at_work
+  wait_for 'doctor to find units and daemon at work' doctor_finds_all_at_work
   passed 'doctor names units that are down'
 }
 
@@ -233,9 +233,9 @@ doctor_names() {
   for unit in "$@"; do grep -qF "$unit does not run" "$work/doctor" || return 1; done
 }
 
-doctor_finds_units_at_work() {
+doctor_finds_all_at_work() {
   inside millrace doctor >"$work/doctor" || true
-  grep -qE 'ok +units +[0-9]+ at work' "$work/doctor"
+  grep -qE 'ok +units +[0-9]+ at work' "$work/doctor" && grep -qE 'ok +daemon +healthy' "$work/doctor"
 }
 
 check_reboot() {

@@ -4,13 +4,14 @@
  */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { daemonFolders } from '../../platform/config.ts';
 import { hasCode } from '../../platform/errors.ts';
 import { openConfiguredStoreToRead } from '../../streams/configured-store.ts';
 import { assertReadable } from '../../streams/format.ts';
 import { readProgress } from '../../streams/journal.ts';
 import { streamNames } from '../../streams/records.ts';
 import type { StreamStore } from '../../streams/stream-store.ts';
-import { readDaemonFile } from '../daemon-file.ts';
+import { findDaemonFile } from '../daemon-file.ts';
 import { listDeadLetters } from '../dead-letters.ts';
 import { createRerun } from '../rerun.ts';
 import { stageStreams } from '../stage-streams.ts';
@@ -36,24 +37,22 @@ async function lookAtDaemon({ config }: DoctorContext, signal: AbortSignal): Pro
   const start = 'Start it: systemctl start millrace.target (on a laptop: npm start).';
   let url: string;
   try {
-    ({ url } = readDaemonFile(config.dataDir));
+    ({ url } = findDaemonFile(daemonFolders(config.dataDir)));
   } catch (error) {
     if (!hasCode(error, 'admin.daemon_not_running')) throw error;
-    return [fault('daemon', 'no daemon has left its address in DATA_DIR', start)];
+    return [fault('daemon', 'no daemon has said where it listens', start)];
   }
   try {
     const response = await fetch(`${url}/healthz`, { signal });
     if (response.ok) return [ok('daemon', `healthy at ${url}`)];
-    const { services = [] } = (await response.json()) as {
+    const { services = [], missingRoles = [] } = (await response.json()) as {
       services?: { name: string; isRunning: boolean }[];
+      missingRoles?: string[];
     };
-    const names = services.filter(({ isRunning }) => !isRunning).map(({ name }) => name);
+    const names = services.filter(({ isRunning }) => !isRunning).map(({ name }) => `${name} being restarted`);
+    const lacking = [...names, ...missingRoles.map((role) => `nobody does the work of ${role}`)];
     return [
-      fault(
-        'daemon',
-        `unwell at ${url}: ${names.join(', ')} being restarted`,
-        'journalctl -u "millrace*" says why.',
-      ),
+      fault('daemon', `unwell at ${url}: ${lacking.join(', ')}`, 'journalctl -u "millrace*" says why.'),
     ];
   } catch {
     signal.throwIfAborted();
