@@ -21,6 +21,8 @@ import { createReceive } from './ingest/receive.ts';
 import type { InboundProvider } from './ingest/receive.ts';
 import { countRequests } from './ingest/request-count.ts';
 import { createResendInbound } from './ingest/resend-inbound.ts';
+import { createMailThread } from './mail/mail-thread.ts';
+import type { MailWork } from './mail/mail-work.ts';
 import { createWebhookRoute } from './ingest/webhook.ts';
 import { createFindDelivered } from './outbox/find-delivered.ts';
 import { createFindSent } from './outbox/find-sent.ts';
@@ -100,6 +102,7 @@ interface Parts {
   liveTools: LiveTools;
   registry: Registry;
   meter: StageMeter;
+  mailWork: MailWork;
   stack: AsyncDisposableStack;
 }
 
@@ -119,7 +122,9 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const liveTools = createLiveTools({ store, log });
   const meter = createStageMeter({ store, clock, registry });
   const { ownership, services, missingRoles } = ownershipOf(deps, store);
-  const parts: Parts = { store, ownership, gate, liveTools, registry, meter, stack };
+  const mailWork = createMailThread({ clock });
+  stack.defer(() => mailWork.close());
+  const parts: Parts = { store, ownership, gate, liveTools, registry, meter, mailWork, stack };
   if (roles.includes('ingest')) services.push(...receiveServices(deps, parts));
   const syncs = roles.includes('sync') && config.tools.repo !== null;
   const pool = roles.includes('runner') || syncs ? sandboxPool(deps, parts) : null;
@@ -203,7 +208,7 @@ function stageService({ clock, log }: AppDeps, { ownership, meter }: Parts, opti
 
 function receiveServices(deps: AppDeps, parts: Parts): Service[] {
   const { config, secrets, clock } = deps;
-  const { store, gate, liveTools } = parts;
+  const { store, gate, liveTools, mailWork } = parts;
   const inbound: InboundProvider = config.resend
     ? createResendInbound(
         { clock, gate },
@@ -221,7 +226,7 @@ function receiveServices(deps: AppDeps, parts: Parts): Service[] {
       journal: streamNames.received,
       historyMs: config.retentionDays * DAY_MS,
       concurrency: 16,
-      handle: createReceive({ store, inbound, tools: liveTools }, { domains: config.domains }),
+      handle: createReceive({ store, inbound, tools: liveTools, mailWork }, { domains: config.domains }),
       backoff: { baseMs: 500, maxMs: 60_000 },
       maxAttempts: 5_000,
     }),
@@ -271,7 +276,7 @@ function sandboxPool({ clock, log }: AppDeps, { registry, stack }: Parts): Sandb
 
 function runnerServices(
   deps: AppDeps,
-  { store, ownership, meter }: Parts,
+  { store, ownership, meter, mailWork }: Parts,
   pool: SandboxPool,
 ): { services: Service[]; tools: ToolSet } {
   const { config, secrets, clock, log } = deps;
@@ -280,7 +285,7 @@ function runnerServices(
   const breaker = createToolBreaker({ clock, log });
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
-    { store, ownership, pool, tools, createCaps, breaker, clock, log, toolSecrets, meter },
+    { store, ownership, pool, tools, createCaps, breaker, mailWork, clock, log, toolSecrets, meter },
     {
       domains: config.domains,
       concurrency: 4 * availableParallelism(),

@@ -14,7 +14,7 @@ import { z } from 'zod';
 import { routeRecipients } from '../mail/address.ts';
 import type { Recipient } from '../mail/address.ts';
 import type { ParsedEmail } from '../mail/email.ts';
-import { parseMessage } from '../mail/message.ts';
+import type { MailWork } from '../mail/mail-work.ts';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import { findBlob, readBlob, writeBlob } from '../streams/blob.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
@@ -78,10 +78,15 @@ const deliveryEventSchema = z.object({
 });
 
 export function createReceive(
-  deps: { store: StreamStore; inbound: InboundProvider; tools: LiveTools },
+  deps: {
+    store: StreamStore;
+    inbound: InboundProvider;
+    tools: LiveTools;
+    mailWork: Pick<MailWork, 'parseMessage'>;
+  },
   options: ReceiveOptions,
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, inbound, tools } = deps;
+  const { store, inbound, tools, mailWork } = deps;
   const maxMissingAttempts = options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS;
 
   async function receiveEmail(
@@ -104,7 +109,7 @@ export function createReceive(
       if (!hasCode(error, 'resend.content_missing') || attempt.number < maxMissingAttempts) throw error;
       return { kind: 'dead-letter', reason: 'receive.content_missing', error, facts: { emailId } };
     }
-    const email = await parseMessage(content.raw);
+    const email = await mailWork.parseMessage(content.raw);
     const receivedAt = new Date(record.timestampMs).toISOString();
     const arrived = arrivedLongBefore(record, data.created_at ?? event.created_at);
     const base = { emailId, receivedAt, ...arrived, raw: content.pointer, email };
@@ -182,8 +187,12 @@ function outputFor(
 
 /** The record for one inbox; what does not fit is cut and said to be. */
 function inboxRecord(fields: InboxFields, key: string): Output['record'] {
-  const whole = jsonRecord({ kind: 'email', version: 1, ...fields, complete: true }, key);
-  if (Buffer.byteLength(whole.body) <= MAX_INLINE_BYTES) return whole;
+  const { text, html } = fields.email;
+  // Tens of megabytes are not made into JSON only to see that they are too many.
+  if (text.length + (html?.length ?? 0) <= MAX_INLINE_BYTES) {
+    const whole = jsonRecord({ kind: 'email', version: 1, ...fields, complete: true }, key);
+    if (Buffer.byteLength(whole.body) <= MAX_INLINE_BYTES) return whole;
+  }
   return jsonRecord(
     { kind: 'email', version: 1, ...fields, email: cutEmail(fields.email), complete: false },
     key,

@@ -5,8 +5,7 @@
 import type { MailContent } from '../mail/content.ts';
 import { allRecipients } from '../mail/email.ts';
 import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
-import { composeReply } from '../mail/reply.ts';
-import { composeForward, composeSend } from '../mail/send.ts';
+import type { Composed, MailWork } from '../mail/mail-work.ts';
 import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
@@ -51,7 +50,7 @@ export interface FrozenEffects {
  *   `effect.too_far_ahead`, `effect.too_large`, and what composing and `writeBlob` throw
  */
 export function createFreezeEffects(
-  { store, clock }: { store: StreamStore; clock: Clock },
+  { store, clock, mailWork }: { store: StreamStore; clock: Clock; mailWork: Pick<MailWork, 'compose'> },
   options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
 ): (effects: readonly PlainEffect[], of: FrozenFor) => Promise<FrozenEffects> {
   const { inbox, domains, maxDelayMs } = options;
@@ -59,16 +58,10 @@ export function createFreezeEffects(
   async function compose(
     effect: PlainEffect,
     { mail, email, files: contents }: FrozenFor,
-  ): Promise<{ request: ProviderRequest | null; skipped: string | null }> {
-    const origin = { email, inbox: mail.inbox, inboxAddress: mail.address, domains };
-    if (effect.kind === 'reply') return composeReply({ ...origin, reply: effect });
-    if (effect.kind === 'send') {
-      const request = composeSend(origin, { recipients: effect, content: effect });
-      return { request, skipped: request ? null : 'empty-reply' };
-    }
-    const files = email.attachments.length > 0 ? forwardedFiles(email, await contents()) : [];
-    const request = composeForward(origin, { recipients: effect, content: effect, files });
-    return { request, skipped: null };
+  ): Promise<Composed> {
+    const hasFiles = effect.kind === 'forward' && email.attachments.length > 0;
+    const files = hasFiles ? forwardedFiles(email, await contents()) : [];
+    return mailWork.compose({ effect, email, inbox: mail.inbox, inboxAddress: mail.address, domains, files });
   }
 
   /** Null for at once. */

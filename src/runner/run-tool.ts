@@ -9,7 +9,8 @@
 import type { ParsedEmail } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
-import { allAttachmentBytes, attachmentAt, parseMessage } from '../mail/message.ts';
+import type { MailWork } from '../mail/mail-work.ts';
+import { attachmentAt } from '../mail/message.ts';
 import { replyRecipient } from '../mail/recipient.ts';
 import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -41,6 +42,7 @@ export interface RunToolDeps {
   breaker: ToolBreaker;
   state: ToolState;
   history: ThreadHistory;
+  mailWork: MailWork;
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
   toolSecrets: Readonly<Record<string, string>>;
@@ -70,7 +72,7 @@ export function createRunTool(
   deps: RunToolDeps,
   options: { inbox: string; domains: readonly string[]; maxDelayMs: number },
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, pool, tools, caps, breaker, state, history } = deps;
+  const { store, pool, tools, caps, breaker, state, history, mailWork } = deps;
   const { domains } = options;
   const freeze = createFreezeEffects(deps, options);
 
@@ -84,7 +86,9 @@ export function createRunTool(
       const hint = 'Bring the tool back, then redrive the dead letter.';
       return parkedFor(new MillraceError('permanent', 'tool.missing', message, { hint }), base);
     }
-    const email = mail.complete ? mail.email : await parseMessage(await rawMessage(mail, attempt.signal));
+    const email = mail.complete
+      ? mail.email
+      : await mailWork.parseMessage(await rawMessage(mail, attempt.signal));
     const recipient = replyRecipient(email, domains);
     const guarded = noReplyReason(email, { domains, address: mail.address });
     if (guarded !== null || recipient === null)
@@ -93,7 +97,7 @@ export function createRunTool(
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
     const { signal } = attempt;
-    const files = once(async () => allAttachmentBytes(await rawMessage(mail, signal)));
+    const files = once(async () => mailWork.allAttachmentBytes(await rawMessage(mail, signal)));
     const { inbox } = options;
     const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
     const run: Run = { cause, mail, email, files, recipient, revision, exportName, signal };

@@ -28,8 +28,8 @@ export const membershipTiming = {
   /** One small append a second and process: cheap on S2, and a fifth of the patience below. */
   heartbeatMs: 1_000,
   /**
-   * How long a process trusts what it knows after it sent the heartbeat that it last read back. The worst mail
-   * holds the event loop for two seconds, and a heartbeat takes up to a second to be due.
+   * How long a process trusts what it knows after it sent the heartbeat that it last read back. A busy
+   * machine may hold the event loop for a second or two, and a heartbeat takes up to a second to be due.
    */
   leaseMs: 3_000,
   /**

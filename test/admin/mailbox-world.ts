@@ -13,6 +13,7 @@ import { createMailboxRoutes } from '../../src/admin/mailbox-routes.ts';
 import { createMailboxView } from '../../src/admin/mailbox-view.ts';
 import type { MailboxView } from '../../src/admin/mailbox-view.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
+import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import { createReceive } from '../../src/ingest/receive.ts';
 import { composeReply } from '../../src/mail/reply.ts';
 import type { MailContent } from '../../src/mail/content.ts';
@@ -76,7 +77,12 @@ export async function startMailbox(tools: Record<string, Tool>): Promise<Mailbox
       { ...options, concurrency: 4, backoff: { baseMs: 1, maxMs: 1 }, maxAttempts: 3 },
     ).run(stop.signal);
   const receive = createReceive(
-    { store, tools: liveTools, inbound: { rawMessage: () => Promise.reject(new Error('nobody is asked')) } },
+    {
+      store,
+      tools: liveTools,
+      mailWork: mailWorkInPlace,
+      inbound: { rawMessage: () => Promise.reject(new Error('nobody is asked')) },
+    },
     { domains: [DOMAIN] },
   );
   const outbox = createOutbox({ store, clock, outbound: createMailboxOutbound({ store, clock, log }) });

@@ -1,5 +1,6 @@
 /** From what a tool states to the frozen requests on `outbox`: all of them with their keys, or none. */
 import { describe, expect, it } from 'vitest';
+import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { causeOfRun } from '../../src/runner/run-cause.ts';
 import { createFreezeEffects } from '../../src/runner/freeze-effects.ts';
@@ -108,7 +109,7 @@ describe('the effects of a run', () => {
   // Twelve forwards of a mail with 5 MB of HTML kept everything else in the process waiting for half a minute.
   it('let others have their turn in between', async () => {
     const freeze = createFreezeEffects(
-      { store: world.store(), clock: systemClock },
+      { store: world.store(), clock: systemClock, mailWork: mailWorkInPlace },
       { inbox: 'desk', domains: ['agent.example'], maxDelayMs: DAY_MS },
     );
     await world.mail('desk', 'Hi');

@@ -1,5 +1,6 @@
 /** The real runner over a real store and a real sandbox, with tools that a test writes. Nothing is sent anywhere. */
 import { afterEach, expect } from 'vitest';
+import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import { parseMessage } from '../../src/mail/message.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
@@ -81,6 +82,7 @@ export function useRunnerWorld(): RunnerWorld {
         {
           store: seen,
           pool: sandbox.pool,
+          mailWork: mailWorkInPlace,
           tools: {
             current: () => revision,
             live: async () => revision,

@@ -1,0 +1,152 @@
+/**
+ * Work on large mail in a thread of its own, so that everybody else's goes on meanwhile: to read 25 MB of base64 takes
+ * more than a second, to make 5 MB of HTML safe takes two. Small mail, which is nearly all, is worked on in place.
+ *
+ * - There is one thread, for as long as there is something for it and a while longer. It has one job at a time; the
+ *   others wait here, in order. How many there can be is for the callers, which are stages with bounded concurrency.
+ * - A job that brings the thread down (it has a limit of memory) is known by that, and fails alone; the next one has a
+ *   new thread.
+ */
+import { Worker } from 'node:worker_threads';
+import type { Clock } from '../platform/clock.ts';
+import { MillraceError } from '../platform/errors.ts';
+import type { ErrorKind } from '../platform/errors.ts';
+import { mailWorkInPlace } from './mail-work.ts';
+import type { Composition, MailWork } from './mail-work.ts';
+
+const limits = {
+  /** Bytes of a message, or characters of HTML, that are worked on in place: some 10 ms, and at worst some 100. */
+  inPlace: 64 * 1024,
+  /** Of the thread: the worst message that comes (40 MB) takes half of it. */
+  memoryMb: 1024,
+  idleMs: 30_000,
+} as const;
+
+export interface ThreadJob {
+  readonly name: keyof MailWork;
+  readonly argument: unknown;
+}
+
+export type ThreadAnswer =
+  | { readonly value: unknown }
+  | { readonly error: { kind: ErrorKind; code: string; message: string; hint: string | undefined } };
+
+interface PendingJob {
+  readonly job: ThreadJob;
+  resolve(value: unknown): void;
+  reject(error: Error): void;
+}
+
+export interface MailThread extends MailWork {
+  /** What waits fails as `mail.thread_closed` (transient). */
+  close(): Promise<void>;
+}
+
+/** Besides what the work throws: MillraceError `mail.thread_ended` (permanent) where a job brought the thread down. */
+export function createMailThread(
+  { clock }: { clock: Clock },
+  { memoryMb = limits.memoryMb }: { memoryMb?: number } = {},
+): MailThread {
+  const waiting: PendingJob[] = [];
+  let running: PendingJob | null = null;
+  let worker: Worker | null = null;
+  let cancelIdle: (() => void) | undefined;
+  let isClosed = false;
+
+  function start(): Worker {
+    const started = new Worker(new URL('mail-thread-worker.ts', import.meta.url), {
+      resourceLimits: { maxOldGenerationSizeMb: memoryMb },
+      env: {},
+    });
+    let failure: unknown;
+    started.on('message', (answer: ThreadAnswer) => settle((job) => finish(job, answer)));
+    started.on('error', (error) => {
+      failure = error;
+    });
+    started.on('exit', () => {
+      if (worker === started) worker = null;
+      settle((job) => job.reject(isClosed ? closed() : ended(failure)));
+    });
+    return started;
+  }
+
+  /** What runs is over, in some way; the next one begins. */
+  function settle(finishJob: (job: PendingJob) => void): void {
+    const job = running;
+    running = null;
+    if (job) finishJob(job);
+    next();
+  }
+
+  function next(): void {
+    cancelIdle?.();
+    if (running || isClosed) return;
+    running = waiting.shift() ?? null;
+    if (running) {
+      worker ??= start();
+      // oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
+      worker.postMessage(running.job);
+      return;
+    }
+    const idle = worker;
+    cancelIdle = clock.after(limits.idleMs, () => {
+      if (worker === idle) worker = null;
+      void idle?.terminate();
+    });
+  }
+
+  function inThread(name: keyof MailWork, argument: unknown): Promise<unknown> {
+    if (isClosed) return Promise.reject(closed());
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
+    waiting.push({ job: { name, argument }, resolve, reject });
+    next();
+    return promise;
+  }
+
+  return {
+    parseMessage: (raw) =>
+      raw.length <= limits.inPlace
+        ? mailWorkInPlace.parseMessage(raw)
+        : (inThread('parseMessage', raw) as ReturnType<MailWork['parseMessage']>),
+    allAttachmentBytes: (raw) =>
+      raw.length <= limits.inPlace
+        ? mailWorkInPlace.allAttachmentBytes(raw)
+        : (inThread('allAttachmentBytes', raw) as ReturnType<MailWork['allAttachmentBytes']>),
+    compose: (composition) =>
+      htmlChars(composition) <= limits.inPlace
+        ? mailWorkInPlace.compose(composition)
+        : (inThread('compose', composition) as ReturnType<MailWork['compose']>),
+    async close() {
+      isClosed = true;
+      cancelIdle?.();
+      for (const job of waiting.splice(0)) job.reject(closed());
+      await worker?.terminate();
+    },
+  };
+}
+
+function htmlChars({ effect, email }: Composition): number {
+  return (effect.html?.length ?? 0) + (effect.kind === 'forward' ? (email.html?.length ?? 0) : 0);
+}
+
+function finish(job: PendingJob, answer: ThreadAnswer): void {
+  if ('value' in answer) return job.resolve(answer.value);
+  const { kind, code, message, hint } = answer.error;
+  job.reject(new MillraceError(kind, code, message, hint === undefined ? {} : { hint }));
+}
+
+function ended(cause: unknown): MillraceError {
+  return new MillraceError(
+    'permanent',
+    'mail.thread_ended',
+    'this mail brought the thread down that read it',
+    {
+      hint: 'Nothing but this mail is affected. It is kept as it came; please report it.',
+      cause,
+    },
+  );
+}
+
+function closed(): MillraceError {
+  return new MillraceError('transient', 'mail.thread_closed', 'the process is about to end');
+}
