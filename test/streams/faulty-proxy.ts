@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { createServer, request as httpRequest } from 'node:http';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { promisify } from 'node:util';
 
 /** What happens to a request. `lose-answer`: the server has done it, and nobody hears of it. */
 export type Fate = 'forward' | 'lose-answer' | 'cut' | 'hang' | { status: number; body?: string };
@@ -23,6 +24,8 @@ export interface FaultyProxy {
   readonly requests: readonly ProxiedRequest[];
   /** Requests that are being answered. */
   inFlight(): number;
+  /** Connections that are open now, idle ones among them. */
+  connections(): Promise<number>;
   /** Decides the fate of each request from now on. */
   decide(fate: (request: ProxiedRequest) => Fate | Promise<Fate>): void;
   /** Cuts all connections that are open now. */
@@ -53,6 +56,7 @@ export async function startFaultyProxy(targetUrl: string): Promise<FaultyProxy> 
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
     inFlight: () => inFlight,
+    connections: promisify(server.getConnections.bind(server)),
     decide(fate) {
       fateOf = fate;
     },
