@@ -1,6 +1,6 @@
 /**
  * The requests of which every mail costs several: append to a stream, read it, look at its tail. They are sent
- * with undici's own `request`: the SDK's, by `fetch`, take four times the CPU (docs/adr/0045). What is rare
+ * by undici: the SDK's, with `fetch`, take four times the CPU (docs/adr/0045). What is rare
  * (basins, streams, their configuration) is the SDK's.
  *
  * Each is sent once. A failure is thrown as the SDK would throw it, so that `s2-errors.ts` has one kind to
