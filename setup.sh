@@ -265,6 +265,10 @@ set_defaults() {
     here=$(cd "$(dirname "${BASH_SOURCE[0]:-/}")" && pwd)
     if [ -e "$here/.git" ] && [ -e "$here/src/main.ts" ]; then MILLRACE_REPO=$here; fi
   fi
+  # Away from S2's own server, which an earlier setup had put here.
+  if [ "${STREAMS:-}" = local ] && [ "${S2_LITE:-}" != 1 ] && [ "${S2_ACCOUNT_ENDPOINT:-}" = "$S2_LITE_ENDPOINT" ]; then
+    S2_ACCOUNT_ENDPOINT='' S2_BASIN_ENDPOINT=''
+  fi
   if [ "${S2_LITE:-}" = 1 ] || [ "${S2_ACCOUNT_ENDPOINT:-}" = "$S2_LITE_ENDPOINT" ]; then
     S2_LITE=1 STREAMS=s2
     # shellcheck disable=SC2034 # by its name, in CONFIG_NAMES

@@ -145,6 +145,18 @@ ASKING
   [ "$(set -a && . "$ENV_FILE" && printf %s "$MAIL_DOMAIN")" = "$MAIL_DOMAIN" ]
 }
 
+@test "S2's own server stays from one setup to the next, until another answer is given" {
+  printf 'STREAMS=s2\nS2_ACCOUNT_ENDPOINT=%s\nS2_BASIN_ENDPOINT=%s\n' "$S2_LITE_ENDPOINT" "$S2_LITE_ENDPOINT" >"$ENV_FILE"
+  load_installed_answers
+  set_defaults
+  [ "$STREAMS/$S2_LITE" = s2/1 ]
+  unset S2_ACCOUNT_ENDPOINT S2_BASIN_ENDPOINT S2_LITE
+  STREAMS=local
+  load_installed_answers
+  set_defaults
+  [ "$STREAMS/${S2_LITE:-}/$S2_ACCOUNT_ENDPOINT" = local// ]
+}
+
 @test "secrets come back as they were, and the same ones are not encrypted again" {
   sops=${SOPS_BIN:-$(command -v sops)}
   MAIL_DOMAIN=example.com RESEND_API_KEY='re_"quoted\back' RESEND_WEBHOOK_SECRET='whsec_a whsec_b'
