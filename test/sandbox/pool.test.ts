@@ -151,10 +151,11 @@ describe('a caller that gives up', () => {
   });
 });
 
-it('the pool grows for a run that has waited for long, and not for a burst', async () => {
+/** Stands still until it is told to go on; then what is due happens. */
+function handClock(): typeof systemClock & { advance(ms: number): void } {
   let nowMs = 0;
   const timers = new Set<{ dueMs: number; callback: () => void }>();
-  const clock = {
+  return {
     ...systemClock,
     monotonicMs: () => nowMs,
     after(ms: number, callback: () => void) {
@@ -162,26 +163,57 @@ it('the pool grows for a run that has waited for long, and not for a burst', asy
       timers.add(timer);
       return () => void timers.delete(timer);
     },
+    advance(ms: number) {
+      nowMs += ms;
+      for (const timer of timers) if (timer.dueMs <= nowMs && timers.delete(timer)) timer.callback();
+    },
   };
+}
+
+it('the pool grows for a run that waits for long behind one that lasts long, and not for a burst', async () => {
+  const clock = handClock();
   const options = { minChildren: 1, maxChildren: 2, maxRunsPerKey: 2 };
   const pool = createSandboxPool({ clock, log: createLog('silent') }, options);
   try {
     const bundle = await sandbox.bundle(`export const test = async (email, context) => { ${waits} }`);
     await pool.start();
-    const before = sandboxPids().length;
-    const held = gate();
     const request = { bundle, exportName: 'test', fairnessKey: 'x', secrets: {}, limits, email };
     const { signal } = new AbortController();
     const run = (fetch: Capability) => pool.run({ ...request, capabilities: { fetch }, signal });
-    const first = run(held.capability);
-    await held.asked;
-    const second = run(async () => ({ value: { status: 200, headers: [] } }));
-    expect(sandboxPids()).toHaveLength(before);
-    nowMs += 150;
-    for (const { dueMs, callback } of timers) if (dueMs <= nowMs) callback();
-    expect(repliesOf(await second)).toEqual([{ text: 'waited' }]);
-    held.open();
-    expect(repliesOf(await first)).toEqual([{ text: 'waited' }]);
+    const gates = [gate(), gate()] as const;
+    const runs = gates.map(({ capability }) => run(capability));
+    const last = run(async () => ({ value: { status: 200, headers: [] } }));
+    await gates[0].asked;
+    clock.advance(90);
+    gates[0].open();
+    await gates[1].asked;
+    clock.advance(60);
+    expect(pool.stats(), 'the run in the way is a new one').toMatchObject({ waiting: 1, starts: 1 });
+    clock.advance(100);
+    expect(pool.stats()).toMatchObject({ waiting: 1, starts: 2 });
+    expect(repliesOf(await last)).toEqual([{ text: 'waited' }]);
+    gates[1].open();
+    for (const result of await Promise.all(runs)) expect(repliesOf(result)).toEqual([{ text: 'waited' }]);
+  } finally {
+    await pool.close();
+  }
+});
+
+it('a process that is an hour old has a successor after its next run', async () => {
+  const clock = handClock();
+  const pool = createSandboxPool({ clock, log: createLog('silent') }, { minChildren: 1, maxChildren: 1 });
+  try {
+    const bundle = await sandbox.bundle('export const test = () => "well";');
+    const request = { bundle, exportName: 'test', fairnessKey: 'x', secrets: {}, limits, email };
+    const { signal } = new AbortController();
+    const run = () => pool.run({ ...request, capabilities: {}, signal });
+    await pool.start();
+    clock.advance(59 * 60 * 1_000);
+    expect(repliesOf(await run())).toEqual([{ text: 'well' }]);
+    expect(pool.stats().starts).toBe(1);
+    clock.advance(60 * 1_000);
+    expect(repliesOf(await run())).toEqual([{ text: 'well' }]);
+    expect(pool.stats().starts).toBe(2);
   } finally {
     await pool.close();
   }

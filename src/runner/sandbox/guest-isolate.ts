@@ -1,6 +1,9 @@
 /**
  * One isolate inside the child process: it runs a bundle, once for each email, each time in a realm that is
- * new. The bundle is compiled once; the next realm is made ahead, with the prelude evaluated.
+ * new. Prelude and bundle are compiled once; the next realm is made ahead, with the prelude evaluated.
+ *
+ * Entries are asynchronous: they work on another thread, so that the pipe is heard meanwhile and a lost isolate can
+ * be told of. The two alone in which hardly anything happens are not: going to a thread and back costs more.
  *
  * Invariants: the guest holds no object of the host but one synchronous callback, which is deaf outside of
  * its own run; strings alone come out of it; one entry is in flight at a time, each with what is left of the
@@ -17,7 +20,7 @@ import type { Delivery, FromChild, GuestTask } from './messages.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
 
 const PRELUDE_TIMEOUT_MS = 1_000;
-const MAX_RUNS_PER_ISOLATE = 100;
+const MAX_RUNS_PER_ISOLATE = 1_000;
 /** An isolate that holds more of its memory limit than this after a run is not used again. */
 const MAX_CARRIED_SHARE = 1 / 4;
 const BYTES_PER_MB = 1024 * 1024;
@@ -49,6 +52,7 @@ interface Realm {
 }
 
 interface Scripts {
+  prelude: ivm.Script;
   bundle: ivm.Script;
   /** Does nothing: entering with it lets what was left behind come out. */
   nothing: ivm.Script;
@@ -72,15 +76,16 @@ export function createGuestIsolate(options: Options): GuestIsolate {
     const bundle = await isolate.compileScript(options.bundle.code, {
       filename: `tools@${options.bundle.revision}`,
     });
-    return { bundle, nothing: await isolate.compileScript('0') };
+    const prelude = await isolate.compileScript(options.prelude);
+    return { prelude, bundle, nothing: await isolate.compileScript('0') };
   }
 
   /** Null where there is not enough memory for it. */
   async function prepareRealm(): Promise<Realm | null> {
     try {
-      await compiled;
-      const listening: Pick<Realm, 'run'> = { run: null };
+      const { prelude } = await compiled;
       const context = await isolate.createContext();
+      const listening: Pick<Realm, 'run'> = { run: null };
       const callback = new ivm.Callback((operation: unknown, payload: unknown): string => {
         const handler = Object.hasOwn(operations, String(operation))
           ? operations[String(operation)]
@@ -88,10 +93,10 @@ export function createGuestIsolate(options: Options): GuestIsolate {
         const { run } = listening;
         return run && !run.isOver && handler ? (handler(run, String(payload)) ?? '') : '';
       });
-      const entry = await context.evalClosure(`${options.prelude}; return __prelude.deliver`, [callback], {
-        result: { reference: true },
-        timeout: PRELUDE_TIMEOUT_MS,
-      });
+      const timeout = PRELUDE_TIMEOUT_MS;
+      const start = await prelude.run(context, { reference: true, timeout });
+      const entry = await start.apply(undefined, [callback], { result: { reference: true }, timeout });
+      start.release();
       return Object.assign(listening, { context, deliver: entry });
     } catch {
       return null;
@@ -107,11 +112,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
   function finish(run: GuestRun): void {
     if (run.isOver) return;
     run.isOver = true;
-    run.timers.get(DEADLINE_TIMER)?.();
-    run.timers.delete(DEADLINE_TIMER);
-    if (run.outcome?.type !== 'returned' || run.timers.size > 0 || run.pendingCalls.size > 0) {
-      run.isClean = false;
-    }
+    run.isClean = leftNothing(run);
     for (const cancel of run.timers.values()) cancel();
     options.send(run.outcome!);
     run.over.resolve();
@@ -136,14 +137,17 @@ export function createGuestIsolate(options: Options): GuestIsolate {
         guest.apply(undefined, [JSON.stringify(delivery), copy ?? undefined], { timeout }),
       );
       if (run.outcome && !run.isOver) {
-        await enter(run, (timeout) => nothing.run(context, { timeout }));
+        await enter(run, (timeout) =>
+          // Of a tool that left nothing behind, no code is left to run.
+          leftNothing(run) ? nothing.runSync(context, { timeout }) : nothing.run(context, { timeout }),
+        );
         finish(run);
       }
     }
     isEntered = false;
   }
 
-  async function enter(run: GuestRun, entry: (timeoutMs: number) => Promise<unknown>): Promise<void> {
+  async function enter(run: GuestRun, entry: (timeoutMs: number) => unknown): Promise<void> {
     const leftMs = Math.ceil(run.deadlineMs - systemClock.monotonicMs());
     if (leftMs <= 0) return failTimeout(run);
     try {
@@ -163,13 +167,13 @@ export function createGuestIsolate(options: Options): GuestIsolate {
   }
 
   /** Whether the isolate is as good as new; a realm that was used is gone either way. */
-  async function isReusableAfter(run: GuestRun): Promise<boolean> {
+  function isReusableAfter(run: GuestRun): boolean {
     runs += 1;
     realm?.deliver.release();
     realm?.context.release();
     realm = null;
     if (!run.isClean || runs >= MAX_RUNS_PER_ISOLATE || isolate.isDisposed) return false;
-    const heap = await isolate.getHeapStatistics();
+    const heap = isolate.getHeapStatisticsSync();
     const heldBytes = heap.used_heap_size + heap.externally_allocated_size;
     return heldBytes <= memoryLimitMb * BYTES_PER_MB * MAX_CARRIED_SHARE;
   }
@@ -193,7 +197,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
       } else fail(run, 'memory', 'the tools do not fit into the memory of an isolate');
       await run.over.promise;
       current = null;
-      const isReusable = await isReusableAfter(run);
+      const isReusable = isReusableAfter(run);
       if (isReusable) next = prepareRealm();
       else isolate.dispose();
       return isReusable;
@@ -205,6 +209,12 @@ export function createGuestIsolate(options: Options): GuestIsolate {
     },
     dispose: () => void next.then(() => isolate.dispose()),
   };
+}
+
+/** Whether no code of the tool is left to run. */
+function leftNothing({ isClean, outcome, timers, pendingCalls }: GuestRun): boolean {
+  const itsTimers = timers.size - (timers.has(DEADLINE_TIMER) ? 1 : 0);
+  return isClean && outcome?.type === 'returned' && itsTimers === 0 && pendingCalls.size === 0;
 }
 
 function createRun(number: number, limits: RunLimits): GuestRun {

@@ -44,6 +44,15 @@ export const inspectionSchema = z.strictObject({
   tests: z.unknown().optional(),
 });
 
+/** Of a run that reads what a bundle exports. */
+export const INSPECTION_LIMITS = {
+  timeoutMs: 5_000,
+  cpuLimitMs: 5_000,
+  memoryLimitMb: 64,
+  maxResultBytes: 256 * 1024,
+  maxLogBytes: 64 * 1024,
+} as const;
+
 /** What the guest made, if it is JSON of that shape. */
 export function parseGuestJson<T>(schema: z.ZodType<T>, json: string): { data: T } | { fault: string } {
   try {

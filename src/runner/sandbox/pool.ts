@@ -13,7 +13,7 @@ import { createSandboxChild } from './child-process.ts';
 import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
 import { createFairQueue } from './fair-queue.ts';
 import type { FairQueue } from './fair-queue.ts';
-import { inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
+import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
 import { secretHider } from './hide-secrets.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
@@ -29,20 +29,26 @@ export interface PoolOptions {
   maxRunsPerKey?: number;
   /** Compiled code is several times faster at number crunching; interpreted code is a smaller target. */
   usesJit?: boolean;
-  /** Default: 2,000. */
+  /** Default: 10,000. */
   maxRunsPerChild?: number;
 }
 
 const DEFAULT_MIN_CHILDREN = 4;
 const DEFAULT_MAX_CHILDREN = 8;
 const MAX_WAITING_RUNS = 10_000;
-/** A child that has run so many is replaced: its successor is started first, so that it is not missed. */
-const MAX_RUNS_PER_CHILD = 2_000;
+/**
+ * A child that has run so many is replaced, one at a time: its successor is started first, so that it is not missed. The
+ * start holds up what runs beside it, so it has to be rare beside the hundredth part of all runs.
+ */
+const MAX_RUNS_PER_CHILD = 10_000;
+/** So is one that is so old: what has broken into a process sees what this process is given from then on. */
+const MAX_CHILD_AGE_MS = 60 * 60 * 1_000;
 const RECYCLE_ABOVE_MB = 200;
 const IDLE_MS = 30_000;
 /**
- * Beyond its least size the pool grows for a run that has waited so long. A start takes about as much CPU time as
- * thirty small runs: in a burst of those it would hold up what it is meant to help.
+ * Beyond its least size the pool grows for a run that has waited so long, by as many children as are held by runs that
+ * last so long. A start takes about as much CPU time as fifty small runs: where those alone are in the way, it would
+ * hold up what it is meant to help.
  */
 const GROW_AFTER_MS = 100;
 const MAX_FAILED_STARTS = 3;
@@ -50,13 +56,6 @@ const MAX_FAILED_STARTS = 3;
 const MAX_OUTSIDE_KILLS = 3;
 const NO_SEED = '0'.repeat(32);
 const INSPECTION_KEY = '';
-const INSPECTION_LIMITS = {
-  timeoutMs: 5_000,
-  cpuLimitMs: 5_000,
-  memoryLimitMb: 64,
-  maxResultBytes: 256 * 1024,
-  maxLogBytes: 64 * 1024,
-};
 
 type Setup = Parameters<typeof createSandboxChild>[1];
 
@@ -75,6 +74,7 @@ interface Job extends ChildJob {
 
 interface Member {
   child: SandboxChild;
+  startedMs: number;
   state: 'starting' | 'idle' | 'busy';
   job: Job | null;
   /** It ends with the run that it has. */
@@ -237,7 +237,7 @@ class Pool implements SandboxPool {
     else job.done.resolve(outcome);
     const { child } = member;
     if (member.isReplaced || child.usage().residentMb > RECYCLE_ABOVE_MB) child.kill();
-    else if (child.runs === this.#options.maxRunsPerChild) this.#startChild(this.#setup!);
+    else if (this.#isWorn(member) && this.#starting === 0) this.#startChild(this.#setup!);
     if (child.isAlive) this.#becomeIdle(member);
     else this.#remove(member);
   }
@@ -258,21 +258,28 @@ class Pool implements SandboxPool {
       return;
     }
     const { minChildren, maxChildren } = this.#options;
-    const starting = [...this.#members].filter((member) => member.state === 'starting').length;
-    const missing = Math.max(minChildren - this.#members.size, this.#missedChildren(starting));
+    const missing = Math.max(minChildren - this.#members.size, this.#missedChildren());
     const count = Math.min(missing, maxChildren - this.#members.size);
     for (let started = 0; started < count; started++) this.#startChild(this.#setup);
   }
 
-  /** How many more children those jobs want that have waited for long; looks again when the next will have. */
-  #missedChildren(starting: number): number {
+  get #starting(): number {
+    return [...this.#members].filter(({ state }) => state === 'starting').length;
+  }
+
+  /** How many more children those jobs want that wait for long behind others that last long; looks again while any wait. */
+  #missedChildren(): number {
     this.#stopWaitingToGrow();
-    const missed = this.#queue.takeable - starting;
+    const { minChildren, maxChildren } = this.#options;
+    const waiting = this.#queue.takeable - this.#starting;
     const next = this.#queue.next();
-    if (!next || missed <= 0 || this.#members.size >= this.#options.maxChildren) return 0;
-    const leftMs = next.queuedMs + GROW_AFTER_MS - this.#clock.monotonicMs();
-    if (leftMs <= 0) return missed;
-    this.#stopWaitingToGrow = this.#clock.after(leftMs, () => this.#refill());
+    if (!next || waiting <= 0 || this.#members.size >= maxChildren) return 0;
+    const nowMs = this.#clock.monotonicMs();
+    const leftMs = next.queuedMs + GROW_AFTER_MS - nowMs;
+    const held = [...this.#members].filter(({ job }) => job && job.startedMs + GROW_AFTER_MS <= nowMs).length;
+    const missed = Math.min(waiting, minChildren + held - this.#members.size);
+    if (leftMs <= 0 && missed > 0) return missed;
+    this.#stopWaitingToGrow = this.#clock.after(leftMs > 0 ? leftMs : GROW_AFTER_MS, () => this.#refill());
     return 0;
   }
 
@@ -299,7 +306,8 @@ class Pool implements SandboxPool {
 
   #startChild(setup: Setup): void {
     const child = createSandboxChild({ clock: this.#clock }, setup);
-    const member: Member = { child, state: 'starting', job: null, isReplaced: false, stopRetiring: () => {} };
+    const waiting = { state: 'starting', job: null, isReplaced: false, stopRetiring: () => {} } as const;
+    const member: Member = { child, startedMs: this.#clock.monotonicMs(), ...waiting };
     this.#members.add(member);
     this.#starts += 1;
     void this.#follow(member);
@@ -326,13 +334,15 @@ class Pool implements SandboxPool {
 
   /** Lets the child go that the one which is ready now was started for, if there is one. */
   #replaceWorn(): void {
-    const { maxRunsPerChild } = this.#options;
-    const worn = [...this.#members].find(
-      ({ child, isReplaced }) => !isReplaced && child.runs >= maxRunsPerChild,
-    );
+    const worn = [...this.#members].find((member) => !member.isReplaced && this.#isWorn(member));
     if (!worn) return;
     worn.isReplaced = true;
     if (worn.state === 'idle') worn.child.kill();
+  }
+
+  #isWorn({ child, startedMs }: Member): boolean {
+    const ageMs = this.#clock.monotonicMs() - startedMs;
+    return child.runs >= this.#options.maxRunsPerChild || ageMs >= MAX_CHILD_AGE_MS;
   }
 
   /** No child will start: whoever waits shall know, and the next run tries afresh. */

@@ -11,7 +11,7 @@ const isolatedVm = createRequire(import.meta.url).resolve('isolated-vm');
 
 /** The child's whole program, as CommonJS. */
 export async function buildChildProgram(): Promise<string> {
-  const prelude = await bundled('guest/prelude.ts', { format: 'iife', globalName: '__prelude' });
+  const prelude = await buildPrelude();
   return bundled('sandbox-child.ts', {
     format: 'cjs',
     define: { GUEST_PRELUDE: JSON.stringify(prelude) },
@@ -24,6 +24,18 @@ export async function buildChildProgram(): Promise<string> {
       },
     ],
   });
+}
+
+/**
+ * A script whose value is a function: it takes the host's callback and returns `deliver`. As a script it is compiled
+ * once for an isolate, whatever number of contexts it is evaluated in.
+ */
+async function buildPrelude(): Promise<string> {
+  const [prelude, webClasses] = await Promise.all([
+    bundled('guest/prelude.ts', { format: 'iife', globalName: '__prelude' }),
+    bundled('guest/web-classes.ts', { format: 'iife', globalName: '__webClasses' }),
+  ]);
+  return `(function($0){function $webClasses(){${webClasses};return __webClasses}${prelude};return __prelude.deliver})`;
 }
 
 async function bundled(file: string, options: BuildOptions): Promise<string> {

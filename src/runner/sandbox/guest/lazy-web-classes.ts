@@ -1,4 +1,9 @@
-/** Evaluates `web-classes.ts` once, at the first call: the bundler makes a function of a module that is required. */
-declare const require: (path: './web-classes.ts') => typeof import('./web-classes.ts');
+/**
+ * Evaluates `web-classes.ts` at the first call. It is a program of its own, with its own copy of what it shares
+ * with the prelude, so that a realm which never asks for it makes not even its functions: see `programs.ts`.
+ */
+declare const $webClasses: () => typeof import('./web-classes.ts');
 
-export const loadWebClasses = (): typeof import('./web-classes.ts') => require('./web-classes.ts');
+let loaded: typeof import('./web-classes.ts') | undefined;
+
+export const loadWebClasses = (): typeof import('./web-classes.ts') => (loaded ??= $webClasses());
