@@ -31,11 +31,13 @@ export async function buildChildProgram(): Promise<string> {
  * once for an isolate, whatever number of contexts it is evaluated in.
  */
 async function buildPrelude(): Promise<string> {
-  const [prelude, webClasses] = await Promise.all([
+  const [prelude, webClasses, webStreams] = await Promise.all([
     bundled('guest/prelude.ts', { format: 'iife', globalName: '__prelude' }),
     bundled('guest/web-classes.ts', { format: 'iife', globalName: '__webClasses' }),
+    bundled('guest/web-streams.ts', { format: 'iife', globalName: '__webStreams' }),
   ]);
-  return `(function($0){function $webClasses(){${webClasses};return __webClasses}${prelude};return __prelude.deliver})`;
+  const lazy = `function $webClasses(){${webClasses};return __webClasses}function $webStreams(){${webStreams};return __webStreams}`;
+  return `(function($0){${lazy}${prelude};return __prelude.deliver})`;
 }
 
 async function bundled(file: string, options: BuildOptions): Promise<string> {

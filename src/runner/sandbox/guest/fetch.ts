@@ -2,7 +2,7 @@
 import type { Context } from '../../tool-api.ts';
 import { encodeBase64 } from './encoding.ts';
 import { abortCall, callCapability } from './host.ts';
-import { loadWebClasses } from './lazy-web-classes.ts';
+import { loadWebClasses } from './lazy-web.ts';
 import type { GuestRequestInit, GuestResponse } from './http.ts';
 import type { fetchedResponse } from './web-classes.ts';
 

@@ -5,9 +5,10 @@
 import { console } from './console.ts';
 import { fetch } from './fetch.ts';
 import { tellHost } from './host.ts';
-import { loadWebClasses } from './lazy-web-classes.ts';
+import { loadWebClasses, loadWebStreams } from './lazy-web.ts';
 import { clearTimer, queueMicrotask, setInterval, setTimeout } from './timers.ts';
 import type { webGlobals } from './web-classes.ts';
+import type { streamGlobals } from './web-streams.ts';
 
 const startedMs = Date.now();
 
@@ -23,7 +24,15 @@ const eager = {
   setTimeout,
 };
 
-const lazy: readonly (keyof typeof webGlobals)[] = [
+const lazyStreams: readonly (keyof typeof streamGlobals)[] = [
+  'ByteLengthQueuingStrategy',
+  'CountQueuingStrategy',
+  'ReadableStream',
+  'TransformStream',
+  'WritableStream',
+];
+
+const lazyClasses: readonly (keyof typeof webGlobals)[] = [
   'AbortController',
   'AbortSignal',
   'Blob',
@@ -49,13 +58,8 @@ const lazy: readonly (keyof typeof webGlobals)[] = [
 
 export function installGlobals(): void {
   for (const [name, value] of Object.entries(eager)) define(name, value);
-  for (const name of lazy) {
-    defineOnRead(name, () => {
-      const value = loadWebClasses().webGlobals[name];
-      define(name, value);
-      return value;
-    });
-  }
+  for (const name of lazyClasses) defineOnRead(name, () => made(name, loadWebClasses().webGlobals[name]));
+  for (const name of lazyStreams) defineOnRead(name, () => made(name, loadWebStreams().streamGlobals[name]));
   for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics'])
     Reflect.deleteProperty(globalThis, name);
   reportUseOf('FinalizationRegistry');
@@ -63,6 +67,11 @@ export function installGlobals(): void {
 
 function define(name: string, value: unknown): void {
   Object.defineProperty(globalThis, name, { value, writable: true, configurable: true, enumerable: false });
+}
+
+function made(name: string, value: unknown): unknown {
+  define(name, value);
+  return value;
 }
 
 function defineOnRead(name: string, get: () => unknown): void {
