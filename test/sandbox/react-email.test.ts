@@ -23,12 +23,12 @@ export const broken = async () => ({ html: await render(<Broken />) });
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 const packages = fileURLToPath(new URL('../../node_modules/', import.meta.url));
+// Beside the packages: tools may import what lies in their own repository alone.
+const directory = mkdtempSync(join(packages, '.react-email-'));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
 let bundle: ToolBundle;
 
 beforeAll(async () => {
-  // Beside the packages: tools may import what lies in their own repository alone.
-  const directory = mkdtempSync(join(packages, '.react-email-'));
-  afterAll(() => rmSync(directory, { recursive: true, force: true }));
   writeFileSync(join(directory, 'index.tsx'), SOURCE);
   bundle = await bundleTools({ directory, root: packages, pool: sandbox.pool });
 });
