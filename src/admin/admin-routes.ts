@@ -31,7 +31,7 @@ import { redrive } from './redrive.ts';
 import { replay } from './replay.ts';
 import { createRerun } from './rerun.ts';
 import { assertInbox, stageStreams } from './stage-streams.ts';
-import { jsonOf } from './stream-scan.ts';
+import { jsonOf } from '../streams/stream-scan.ts';
 import { emailIdsOf, traceEmail } from './trace.ts';
 import type { EmailTrace } from './trace.ts';
 

@@ -12,7 +12,7 @@ import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { baseKey } from './record-copy.ts';
 import type { Rerun } from './rerun.ts';
 import type { StageStreams } from './stage-streams.ts';
-import { jsonOf, outcomeOf, recordAt, scan } from './stream-scan.ts';
+import { jsonOf, outcomeOf, recordAt, scan } from '../streams/stream-scan.ts';
 
 export interface DeadLetter {
   readonly stage: StageStreams['stage'];

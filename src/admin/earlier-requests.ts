@@ -9,7 +9,7 @@ import { firstSince } from '../streams/first-since.ts';
 import { KEY_HEADER, headerOf, originSeqNum, settlementPrefix, streamNames } from '../streams/records.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import type { StageStreams } from './stage-streams.ts';
-import { jsonOf, scan } from './stream-scan.ts';
+import { jsonOf, scan } from '../streams/stream-scan.ts';
 
 /** The outbox remembers keys for 72 h of its running time, which is no less by the calendar; clocks may jump. */
 const REMEMBERED_MS = 48 * 3_600_000;

@@ -9,7 +9,6 @@ import { allRecipients, providerRequestSchema } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
 import { threadKey } from '../mail/thread.ts';
 import { readBlob } from '../streams/blob.ts';
-import { outcomeSchema } from '../streams/journal.ts';
 import type { OutcomeRecord } from '../streams/journal.ts';
 import {
   KEY_HEADER,
@@ -20,6 +19,7 @@ import {
   parseJsonRecord,
   streamNames,
 } from '../streams/records.ts';
+import { jsonOf, outcomeOf } from '../streams/stream-scan.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 
 /** Mails that the page shows. */
@@ -249,19 +249,6 @@ const receivedEventSchema = z.object({
     subject: z.string(),
   }),
 });
-
-/** Journals hold other records too. */
-function outcomeOf(record: StreamRecord): OutcomeRecord | null {
-  return outcomeSchema.safeParse(jsonOf(record)).data ?? null;
-}
-
-function jsonOf(record: StreamRecord): unknown {
-  try {
-    return JSON.parse(Buffer.from(record.body).toString('utf8'));
-  } catch {
-    return null;
-  }
-}
 
 function shownText(text: string): { text: string; isTextCut: boolean } {
   return { text: text.slice(0, SHOWN_TEXT_CHARS).toWellFormed(), isTextCut: text.length > SHOWN_TEXT_CHARS };

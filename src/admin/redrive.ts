@@ -29,7 +29,7 @@ import type { Copy } from './record-copy.ts';
 import { MAX_COPIES } from './rerun.ts';
 import type { Rerun } from './rerun.ts';
 import type { StageStreams } from './stage-streams.ts';
-import { recordAt } from './stream-scan.ts';
+import { recordAt } from '../streams/stream-scan.ts';
 
 export interface RedriveRequest {
   /** On the source, both included; null for all. */

@@ -16,7 +16,7 @@ import type { Copy } from './record-copy.ts';
 import { MAX_COPIES } from './rerun.ts';
 import type { Rerun } from './rerun.ts';
 import { firstSince } from '../streams/first-since.ts';
-import { jsonOf, scan } from './stream-scan.ts';
+import { jsonOf, scan } from '../streams/stream-scan.ts';
 
 export interface ReplayRequest {
   /** Names this replay: 1 to 64 letters, digits and hyphens. */

@@ -25,7 +25,7 @@ import type { RerunRecord } from '../streams/records.ts';
 import { limits, meteredBytes } from '../streams/stream-store.ts';
 import type { NewRecord, StreamStore } from '../streams/stream-store.ts';
 import type { Copy } from './record-copy.ts';
-import { scan } from './stream-scan.ts';
+import { scan } from '../streams/stream-scan.ts';
 
 /** Records that one request puts back: each is held in memory, up to 1 MiB. */
 export const MAX_COPIES = 50;

@@ -23,7 +23,7 @@ import { baseKey } from './record-copy.ts';
 import { isOfEmail } from './replay.ts';
 import { readNotes } from './rerun.ts';
 import { firstSince } from '../streams/first-since.ts';
-import { jsonOf, outcomeOf, scan } from './stream-scan.ts';
+import { jsonOf, mentions, outcomeOf, scan } from '../streams/stream-scan.ts';
 
 /** One record on the way of an email. */
 export interface TraceStep {
@@ -322,12 +322,6 @@ class Trace {
     });
     if (next !== null) this.#partlyRead.push({ stream: name, fromSeqNum, untilSeqNum: next });
   }
-}
-
-/** Whether a record's body has one of these texts in it: much cheaper than to parse every body. */
-function mentions(record: StreamRecord, texts: readonly string[]): boolean {
-  const body = Buffer.from(record.body.buffer, record.body.byteOffset, record.body.byteLength);
-  return texts.some((text) => body.includes(text));
 }
 
 /** Where it is a copy that a person had put back. */

@@ -5,6 +5,7 @@
  */
 import { deliveryRecordSchema, parseJsonRecord, streamNames } from '../streams/records.ts';
 import { firstSince } from '../streams/first-since.ts';
+import { scan } from '../streams/stream-scan.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import { CLOCK_MARGIN_MS } from './find-sent.ts';
 import type { FindSent } from './find-sent.ts';
@@ -16,17 +17,13 @@ export function createFindDelivered({ store }: { store: StreamStore }): FindSent
   return async ({ tags = [] }, sinceMs, signal) => {
     if (tags.length === 0) return null;
     const stream = store.stream(streamNames.delivery);
-    let next = await firstSince(stream, sinceMs - CLOCK_MARGIN_MS, signal);
-    for (const end = next + MAX_RECORDS; next < end;) {
-      const batch = await stream.read({ fromSeqNum: next, signal });
-      for (const record of batch.records) {
-        const delivery = parseJsonRecord(deliveryRecordSchema, record);
-        if (tags.every(({ name, value }) => delivery.tags[name] === value))
-          return { providerId: delivery.providerId };
-      }
-      if (batch.nextSeqNum === next) break;
-      next = batch.nextSeqNum;
-    }
-    return null;
+    const fromSeqNum = await firstSince(stream, sinceMs - CLOCK_MARGIN_MS, signal);
+    let found: { providerId: string } | null = null;
+    await scan(stream, { fromSeqNum, maxRecords: MAX_RECORDS, signal }, (record) => {
+      const { tags: sent, providerId } = parseJsonRecord(deliveryRecordSchema, record);
+      if (tags.every(({ name, value }) => sent[name] === value)) found = { providerId };
+      return found === null;
+    });
+    return found;
   };
 }

@@ -3,8 +3,8 @@
  * keys for its horizon only; the journal is kept for as long as people may look at it, and says it for good.
  */
 import { firstSince } from '../streams/first-since.ts';
-import { outcomeSchema } from '../streams/journal.ts';
 import { KEY_HEADER, headerOf, streamNames } from '../streams/records.ts';
+import { mentions, outcomeOf, scan } from '../streams/stream-scan.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 
 /** Beyond this the provider is the better one to ask. */
@@ -19,19 +19,15 @@ export async function findSettled(
   const key = headerOf(record, KEY_HEADER);
   if (key === undefined) return null;
   const journal = store.stream(streamNames.sent);
-  const line = Buffer.from(`"key":${JSON.stringify(key)}`);
-  let next = await firstSince(journal, sinceMs, signal);
-  for (const end = next + MAX_RECORDS; next < end;) {
-    const batch = await journal.read({ fromSeqNum: next, signal });
-    for (const { body } of batch.records) {
-      const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
-      if (!bytes.includes(line)) continue;
-      const outcome = outcomeSchema.safeParse(JSON.parse(bytes.toString('utf8'))).data;
-      const providerId = outcome?.key === key && outcome.outcome === 'done' && outcome.facts['providerId'];
-      if (typeof providerId === 'string') return { providerId };
-    }
-    if (batch.nextSeqNum === next) break;
-    next = batch.nextSeqNum;
-  }
-  return null;
+  const line = `"key":${JSON.stringify(key)}`;
+  const fromSeqNum = await firstSince(journal, sinceMs, signal);
+  let found: { providerId: string } | null = null;
+  await scan(journal, { fromSeqNum, maxRecords: MAX_RECORDS, signal }, (candidate) => {
+    if (!mentions(candidate, [line])) return true;
+    const outcome = outcomeOf(candidate);
+    const providerId = outcome?.key === key && outcome.outcome === 'done' && outcome.facts['providerId'];
+    if (typeof providerId === 'string') found = { providerId };
+    return found === null;
+  });
+  return found;
 }
