@@ -14,6 +14,7 @@ export interface AdminClient {
    *   (transient) where it could not do it
    */
   get<T>(path: string, query?: Record<string, string | number | undefined>): Promise<T>;
+  /** JSON, or a message as it is. */
   post<T>(path: string, body: unknown): Promise<T>;
 }
 
@@ -28,11 +29,11 @@ const refusalSchema = z.object({
 });
 
 export function createAdminClient({ url, token }: Pick<DaemonFile, 'url' | 'token'>): AdminClient {
-  async function call<T>(path: string, init: RequestInit): Promise<T> {
+  async function call<T>(path: string, init: RequestInit, type = 'application/json'): Promise<T> {
     using deadline = createDeadline(systemClock, TIMEOUT_MS);
     let response: Response;
     try {
-      const headers = { Authorization: `Bearer ${token}`, 'Content-Type': 'application/json' };
+      const headers = { Authorization: `Bearer ${token}`, 'Content-Type': type };
       response = await fetch(`${url}${path}`, { ...init, headers, signal: deadline.signal });
     } catch (cause) {
       throw new MillraceError('invalid', 'admin.daemon_not_running', `nothing answers at ${url}`, {
@@ -52,7 +53,10 @@ export function createAdminClient({ url, token }: Pick<DaemonFile, 'url' | 'toke
         if (value !== undefined) search.set(name, String(value));
       return call(`${path}?${search.toString()}`, { method: 'GET' });
     },
-    post: (path, body) => call(path, { method: 'POST', body: JSON.stringify(body) }),
+    post: (path, body) =>
+      body instanceof Uint8Array
+        ? call(path, { method: 'POST', body: new Uint8Array(body) }, 'message/rfc822')
+        : call(path, { method: 'POST', body: JSON.stringify(body) }),
   };
 }
 
@@ -69,21 +73,11 @@ export async function allStreams(client: AdminClient, prefix: string): Promise<s
   return names;
 }
 
-function refusal(status: number, body: unknown): MillraceError {
-  const { code, message, details } = refusalIn(status, body);
-  if (status >= 500) return new MillraceError('transient', 'admin.failed', message, details);
-  return new MillraceError('invalid', code ?? 'admin.refused', message, details);
-}
-
 /** What the daemon says in the body of a refusal; where it says nothing, its status. */
-export function refusalIn(
-  status: number,
-  body: unknown,
-): { code: string | undefined; message: string; details: { hint?: string } } {
+function refusal(status: number, body: unknown): MillraceError {
   const said = refusalSchema.safeParse(body).data?.error;
-  return {
-    code: said?.code,
-    message: said?.message ?? `the daemon answered ${status}`,
-    details: said?.hint == null ? {} : { hint: said.hint },
-  };
+  const message = said?.message ?? `the daemon answered ${status}`;
+  const details = said?.hint == null ? {} : { hint: said.hint };
+  if (status >= 500) return new MillraceError('transient', 'admin.failed', message, details);
+  return new MillraceError('invalid', said?.code ?? 'admin.refused', message, details);
 }

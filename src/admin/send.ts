@@ -7,12 +7,10 @@
  * not right, or no daemon.
  */
 import { readFileSync, statSync } from 'node:fs';
-import { z } from 'zod';
-import { systemClock } from '../platform/clock.ts';
 import { daemonFolders } from '../platform/config.ts';
-import { createDeadline } from '../platform/deadline.ts';
-import { MillraceError, errorMessage } from '../platform/errors.ts';
-import { refusalIn } from './admin-client.ts';
+import { MillraceError, errorMessage, hasCode } from '../platform/errors.ts';
+import { createAdminClient } from './admin-client.ts';
+import type { AdminClient } from './admin-client.ts';
 import type { InboxCopy, LocalMailView } from './conversation.ts';
 import { findDaemonFile } from './daemon-file.ts';
 import type { DaemonFile } from './daemon-file.ts';
@@ -35,7 +33,6 @@ export interface SendDeps {
 const WAIT_SECONDS = 20;
 /** With the line above: three minutes, within which a tool has run for certain. */
 const MAX_WAITS = 9;
-const REQUEST_TIMEOUT_MS = (WAIT_SECONDS + 20) * 1000;
 
 const toStdout = (text: string): void => void process.stdout.write(`${text}\n`);
 
@@ -46,16 +43,16 @@ export async function sendFile(file: string, options: SendOptions): Promise<void
 }
 
 /**
- * @throws MillraceError `send.parked`, `send.not_settled` (permanent); `admin.daemon_not_running` and whatever
- *   the daemon refuses (invalid); `send.failed` (transient) where the daemon could not take it
+ * @throws MillraceError `send.parked`, `send.not_settled` (permanent); `send.no_local_mailbox` (invalid); what the admin
+ *   client throws
  */
 export async function sendMessage(deps: SendDeps, raw: Uint8Array, options: SendOptions): Promise<void> {
-  const to = options.to === undefined ? '' : `?to=${encodeURIComponent(options.to)}`;
-  const accepted = await call(deps.daemon, `/api/mailbox/eml${to}`, raw);
-  const { emailId } = z.object({ emailId: z.string() }).parse(accepted);
+  const client = createAdminClient(deps.daemon);
+  const emailId = await handedOver(client, raw, options.to);
   deps.print(`emailId: ${emailId}`);
   if (!options.wait) return;
-  const mail = await settled(deps.daemon, emailId);
+  const mail = await settled(client, emailId);
+  if (!mail) throw notSettled(emailId, deps.daemon);
   for (const copy of mail.inboxes) printCopy(copy, deps.print);
   if (mail.state === 'parked') {
     throw new MillraceError('permanent', 'send.parked', `parked: ${mail.error?.message ?? mail.reason}`, {
@@ -80,18 +77,34 @@ function readMessage(file: string): Uint8Array {
   }
 }
 
-/** Until it is; each request waits on the daemon's side. */
-async function settled(daemon: DaemonFile, emailId: string): Promise<LocalMailView> {
+/** Gives the email's id. */
+async function handedOver(client: AdminClient, raw: Uint8Array, to: string | undefined): Promise<string> {
+  const query = to === undefined ? '' : `?to=${encodeURIComponent(to)}`;
+  try {
+    return (await client.post<{ emailId: string }>(`/api/mailbox/eml${query}`, raw)).emailId;
+  } catch (error) {
+    // A route that is there says a code of its own.
+    if (!hasCode(error, 'admin.refused')) throw error;
+    throw new MillraceError('invalid', 'send.no_local_mailbox', 'this daemon has no local mailbox', {
+      hint: 'With RESEND_API_KEY set, mail comes through Resend: send it from a mail program.',
+      cause: error,
+    });
+  }
+}
+
+/** Each request waits on the daemon's side; null where it takes too long. */
+async function settled(client: AdminClient, emailId: string): Promise<LocalMailView | null> {
   for (let waits = 1; waits <= MAX_WAITS; waits++) {
-    // What the daemon of the same release answers needs no schema of its own.
-    const mail = (await call(
-      daemon,
-      `/api/mailbox/mails/${emailId}?waitSeconds=${WAIT_SECONDS}`,
-    )) as LocalMailView;
+    const query = { waitSeconds: WAIT_SECONDS };
+    const mail = await client.get<LocalMailView>(`/api/mailbox/mails/${emailId}`, query);
     if (mail.isSettled) return mail;
   }
-  throw new MillraceError('permanent', 'send.not_settled', `${emailId} is still on its way`, {
-    hint: `It is not lost: look at ${daemon.url}, or wait for longer with another look there.`,
+  return null;
+}
+
+function notSettled(emailId: string, { url }: DaemonFile): MillraceError {
+  return new MillraceError('permanent', 'send.not_settled', `${emailId} is still on its way`, {
+    hint: `It is not lost: look at ${url}, or wait for longer with another look there.`,
   });
 }
 
@@ -103,32 +116,4 @@ function printCopy({ inbox, replies, logs }: InboxCopy, print: SendDeps['print']
     print(['', ...head, '', reply.text, ...files].join('\n'));
   }
   if (logs.length > 0) print(['', `${inbox} logged:`, ...logs.map((line) => `  ${line}`)].join('\n'));
-}
-
-/** A GET, or a POST of the raw message where there is one. */
-async function call(daemon: DaemonFile, path: string, raw?: Uint8Array): Promise<unknown> {
-  using deadline = createDeadline(systemClock, REQUEST_TIMEOUT_MS);
-  let response: Response;
-  try {
-    response = await fetch(`${daemon.url}${path}`, {
-      headers: { Authorization: `Bearer ${daemon.token}`, 'Content-Type': 'message/rfc822' },
-      ...(raw && { method: 'POST', body: new Uint8Array(raw) }),
-      signal: deadline.signal,
-    });
-  } catch (cause) {
-    throw new MillraceError('invalid', 'admin.daemon_not_running', `nothing answers at ${daemon.url}`, {
-      hint: 'The daemon has stopped. Start it with `npm start`.',
-      cause,
-    });
-  }
-  const body: unknown = await response.json().catch(() => null);
-  if (response.ok) return body;
-  if (raw && response.status === 404) {
-    throw new MillraceError('invalid', 'send.no_local_mailbox', 'this daemon has no local mailbox', {
-      hint: 'With RESEND_API_KEY set, mail comes through Resend: send it from a mail program.',
-    });
-  }
-  const { code, message, details } = refusalIn(response.status, body);
-  if (response.status < 500) throw new MillraceError('invalid', code ?? 'send.refused', message, details);
-  throw new MillraceError('transient', 'send.failed', message, details);
 }
