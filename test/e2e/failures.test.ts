@@ -260,7 +260,7 @@ describe('a provider that fails', () => {
   });
 });
 
-describe('a stop under load', () => {
+describe('a stop under load', { timeout: 60_000 }, () => {
   it('drains, goes on after the start, and answers each mail once', async () => {
     const texts = Array.from({ length: 40 }, (_, i) => `load ${i}`);
     await Promise.all(texts.map((text, i) => send(i % 2 === 0 ? 'echo' : 'slow', text)));
