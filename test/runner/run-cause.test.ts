@@ -74,6 +74,16 @@ it('the outbox settles a request by the number, as every release has', () => {
   expect(cause({ seqNum: 9, headers: origin }).settlementKey(2)).toBe('desk/7/2/e1');
 });
 
+it('a redriven mail is in doubt since when its copy says that there was a request', () => {
+  const headers: RecordHeader[] = [
+    ['key', 'e1#redrive-7'],
+    ['origin', '7'],
+    ['doubt-since', '1000'],
+  ];
+  expect(cause({ headers }).doubtSinceMs).toBe(1000);
+  expect(cause({ headers, isRestored: true }).doubtSinceMs).toBe(1000);
+});
+
 describe('after a restore', () => {
   const doubt = (copy: Copy): number | null => cause({ isRestored: true, ...copy }).doubtSinceMs;
 
