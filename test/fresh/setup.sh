@@ -17,7 +17,7 @@ PART=${2:-$(if [ "$SUITE" = bookworm ]; then echo life; else echo trouble; fi)}
 FRESH_SYSTEM=${FRESH_SYSTEM:-$PWD/../shared/bin/fresh-system}
 SOPS_BIN=${SOPS_BIN:-$(command -v sops)}
 S2_BIN=${S2_BIN:-$(command -v s2)}
-DEADLINE_SECONDS=120
+DEADLINE_SECONDS=300
 STAND_IN=http://127.0.0.1:5055
 MIRROR=http://127.0.0.1:5056
 PUBLIC_URL=https://mail.agents.example.com
