@@ -34,11 +34,11 @@ const SHOWN_OUTPUT_BYTES = 4_000;
 const FORWARDED_SIGNALS = /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP']);
 
 /**
- * A daemon's memory is mostly Node's own. Short-lived objects get 4 MiB a half-space in place of 16; the heap is
- * collected when it has grown by a fifth, where V8 would let it double; and what the TypeScript is compiled to
+ * A daemon's memory is mostly Node's own. Short-lived objects get 8 MiB a half-space in place of 16; the heap is
+ * collected when it has grown by a third, where V8 would let it double; and what the TypeScript is compiled to
  * is kept, so that the compiler itself need not be loaded: docs/benchmarks.md.
  */
-export const programFlags = ['--max-semi-space-size=4', '--heap-growing-percent=20'];
+export const programFlags = ['--max-semi-space-size=8', '--heap-growing-percent=30'];
 
 /** @param {string} root */
 export function programVariables(root) {
