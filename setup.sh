@@ -427,6 +427,7 @@ wanted_packages() {
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
   command -v git >/dev/null || echo git
   command -v age-keygen >/dev/null || echo age
+  if [ "${S2_LITE:-}" = 1 ] && ! command -v ip >/dev/null; then echo iproute2; fi
   if [ "$web" = caddy ] && ! has_version "$(caddy version 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+' | head -n 1)" 2.6; then echo caddy; fi
 }
 
@@ -580,6 +581,7 @@ take_lock() {
   flock -w "$LOCK_WAIT_SECONDS" 9 || fail "It still runs after $LOCK_WAIT_SECONDS s." "Which one: fuser $LOCK"
   # What the other one drew (a token) or made at Resend (a secret) counts.
   load_installed_answers
+  set_defaults
 }
 
 open_log() {

@@ -93,7 +93,7 @@ remove_files() {
       *) rm -rf "$path" "$path.new" ;;
     esac
   done < <(recorded path)
-  rmdir "$UNIT_DIR/caddy.service.d" 2>/dev/null || true
+  rmdir "$UNIT_DIR"/{caddy.service.d,millrace.service.d,millrace-.service.d} 2>/dev/null || true
   rm -rf "$OPT" /var/cache/millrace /var/cache/millrace-* /run/millrace /run/millrace-setup.lock
   systemctl daemon-reload
   systemctl reset-failed 'millrace*' 's2-lite*' 2>/dev/null || true

@@ -43,7 +43,6 @@ set_backoff() {
   version=$(systemctl --version | grep -oE '[0-9]+' | head -n 1 || true)
   if [ "${version:-0}" -lt 254 ]; then return; fi
   for folder in "$UNIT_DIR/millrace.service.d" "$UNIT_DIR/millrace-.service.d"; do
-    record path "$folder"
     printf '[Service]\nRestartSteps=5\nRestartMaxDelaySec=15\n' | install_file "$folder/backoff.conf"
   done
 }
@@ -156,7 +155,8 @@ do_start() {
   fi
   run_units start "${services[@]}"
   wait_until_healthy
-  rm -f "$OPT/changed"
+  # What an upgrade that was broken off had begun is over: this release is the one that runs.
+  rm -f "$OPT/changed" "$OPT/switching.json"
 }
 
 # systemctl, and when it fails what the units themselves said.

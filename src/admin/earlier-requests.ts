@@ -13,8 +13,8 @@ import { jsonOf, scan } from '../streams/stream-scan.ts';
 
 /** The outbox remembers keys for 72 h of its running time, which is no less by the calendar; clocks may jump. */
 const REMEMBERED_MS = 48 * 3_600_000;
-/** On `outbox`, in one request. */
-const MAX_SEARCHED = 1_000_000;
+/** On `outbox`, in one request: beyond, a person would wait for longer than the client does. */
+const MAX_SEARCHED = 100_000;
 const PREFIX = /^[^/]*\/\d+\//;
 
 const mailSchema = z.object({ receivedAt: z.iso.datetime() });

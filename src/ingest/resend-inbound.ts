@@ -147,7 +147,10 @@ function open(link: URL, signal: AbortSignal): Promise<IncomingMessage> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   const get = link.protocol === 'https:' ? getHttps : getHttp;
   // Uncompressed, what is announced is what arrives.
-  get(link, { signal, headers: { 'accept-encoding': 'identity' } }, resolve).on('error', reject);
+  const request = get(link, { signal, headers: { 'accept-encoding': 'identity' } }, resolve);
+  request.on('error', reject);
+  // After an answer that is none, such as 101, there is neither a response nor an error.
+  request.on('close', () => reject(new Error('the connection was closed without an answer')));
   return promise;
 }
 

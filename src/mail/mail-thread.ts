@@ -4,8 +4,8 @@
  *
  * - There is one thread, for as long as there is something for it and a while longer. It has one job at a time; the
  *   others wait here, in order. How many there can be is for the callers, which are stages with bounded concurrency.
- * - A job that brings the thread down (it has a limit of memory) is known by that, and fails alone; the next one has a
- *   new thread.
+ * - A job that brings the thread down (it has limits of memory and of time) is known by that, and fails alone; the next
+ *   one has a new thread. A thread that is on its way out has no say any more: what it still tells is nobody's.
  */
 import { Worker } from 'node:worker_threads';
 import type { Clock } from '../platform/clock.ts';
@@ -19,6 +19,8 @@ const limits = {
   inPlace: 64 * 1024,
   /** Of the thread: the worst message that comes (40 MB) takes half of it. */
   memoryMb: 1024,
+  /** Of one job, by the wall clock: the worst takes seconds. */
+  jobMs: 120_000,
   idleMs: 30_000,
 } as const;
 
@@ -51,6 +53,7 @@ export function createMailThread(
   let running: PendingJob | null = null;
   let worker: Worker | null = null;
   let cancelIdle: (() => void) | undefined;
+  let cancelTimeout: (() => void) | undefined;
   let isClosed = false;
 
   function start(): Worker {
@@ -59,12 +62,15 @@ export function createMailThread(
       env: {},
     });
     let failure: unknown;
-    started.on('message', (answer: ThreadAnswer) => settle((job) => finish(job, answer)));
+    started.on('message', (answer: ThreadAnswer) => {
+      if (worker === started) settle((job) => finish(job, answer));
+    });
     started.on('error', (error) => {
       failure = error;
     });
     started.on('exit', () => {
-      if (worker === started) worker = null;
+      if (worker !== started) return;
+      worker = null;
       settle((job) => job.reject(isClosed ? closed() : ended(failure)));
     });
     return started;
@@ -74,6 +80,7 @@ export function createMailThread(
   function settle(finishJob: (job: PendingJob) => void): void {
     const job = running;
     running = null;
+    cancelTimeout?.();
     if (job) finishJob(job);
     next();
   }
@@ -86,6 +93,8 @@ export function createMailThread(
       worker ??= start();
       // oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
       worker.postMessage(running.job);
+      const busy = worker;
+      cancelTimeout = clock.after(limits.jobMs, () => void busy.terminate());
       return;
     }
     const idle = worker;
@@ -119,7 +128,9 @@ export function createMailThread(
     async close() {
       isClosed = true;
       cancelIdle?.();
+      cancelTimeout?.();
       for (const job of waiting.splice(0)) job.reject(closed());
+      // Its exit rejects what runs.
       await worker?.terminate();
     },
   };

@@ -56,12 +56,13 @@ function doubtOf(
   lost: Restore | null,
 ): number | null {
   const redriven = headerOf(record, COPY_HEADERS.doubtSince);
-  // Whoever runs it again on purpose wants it sent again.
+  // A copy that a person asked for was there from then on, however old the mail is: a restore keeps the times of records.
   const isReplay = headerOf(record, COPY_HEADERS.of) !== undefined && !headerOf(record, COPY_HEADERS.origin);
-  const wasThere = lost !== null && Date.parse(arrivedAt) <= lost.restoredAtMs;
+  const thereMs = isReplay ? record.timestampMs : Date.parse(arrivedAt);
+  const wasThere = lost !== null && thereMs <= lost.restoredAtMs;
   const since = [
     ...(redriven === undefined ? [] : [Number(redriven)]),
-    ...(wasThere && !isReplay ? [lost.backupAtMs] : []),
+    ...(wasThere ? [lost.backupAtMs] : []),
   ];
   return since.length === 0 ? null : Math.min(...since);
 }

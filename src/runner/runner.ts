@@ -3,7 +3,7 @@
  * several runners on a basin each does this for the inboxes whose turn it has (`ownership.ts`).
  * An inbox whose tool is gone keeps its stage: its mail is parked as `tool.missing`, not forgotten.
  */
-import { aborted } from '../platform/abort.ts';
+import { aborted, orAborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
 import { lastRestore } from '../streams/format.ts';
 import type { Ownership } from '../streams/ownership.ts';
@@ -45,7 +45,10 @@ export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'histor
 
 export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
   const { store, tools, clock, log } = deps;
-  const restoreOfStreams = succeedOnce((signal) => lastRestore(store, signal));
+  // Asked for all inboxes at once, so by the signal of none: one that loses its turn must not fail the others' mail.
+  const restore = succeedOnce(() => lastRestore(store));
+  const restoreOfStreams = (signal: AbortSignal): ReturnType<typeof restore> =>
+    orAborted(restore(signal), signal);
 
   async function work(inbox: string, ownedStore: StreamStore, signal: AbortSignal): Promise<void> {
     const caps = deps.createCaps();

@@ -76,7 +76,7 @@ export function createS2Groups(send: SendGroup): AppendGrouped {
       }
     } catch (error) {
       if (members.length > 1 && hasCode(error, 'streams.refused'))
-        await Promise.all(members.map((member) => sendGroup(stream, [member])));
+        for (const member of members) await sendGroup(stream, [member]);
       else for (const { reject } of members) reject(error);
     }
   }

@@ -20,6 +20,12 @@ import type { Retention, RetentionFor } from './stream-store.ts';
 /** Streams whose retention is known to be right; with more, the oldest are looked at again when appended to. */
 const MAX_KNOWN_STREAMS = 10_000;
 
+/** Should a server not heed what an append says of a new stream, its records stay for ever rather than for 7 days. */
+const newBasinConfig = {
+  createStreamOnAppend: true,
+  defaultStreamConfig: { retentionPolicy: { infinite: {} } },
+} as const;
+
 export interface S2Provision {
   /** @throws MillraceError `streams.no_basin` (invalid) where it is missing and not to be created */
   ensureBasin(): Promise<void>;
@@ -65,7 +71,7 @@ export function createS2Provision(
     }
     await request({}, (signal) =>
       outcomeOf(
-        client.basins.create({ basin: basin.name, config: { createStreamOnAppend: true } }, { signal }),
+        client.basins.create({ basin: basin.name, config: newBasinConfig }, { signal }),
         isAlreadyThere,
       ),
     );

@@ -26,7 +26,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 
 import { addSecretsCommands } from '../../src/admin/secrets-commands.ts';
 import { PUBLIC_TEST_RECIPIENTS } from '../../src/admin/secrets-recipients.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
-import { roles, secretsOfRole, secretVariables } from '../../src/platform/roles.ts';
+import { secretVariables } from '../../src/platform/roles.ts';
 import { Secret } from '../../src/platform/secret.ts';
 import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
 import { newAgeKey, sopsBinary } from './sops-binary.ts';
@@ -303,27 +303,6 @@ describe.skipIf(!sops)('rotating the webhook secret', () => {
     await millrace(['rotate-webhook-secret', '--finish', '--without-resend']);
     expect(decrypted()['RESEND_WEBHOOK_SECRET']).toBe('whsec_c2Vjb25k');
   });
-});
-
-it('docs/secrets.md says which role is given what', () => {
-  const rows = readFileSync(join(root, 'docs/secrets.md'), 'utf8').matchAll(
-    /^\| (ingest|runner|outbox|sync) \| (.*) \|$/gm,
-  );
-  const documented = [...rows].map(([, role, cell = '']) => [
-    role,
-    cell.match(/(?<=`)[A-Z]\w+(?=\*?`)/g)?.toSorted(),
-  ]);
-  // The key for reading sends where there is none for sending: the document names both.
-  const given = roles.map((role) => [
-    role,
-    [
-      ...new Set([
-        ...secretsOfRole(role, [...secretVariables, 'TOOL_SECRET_']),
-        ...secretsOfRole(role, ['RESEND_API_KEY']),
-      ]),
-    ].toSorted(),
-  ]);
-  expect(documented).toEqual(given);
 });
 
 interface Ended {

@@ -210,6 +210,18 @@ it('undoes a switch that was broken off where the new release is sick', async ()
   expect(restarts).toEqual([`forward ${second}`, `back ${first}`]);
 });
 
+it('leaves a third release alone that was brought after a switch was broken off', async () => {
+  const second = await release('second');
+  await releases.prepare(await releases.resolve('main', signal), signal);
+  await releases.begin({ from: first, to: second, previous: null });
+  const third = await release('third');
+  await releases.prepare(await releases.resolve('main', signal), signal);
+  await releases.point('current', third);
+  await upgradeTo('main');
+  expect(links()).toEqual([third, null, null]);
+  expect(restarts).toEqual([]);
+});
+
 it('keeps what is linked and the newest others, and removes what broken runs left', async () => {
   const ids: string[] = [first];
   mkdirSync(join(home, 'releases', '.staging-killed'));

@@ -6,6 +6,7 @@ import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import type { Composition } from '../../src/mail/mail-work.ts';
 import { parseMessage } from '../../src/mail/message.ts';
 import { systemClock } from '../../src/platform/clock.ts';
+import { createManualClock } from '../streams/manual-clock.ts';
 
 const HEAD =
   'From: ann@sender.example\r\nTo: desk@agent.example\r\nMessage-ID: <m1@x>\r\nMIME-Version: 1.0\r\n';
@@ -72,6 +73,29 @@ describe('a large message', { timeout: 60_000 }, () => {
       { status: 'fulfilled' },
       { reason: { code: 'mail.thread_ended' } },
     ]);
+  });
+
+  it('that comes as an idle thread goes has a thread of its own, and its own answer', async () => {
+    const clock = createManualClock();
+    thread = createMailThread({ clock });
+    const mails = ['first', 'second', 'third'].map((word) =>
+      Buffer.from(`${HEAD}\r\n${word} ${'x'.repeat(100_000)}`),
+    );
+    for (let round = 0; round < 5; round++) {
+      await thread.parseMessage(LARGE);
+      clock.advance(30_000);
+      const read = await Promise.all(mails.map((raw) => thread.parseMessage(raw)));
+      expect(read.map(({ text }) => text.split(' ')[0])).toEqual(['first', 'second', 'third']);
+    }
+  });
+
+  it('that takes for ever fails alone', async () => {
+    const clock = createManualClock();
+    thread = createMailThread({ clock });
+    const [long, next] = [LARGE, LARGE].map((raw) => thread.parseMessage(raw));
+    clock.advance(120_000);
+    await expect(long).rejects.toMatchObject({ code: 'mail.thread_ended', kind: 'permanent' });
+    expect((await next)!.attachments).toHaveLength(1);
   });
 
   it('that waits when the process ends is tried again by the next', async () => {

@@ -13,10 +13,18 @@ interface Copy {
   headers?: RecordHeader[];
   mail?: { receivedAt?: string; arrivedAt?: string };
   isRestored?: boolean;
+  /** When the record was written. */
+  at?: string;
 }
 
-function cause({ seqNum = 7, headers = [['key', 'e1']], mail = {}, isRestored = false }: Copy): RunCause {
-  const record = { seqNum, timestampMs: 0, headers, body: Buffer.from('') };
+function cause({
+  seqNum = 7,
+  headers = [['key', 'e1']],
+  mail = {},
+  isRestored = false,
+  at = BACKUP,
+}: Copy): RunCause {
+  const record = { seqNum, timestampMs: Date.parse(at), headers, body: Buffer.from('') };
   const fields = { emailId: 'e1', receivedAt: BACKUP, ...mail };
   return causeOfRun(record, fields, { inbox: 'desk', lost: isRestored ? LOST : null });
 }
@@ -103,6 +111,8 @@ describe('after a restore', () => {
       ['key', 'e1#replay-1'],
       ['copy-of', 'inbox/desk#7'],
     ];
-    expect(doubt({ headers })).toBeNull();
+    expect(doubt({ headers, at: '2026-11-23T00:00:00.000Z' })).toBeNull();
+    // But one that was there before may have run in the time that was lost.
+    expect(doubt({ headers, at: '2026-11-19T00:00:00.000Z' })).toBe(LOST.backupAtMs);
   });
 });

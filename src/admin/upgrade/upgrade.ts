@@ -222,6 +222,11 @@ async function settleBroken(deps: UpgradeDeps, options: Pick<UpgradeOptions, 'ti
       print(`${to} does not work here: ${errorMessage(error)}`);
     }
   }
+  if (releases.current() !== to && releases.current() !== from) {
+    // Somebody has brought a third one since, by setup.sh or by hand.
+    await releases.confirm();
+    return print(`${releases.current()} runs.`);
+  }
   await switchBack(deps, { switching, direction: 'back' }, options);
   print(`${from} runs.`);
 }

@@ -237,9 +237,9 @@ class Pool implements SandboxPool {
     else job.done.resolve(outcome);
     const { child } = member;
     if (member.isReplaced || child.usage().residentMb > RECYCLE_ABOVE_MB) child.kill();
-    else if (this.#isWorn(member) && this.#starting === 0) this.#startChild(this.#setup!);
-    if (child.isAlive) this.#becomeIdle(member);
-    else this.#remove(member);
+    if (!child.isAlive) return this.#remove(member);
+    if (!this.#isClosed && this.#isWorn(member) && this.#starting === 0) this.#startChild(this.#setup!);
+    this.#becomeIdle(member);
   }
 
   #becomeIdle(member: Member): void {
