@@ -11,18 +11,23 @@ export interface Deadline extends Disposable {
   restart(): void;
 }
 
-/** `using deadline = createDeadline(clock, 10_000, signal)`: until the end of the block. */
-export function createDeadline(clock: Clock, timeoutMs: number, parent?: AbortSignal): Deadline {
+/** `using deadline = createDeadline(clock, 10_000, signal)`: until the end of the block. Follows every parent. */
+export function createDeadline(
+  clock: Clock,
+  timeoutMs: number,
+  ...parents: readonly (AbortSignal | undefined)[]
+): Deadline {
   const expiry = new AbortController();
   const arm = (): (() => void) =>
     clock.after(timeoutMs, () =>
       expiry.abort(new DOMException(`no end within ${timeoutMs} ms`, 'TimeoutError')),
     );
   let cancel = arm();
-  // `AbortSignal.any` would leave work to the garbage collector, for each call, for as long as the parent lives.
-  const follow = (): void => expiry.abort(parent?.reason);
-  if (parent?.aborted) follow();
-  parent?.addEventListener('abort', follow, { once: true });
+  // `AbortSignal.any` would leave work to the garbage collector, for each call, for as long as a parent lives.
+  const followed = parents.filter((parent) => parent !== undefined);
+  const follow = (): void => expiry.abort(followed.find(({ aborted }) => aborted)?.reason);
+  if (followed.some(({ aborted }) => aborted)) follow();
+  for (const parent of followed) parent.addEventListener('abort', follow, { once: true });
   return {
     signal: expiry.signal,
     restart() {
@@ -31,7 +36,7 @@ export function createDeadline(clock: Clock, timeoutMs: number, parent?: AbortSi
     },
     [Symbol.dispose]() {
       cancel();
-      parent?.removeEventListener('abort', follow);
+      for (const parent of followed) parent.removeEventListener('abort', follow);
     },
   };
 }

@@ -3,8 +3,8 @@
  * into our errors. The SDK's own retries are off: it waits without a signal and on its own clock, and only the
  * callers know what may be tried again.
  */
-import { addAbortListener } from 'node:events';
 import type { Clock } from '../platform/clock.ts';
+import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { s2Failure } from './s2-errors.ts';
 
@@ -24,30 +24,15 @@ export interface RequestOptions {
 export type Request = <T>(options: RequestOptions, send: (signal: AbortSignal) => Promise<T>) => Promise<T>;
 
 export function createRequest(clock: Clock, closing: AbortSignal): Request {
-  // One controller a request, and one listener for the end of the store: `AbortSignal.any` costs more than the rest here.
-  const underWay = new Set<AbortController>();
-  addAbortListener(closing, () => {
-    for (const ending of underWay) ending.abort(closing.reason);
-  });
-
   return async ({ signal, waitMs = 0, isAppend = false }, send) => {
     signal?.throwIfAborted();
     assertOpen(closing);
-    const timeoutMs = waitMs + REQUEST_TIMEOUT_MS;
-    const ending = new AbortController();
-    using _aborting = signal && addAbortListener(signal, () => ending.abort(signal.reason));
-    const cancelTimeout = clock.after(timeoutMs, () =>
-      ending.abort(new DOMException(`no answer within ${timeoutMs} ms`, 'TimeoutError')),
-    );
-    underWay.add(ending);
+    using deadline = createDeadline(clock, waitMs + REQUEST_TIMEOUT_MS, signal, closing);
     try {
-      return await send(ending.signal);
+      return await send(deadline.signal);
     } catch (error) {
       signal?.throwIfAborted();
       throw s2Failure(error, isAppend);
-    } finally {
-      underWay.delete(ending);
-      cancelTimeout();
     }
   };
 }
