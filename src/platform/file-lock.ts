@@ -3,6 +3,7 @@
  * SQLite on a file of its own. Nothing is written to it, and it is never removed.
  */
 import { DatabaseSync } from 'node:sqlite';
+import { makePrivateFile } from './private-file.ts';
 
 const SQLITE_BUSY = 5;
 
@@ -12,6 +13,7 @@ export interface FileLock extends Disposable {
 
 /** Null where another process (or another part of this one) holds it. Throws where the file cannot be opened. */
 export function takeFileLock(path: string): FileLock | null {
+  makePrivateFile(path);
   const lock = new DatabaseSync(path, { timeout: 0 });
   try {
     lock.exec('BEGIN EXCLUSIVE');

@@ -13,6 +13,7 @@ import { DatabaseSync } from 'node:sqlite';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
 import { takeFileLock } from '../platform/file-lock.ts';
 import type { FileLock } from '../platform/file-lock.ts';
+import { makePrivateFile } from '../platform/private-file.ts';
 
 /** The schema below. A file with a higher number was written by a newer release. */
 const SCHEMA_VERSION = 1;
@@ -63,7 +64,10 @@ export function openLocalDatabase(directory: string): LocalDatabase {
     mkdirSync(directory, { recursive: true, mode: 0o700 });
     const lock = takeLock(directory);
     try {
-      const db = new DatabaseSync(join(directory, 'streams.db'), { timeout: BUSY_TIMEOUT_MS });
+      const path = join(directory, 'streams.db');
+      // What SQLite puts beside it has its mode and its owner.
+      makePrivateFile(path);
+      const db = new DatabaseSync(path, { timeout: BUSY_TIMEOUT_MS });
       try {
         prepareSchema(db);
       } catch (error) {

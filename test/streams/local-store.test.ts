@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { chownSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -20,6 +20,9 @@ import { readAll, readBodies, text } from './store-reading.ts';
 import { describeStreamStoreContract } from './stream-store.contract.ts';
 
 const deps = { clock: systemClock, log: createLog('silent') };
+
+/** Debian's uid and gid of nobody. */
+const NOBODY = 65_534;
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -79,6 +82,21 @@ describe('the directory', () => {
     expect(statSync(directory).mode & 0o777).toBe(0o700);
   });
 
+  test('has files that nobody else can read, whatever umask it was made under', async () => {
+    const directory = temporaryDirectory();
+    await openStore(directory);
+    expect(filesOf(directory).map(({ mode }) => mode & 0o077)).toEqual([0, 0, 0, 0, 0]);
+  });
+
+  test.runIf(process.getuid?.() === 0)('belongs to the owner of its folder, when root makes it', async () => {
+    const directory = temporaryDirectory();
+    chownSync(directory, NOBODY, NOBODY);
+    await openStore(directory);
+    expect(new Set(filesOf(directory).map(({ uid, gid }) => `${uid}:${gid}`))).toEqual(
+      new Set([`${NOBODY}:${NOBODY}`]),
+    );
+  });
+
   test('of a newer release is refused, and the lock let go', async () => {
     const directory = temporaryDirectory();
     await (await openStore(directory)).close();
@@ -114,6 +132,8 @@ describe('the directory', () => {
     });
   });
 });
+
+const filesOf = (directory: string) => readdirSync(directory).map((name) => statSync(join(directory, name)));
 
 /** Starts `local-writer.ts`; `shell` runs before it in the same process. */
 function startWriter(directory: string, mode: 'stream' | 'full', shell = ''): ChildProcess {

@@ -1,10 +1,9 @@
 /** `millrace backup FILE` and `millrace restore FILE`: their help, and what they say. */
-import { chownSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { systemClock as clock } from '../../platform/clock.ts';
 import { loadConfig } from '../../platform/config.ts';
-import type { Config } from '../../platform/config.ts';
 import { MillraceError } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import { release } from '../../platform/release.ts';
@@ -71,16 +70,7 @@ async function readBackupFile(log: Log, file: string, signal: AbortSignal): Prom
     );
   } finally {
     await store.close();
-    giveToOwner(config);
   }
-}
-
-/** What root has written belongs to whom the folder belongs to: the daemon's own user. */
-function giveToOwner({ streams, dataDir }: Config): void {
-  if (streams.kind !== 'local' || process.getuid?.() !== 0) return;
-  const { uid, gid } = statSync(dataDir);
-  for (const name of readdirSync(dataDir))
-    if (/^(?:streams\.db|writer\.lock)/.test(name)) chownSync(join(dataDir, name), uid, gid);
 }
 
 async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
