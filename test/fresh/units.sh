@@ -61,6 +61,7 @@ make_machine() {
   configure
 }
 
+# METRICS_PORT is there for the roles to stumble over: each keeps a port of its own.
 configure() {
   inside tee /etc/millrace/millrace.env >/dev/null <<'END'
 MAIL_DOMAIN=example.com
@@ -71,6 +72,7 @@ S2_ACCOUNT_ENDPOINT=http://127.0.0.1:4243
 S2_BASIN_ENDPOINT=http://127.0.0.1:4243
 DATA_DIR=/var/lib/millrace
 TOOLS_PATH=/opt/millrace/current/tools
+METRICS_PORT=8089
 END
   # The repository's own file is for a key that everybody knows: here that will do.
   sh_inside "cp $release/secrets.encrypted.yaml $release/.sops.yaml /etc/millrace/ && install -m 400 $release/deploy/public-test.age.key /etc/millrace/age.key"
