@@ -3,7 +3,7 @@
  * person reads. A mail is settled when every inbox that it reached has answered, declined or parked it.
  */
 import { z } from 'zod';
-import type { OutcomeRecord } from '../streams/journal.ts';
+import type { OutcomeRecord } from '../streams/journal-records.ts';
 import { streamNames } from '../streams/records.ts';
 import type {
   ArrivedMail,

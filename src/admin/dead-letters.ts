@@ -7,7 +7,7 @@
  * are parsed.
  */
 import { z } from 'zod';
-import type { OutcomeRecord } from '../streams/journal.ts';
+import type { OutcomeRecord } from '../streams/journal-records.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { baseKey } from './record-copy.ts';
 import type { Rerun } from './rerun.ts';

@@ -9,7 +9,7 @@ import { allRecipients, providerRequestSchema } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
 import { threadKey } from '../mail/thread.ts';
 import { readBlob } from '../streams/blob.ts';
-import type { OutcomeRecord } from '../streams/journal.ts';
+import type { OutcomeRecord } from '../streams/journal-records.ts';
 import {
   KEY_HEADER,
   headerOf,

@@ -9,6 +9,7 @@
  */
 import { z } from 'zod';
 import { findBlob } from '../streams/blob.ts';
+import { attemptSchema } from '../streams/journal-records.ts';
 import {
   KEY_HEADER,
   deliveryRecordSchema,
@@ -80,8 +81,6 @@ const eventSchema = z.object({
     subject: z.string().nullish(),
   }),
 });
-/** What a stage notes before an attempt whose effect cannot be undone: see `journal.ts`. */
-const attemptSchema = z.object({ kind: z.literal('attempt'), seqNum: z.number(), key: z.string() });
 
 /** The ids of emails with this Message-ID, newest first; an id of Resend's stands for itself. */
 export async function emailIdsOf(store: StreamStore, id: string, signal: AbortSignal): Promise<string[]> {

@@ -1,11 +1,5 @@
 /**
- * A stage's journal: the only progress that there is. It holds, in order,
- *
- * - `outcome`    what became of one source record: done, skipped, duplicate, dead-letter, or deferred until;
- * - `intent`     an outcome that is decided, with its outputs, before these are written (only where both must be one);
- * - `attempt`    an attempt with an outside effect is about to begin (only where the stage asks for it);
- * - `keys`       a segment of settled keys (`settled-keys.ts`);
- * - `checkpoint` all that recovery needs of what stands before it, in one or several parts.
+ * A stage's journal: the only progress that there is. What stands on it: `journal-records.ts`.
  *
  * Whoever takes over fences the journal with its own token first, so that nobody else can write any more, and
  * recovers then: backwards to the newest complete checkpoint, and forwards from there. Every append names the
@@ -13,107 +7,17 @@
  *
  * What recovery no longer needs is history, for people: it is trimmed when it is older than `historyMs`.
  */
-import { z } from 'zod';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import { rangesOf, sharesOf } from './checkpoint-lists.ts';
 import { firstSince } from './first-since.ts';
+import { journalRecordSchema } from './journal-records.ts';
+import type { Aside, CheckpointPart, IntentRecord, JournalRecord } from './journal-records.ts';
 import { jsonRecord, parseJsonRecord } from './records.ts';
 import { SettledKeys, fingerprint } from './settled-keys.ts';
 import type { NewRecord, Stream, StreamRecord } from './stream-store.ts';
-
-const seqNumSchema = z.number().int().nonnegative();
-
-/** A record that is set aside: deferred until a time, or (`untilMs` 0) waiting behind another of its lane. */
-const asideSchema = z.object({
-  seqNum: seqNumSchema,
-  key: z.string(),
-  lane: z.string().nullable(),
-  attempts: z.number().int().nonnegative(),
-  untilMs: z.number(),
-  holdsLane: z.boolean(),
-  /** Begin of the first attempt whose effect is not known, or null. */
-  doubtSinceMs: z.number().nullable(),
-});
-export type Aside = z.infer<typeof asideSchema>;
-
-export const outcomeSchema = z.object({
-  kind: z.literal('outcome'),
-  version: z.literal(1),
-  seqNum: seqNumSchema,
-  key: z.string(),
-  outcome: z.enum(['done', 'skipped', 'duplicate', 'dead-letter', 'deferred']),
-  attempts: z.number().int().nonnegative(),
-  /** Why, as a stable word, for all but `done`. */
-  reason: z.string().nullable(),
-  error: z.object({ code: z.string(), message: z.string(), hint: z.string().nullable() }).nullable(),
-  at: z.string(),
-  durationMs: z.number(),
-  /** For `deferred`. */
-  aside: asideSchema.optional(),
-  /** What the stage itself has to say, such as the provider's id or the tool's revision. */
-  facts: z.record(z.string(), z.unknown()),
-  /** Where its outputs stand: the numbers by stream. */
-  outputs: z.record(z.string(), z.array(seqNumSchema)).optional(),
-});
-export type OutcomeRecord = z.infer<typeof outcomeSchema>;
-
-const intentSchema = z.object({
-  kind: z.literal('intent'),
-  version: z.literal(1),
-  /** As it is going to be, but for where its outputs stand. */
-  outcome: outcomeSchema,
-  outputs: z.array(
-    z.object({
-      stream: z.string(),
-      headers: z.array(z.tuple([z.string(), z.string()])),
-      body: z.string(),
-    }),
-  ),
-});
-type IntentRecord = z.infer<typeof intentSchema>;
-
-const attemptSchema = z.object({
-  kind: z.literal('attempt'),
-  version: z.literal(1),
-  seqNum: seqNumSchema,
-  key: z.string(),
-  at: z.string(),
-});
-
-const keysSchema = z.object({ kind: z.literal('keys'), version: z.literal(1), fingerprints: z.string() });
-
-const segmentSchema = z.object({ seqNum: seqNumSchema, newestMs: z.number(), count: z.number() });
-
-const checkpointSchema = z.object({
-  kind: z.literal('checkpoint'),
-  version: z.literal(1),
-  /** Parts of one checkpoint share an id and follow one another without anything between them. */
-  id: z.string(),
-  part: z.number().int(),
-  parts: z.number().int(),
-  /** Every source record below is settled or in `aside`. */
-  low: seqNumSchema,
-  /** Half-open ranges above `low` that are settled. */
-  settled: z.array(z.tuple([seqNumSchema, seqNumSchema])),
-  aside: z.array(asideSchema),
-  /** Attempts in flight: [seqNum, begin of the first attempt in doubt]. */
-  doubts: z.array(z.tuple([seqNumSchema, z.number()])),
-  keySegments: z.array(segmentSchema),
-  /** How long the stage has run in all, in milliseconds. */
-  runningMs: z.number(),
-});
-type CheckpointPart = z.infer<typeof checkpointSchema>;
-
-const journalRecordSchema = z.discriminatedUnion('kind', [
-  outcomeSchema,
-  intentSchema,
-  attemptSchema,
-  keysSchema,
-  checkpointSchema,
-]);
 
 /** Where a stage stands: what recovery yields and a checkpoint saves. */
 export interface Progress {
@@ -349,7 +253,7 @@ async function readRange(
   stream: Stream,
   { from, to, signal }: { from: number; to: number; signal: AbortSignal },
 ) {
-  const records: z.infer<typeof journalRecordSchema>[] = [];
+  const records: JournalRecord[] = [];
   for (let next = from; next < to;) {
     const batch = await stream.read({ fromSeqNum: next, signal });
     for (const record of batch.records)
@@ -361,7 +265,7 @@ async function readRange(
 }
 
 /** What one journal record changes: the same at recovery as it was when it was written. */
-export function applyJournalRecord(progress: Progress, record: z.infer<typeof journalRecordSchema>): void {
+export function applyJournalRecord(progress: Progress, record: JournalRecord): void {
   progress.sinceCheckpoint++;
   if (record.kind === 'attempt') {
     if (!progress.doubts.has(record.seqNum)) progress.doubts.set(record.seqNum, Date.parse(record.at));

@@ -3,7 +3,7 @@
  * may have gone out since the backup was made: it is marked as attempted at that time, so that the outbox treats it as
  * it treats an attempt whose answer was lost. Within 24 h the provider recognises its key; after that it is asked first.
  */
-import type { OutcomeRecord } from './journal.ts';
+import type { OutcomeRecord } from './journal-records.ts';
 import { readProgress } from './journal.ts';
 import { KEY_HEADER, headerOf, jsonRecord, streamNames } from './records.ts';
 import { limits } from './stream-store.ts';

@@ -7,7 +7,7 @@ import { errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import type { Backoff } from '../platform/retry.ts';
-import type { OutcomeRecord, Progress } from './journal.ts';
+import type { IntentRecord, OutcomeRecord } from './journal-records.ts';
 import { jsonRecord } from './records.ts';
 import { limits, meteredBytes } from './stream-store.ts';
 import type { NewRecord, StreamStore } from './stream-store.ts';
@@ -80,8 +80,6 @@ export function createOutputAppender(deps: { store: StreamStore; clock: Clock; l
   return append;
 }
 
-type Intent = NonNullable<ReturnType<Progress['intents']['get']>>;
-
 /** What is decided about a record, before its outputs are written. */
 export function intentOf(outcome: OutcomeRecord, outputs: readonly Output[]): NewRecord {
   const plain = outputs.map(({ stream, record: { headers = [], body } }) => ({
@@ -92,7 +90,7 @@ export function intentOf(outcome: OutcomeRecord, outputs: readonly Output[]): Ne
   return jsonRecord({ kind: 'intent', version: 1, outcome, outputs: plain });
 }
 
-export function outputsOfIntent({ outputs }: Intent): Output[] {
+export function outputsOfIntent({ outputs }: IntentRecord): Output[] {
   return outputs.map(({ stream, headers, body }) => ({ stream, record: { headers, body } }));
 }
 

@@ -9,7 +9,7 @@ import { Counter, Gauge, Histogram } from 'prom-client';
 import type { Registry } from 'prom-client';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
-import type { OutcomeRecord } from './journal.ts';
+import type { OutcomeRecord } from './journal-records.ts';
 import type { StreamStore } from './stream-store.ts';
 
 /** What is known of one stage while it works. */

@@ -2,8 +2,8 @@
  * Reading a stream for a question that somebody has: forwards, up to the tail as it was at the beginning, and never more
  * than a given number of records in one go. Whoever asks is told where the scan stopped and can go on there.
  */
-import { outcomeSchema } from './journal.ts';
-import type { OutcomeRecord } from './journal.ts';
+import { outcomeSchema } from './journal-records.ts';
+import type { OutcomeRecord } from './journal-records.ts';
 import type { Stream, StreamRecord } from './stream-store.ts';
 
 export interface ScanRange {

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { outcomeSchema } from '../../src/streams/journal.ts';
+import { outcomeSchema } from '../../src/streams/journal-records.ts';
 import { plainMail } from '../e2e/mail.ts';
 import { s2Binary } from '../streams/s2-lite.ts';
 import { DOMAIN, createCrashWorld } from './crash-world.ts';

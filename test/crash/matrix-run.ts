@@ -3,8 +3,8 @@
  * at the end, the count at the far end and on the streams.
  */
 import { setTimeout as pause } from 'node:timers/promises';
-import { outcomeSchema } from '../../src/streams/journal.ts';
-import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import { outcomeSchema } from '../../src/streams/journal-records.ts';
+import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
 import { outboxRecordSchema, parseJsonRecord } from '../../src/streams/records.ts';
 import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import type { AcceptedMail } from '../resend-stand-in/contract.ts';

@@ -4,7 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
-import { outcomeSchema } from '../../src/streams/journal.ts';
+import { outcomeSchema } from '../../src/streams/journal-records.ts';
 import { plainMail } from '../e2e/mail.ts';
 import { DOMAIN, createCrashWorld } from './crash-world.ts';
 import type { CrashWorld } from './crash-world.ts';

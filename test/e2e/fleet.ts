@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 import type { z } from 'zod';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
-import { outcomeSchema } from '../../src/streams/journal.ts';
+import { outcomeSchema } from '../../src/streams/journal-records.ts';
 import { memberRecordSchema } from '../../src/streams/membership.ts';
 import { parseJsonRecord, retentionFor, streamNames } from '../../src/streams/records.ts';
 import { openS2Store } from '../../src/streams/s2-store.ts';

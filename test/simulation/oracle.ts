@@ -8,7 +8,7 @@
  *   what a recovery reads.
  * - At the end every mail has the outcome that its plan says.
  */
-import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
 import { KEY_HEADER, headerOf, streamNames } from '../../src/streams/records.ts';
 import type { Stage } from '../../src/streams/stage.ts';
 import type { StreamRecord } from '../../src/streams/stream-store.ts';

@@ -2,8 +2,8 @@
 import { expect } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
-import { outcomeSchema } from '../../src/streams/journal.ts';
-import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import { outcomeSchema } from '../../src/streams/journal-records.ts';
+import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import { createStage } from '../../src/streams/stage.ts';
 import type { Outcome, Stage, StageOptions } from '../../src/streams/stage.ts';

@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
-import type { OutcomeRecord } from '../../src/streams/journal.ts';
+import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import type { StageOptions } from '../../src/streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
