@@ -7,7 +7,7 @@ import { Hono } from 'hono';
 import type { Registry } from 'prom-client';
 import { adminAuth } from './admin/admin-auth.ts';
 import { createAdminRoutes } from './admin/admin-routes.ts';
-import { writeDaemonFile } from './admin/daemon-file.ts';
+import { removeDaemonFile, writeDaemonFile } from './admin/daemon-file.ts';
 import { createHealth } from './admin/health.ts';
 import { createLocalMail } from './admin/local-mail.ts';
 import { createMailboxRoutes } from './admin/mailbox-routes.ts';
@@ -158,7 +158,10 @@ export async function createApp(deps: AppDeps): Promise<App> {
     const app = routes(deps, { store, liveTools, monitor, token, view, registry });
     const { host, port, supervisor } = config;
     url = await listen(app, { host, port, fd: supervisor.listenFd });
-    writeDaemonFile(supervisor.runtimeDir ?? config.dataDir, { url, token, pid: process.pid });
+    const folder = supervisor.runtimeDir ?? config.dataDir;
+    writeDaemonFile(folder, { url, token, pid: process.pid, identity: systemProcesses.own });
+    // First of all when it stops: nobody is sent to a port that is about to be free.
+    stack.defer(() => removeDaemonFile(folder, process.pid));
   }
   if (config.metricsPort !== null) await listen(monitor, { host: LOOPBACK, port: config.metricsPort });
   const opened = stack.move();

@@ -1,19 +1,25 @@
 /**
  * `daemon.json` in the data directory: where the running daemon listens and the token of its admin API, for
- * the command line on the same machine. Only its owner may read it. A daemon that was killed leaves it behind;
- * whoever reads it finds out by asking the address. A service has it in its runtime directory instead, which
- * lies in memory: on a server no secret is on disk in the clear.
+ * the command line on the same machine. Only its owner may read it. A service has it in its runtime directory
+ * instead, which lies in memory: on a server no secret is on disk in the clear.
+ *
+ * A daemon takes it away when it stops. One that was killed leaves it behind: whoever looks for a daemon passes over
+ * files of processes that have ended, because somebody else may listen at the address by now, and would be given
+ * the token.
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
+import { systemProcesses } from '../platform/process-identity.ts';
 
 const daemonFileSchema = z.object({
   /** Without a slash at its end. */
   url: z.url(),
   token: z.string().min(1),
   pid: z.number().int().positive(),
+  /** Tells a process from a later one with its pid, where the system can (`process-identity.ts`). */
+  identity: z.string().nullish(),
 });
 export type DaemonFile = z.infer<typeof daemonFileSchema>;
 
@@ -41,10 +47,29 @@ export function removeDaemonFile(dataDir: string, pid: number): void {
   if (current.pid === pid) rmSync(join(dataDir, FILE_NAME), { force: true });
 }
 
-/** The file of the first of these folders that has one. @throws as `readDaemonFile` does */
+/**
+ * The file of the first of these folders that has one of a daemon that may still run.
+ * @throws as `readDaemonFile` does
+ */
 export function findDaemonFile(folders: readonly string[]): DaemonFile {
-  const found = folders.find((folder) => existsSync(join(folder, FILE_NAME)));
-  return readDaemonFile(found ?? folders[0] ?? '.');
+  const there = folders.filter((folder) => existsSync(join(folder, FILE_NAME)));
+  for (const folder of there) {
+    const daemon = readDaemonFile(folder);
+    if (!hasEnded(daemon)) return daemon;
+  }
+  if (there.length === 0) return readDaemonFile(folders[0] ?? '.');
+  throw notRunning(`what ${there.map((folder) => join(folder, FILE_NAME)).join(' and ')} names has ended`);
+}
+
+/** Only where it is certain. */
+function hasEnded({ pid, identity }: DaemonFile): boolean {
+  if (identity) return systemProcesses.isGone(identity);
+  try {
+    return !process.kill(pid, 0);
+  } catch (error) {
+    // Another's process may not be signalled, but is there.
+    return error instanceof Error && 'code' in error && error.code === 'ESRCH';
+  }
 }
 
 /** @throws MillraceError `admin.daemon_not_running` (invalid) where there is no such file, or none that can be read */
@@ -55,14 +80,13 @@ export function readDaemonFile(dataDir: string): DaemonFile {
   } catch (cause) {
     const isMissing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
     const message = isMissing ? `there is no ${path}` : `${path} cannot be read: ${errorMessage(cause)}`;
-    throw new MillraceError(
-      'invalid',
-      'admin.daemon_not_running',
-      `the daemon does not seem to run: ${message}`,
-      {
-        hint: 'Start it with `npm start`, or set DATA_DIR to the data directory of the one that runs.',
-        cause,
-      },
-    );
+    throw notRunning(message, cause);
   }
+}
+
+function notRunning(why: string, cause?: unknown): MillraceError {
+  return new MillraceError('invalid', 'admin.daemon_not_running', `the daemon does not seem to run: ${why}`, {
+    hint: 'Start it with `npm start`, or set DATA_DIR to the data directory of the one that runs.',
+    ...(cause === undefined ? {} : { cause }),
+  });
 }

@@ -1,9 +1,17 @@
 /** `daemon.json`: only for its owner, replaced as a whole, taken away by who wrote it. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { readDaemonFile, removeDaemonFile, writeDaemonFile } from '../../src/admin/daemon-file.ts';
+import {
+  findDaemonFile,
+  readDaemonFile,
+  removeDaemonFile,
+  writeDaemonFile,
+} from '../../src/admin/daemon-file.ts';
+import { systemProcesses } from '../../src/platform/process-identity.ts';
 
 const daemon = { url: 'http://127.0.0.1:8080', token: 'secret', pid: 4711 };
 let directory: string;
@@ -49,3 +57,31 @@ it('stays where another daemon has written its own', () => {
   removeDaemonFile(directory, daemon.pid);
   expect(() => readDaemonFile(directory)).toThrow('there is no');
 });
+
+it('is passed over where its process has ended, and the next folder is looked into', () => {
+  const [stale, live] = [join(directory, 'data'), join(directory, 'run')];
+  const ended = spawnSync(process.execPath, ['--version']).pid;
+  writeDaemonFile(stale, { ...daemon, pid: ended });
+  expect(() => findDaemonFile([stale, live])).toThrow('has ended');
+  writeDaemonFile(live, { ...daemon, pid: process.pid });
+  expect(findDaemonFile([stale, live]).pid).toBe(process.pid);
+});
+
+it.runIf(systemProcesses.own)('is passed over where another process has its pid by now', async () => {
+  const other = spawn('sleep', ['60']);
+  try {
+    await once(other, 'spawn');
+    writeDaemonFile(directory, { ...daemon, pid: other.pid!, identity: identityOf(other.pid!, '1') });
+    expect(() => findDaemonFile([directory])).toThrow('has ended');
+    writeDaemonFile(directory, { ...daemon, pid: process.pid, identity: systemProcesses.own });
+    expect(findDaemonFile([directory]).pid).toBe(process.pid);
+  } finally {
+    other.kill();
+  }
+});
+
+/** As a process of this machine would have it that began at this time. */
+function identityOf(pid: number, startTime: string): string {
+  const [boot, namespace] = systemProcesses.own!.split(' ');
+  return [boot, namespace, pid, startTime].join(' ');
+}

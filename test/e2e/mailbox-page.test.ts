@@ -2,6 +2,7 @@
  * The first minute of a newcomer, with the real daemon and a real browser: start it without any account, open
  * the link that it prints, send the email that is already written, read the answer; then change a function.
  */
+import { existsSync } from 'node:fs';
 import { cp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Browser } from 'playwright-core';
@@ -48,6 +49,8 @@ describe.skipIf(!hasBrowser)('without any account', { timeout: 90_000 }, () => {
       await page.close();
     } finally {
       expect(await daemon.stop()).toBe(0);
+      // Nobody sends the token to whoever listens there next.
+      expect(existsSync(join(directory.path, 'data/daemon.json'))).toBe(false);
     }
   });
 });
