@@ -78,7 +78,7 @@ function allowedHosts({ bindHost = '127.0.0.1', publicUrl }: AdminAuthOptions): 
   return [...LOOPBACK_NAMES, own, ...(publicUrl ? [new URL(publicUrl).hostname] : [])];
 }
 
-function isLoopback(host: string): boolean {
+export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
 

@@ -15,6 +15,7 @@ import { fault, ok, runChecks } from './check.ts';
 import type { DoctorContext, Finding } from './check.ts';
 import { machineChecks } from './machine-checks.ts';
 import { mailChecks } from './mail-checks.ts';
+import { s2FenceCheck } from './s2-fence-check.ts';
 import { streamChecks } from './stream-checks.ts';
 
 const SIGNS = { ok: '  ok     ', warning: '! warning', fault: '✗ FAULT  ', skipped: '- skipped' } as const;
@@ -51,7 +52,7 @@ export async function diagnose(
 ): Promise<Finding[]> {
   const { domains, streams } = loaded.config;
   const store = streams.kind === 's2' ? `S2 (${streams.basin})` : 'the local store';
-  const checks = [...machineChecks, ...streamChecks, ...mailChecks];
+  const checks = [...machineChecks, s2FenceCheck, ...streamChecks, ...mailChecks];
   const findings = await runChecks(checks, contextOf(loaded, log, dnsServers));
   return [ok('configuration', `${domains.join(', ')} on ${store}`), ...findings];
 }
