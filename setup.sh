@@ -187,6 +187,25 @@ detect_web() {
   fi
 }
 
+# Somebody else's programs on ports that our units listen on, told before anything is changed.
+detect_ports() {
+  local port pid program ports=("${PORT:-8080}")
+  if [ "${STREAMS:-}" = s2 ]; then ports+=(8081 8082 8083); fi
+  if [ "${S2_LITE:-}" = 1 ]; then ports+=("${S2_LITE_ENDPOINT##*:}"); fi
+  for port in "${ports[@]}"; do
+    # Another address of the machine is in nobody's way. Who it is, only root sees.
+    pid=$(ss -ltnpH "( sport = :$port )" 2>/dev/null | awk '$4 ~ /^(0\.0\.0\.0|127\.0\.0\.1|\*):/' | grep -oP 'pid=\K[0-9]+' | head -n 1 || true)
+    # Systemd holds our sockets.
+    if [ -z "$pid" ] || [ "$pid" = 1 ] || grep -qE '/(millrace|s2-lite)' "/proc/$pid/cgroup" 2>/dev/null; then continue; fi
+    program="$(cat "/proc/$pid/comm" 2>/dev/null) (process $pid)"
+    if [ "$port" = "${PORT:-8080}" ]; then
+      problems+=("Port $port is taken by $program: set PORT to a free one.")
+    else
+      problems+=("Port $port is taken by $program, and Millrace needs it on 127.0.0.1: let that program have another one.")
+    fi
+  done
+}
+
 # As its package put it there, or with our first line.
 is_untouched_by_owner() {
   local packaged
@@ -341,6 +360,9 @@ check_answers() {
   for name in $(required_names); do
     if ! is_set "$name"; then problems+=("$name is not set: $(expectation "$name")."); fi
   done
+  if [ "${S2_LITE:-}" = 1 ] && ! fit_s2 >/dev/null && ! command -v cargo >/dev/null; then
+    problems+=("S2_LITE=1 needs S2's program, and there is none: put it at /usr/local/bin/s2 (https://s2.dev/docs/cli/installation), or install cargo, which builds it here.")
+  fi
   for name in MILLRACE_REPO MAIL_DOMAIN PUBLIC_URL STREAMS RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT TOOLS_REPO; do
     if is_set "$name" && ! is_valid "$name"; then problems+=("$name is not right: it is $(expectation "$name")."); fi
   done
@@ -597,6 +619,15 @@ open_log() {
   find "$OPT" -maxdepth 1 -name '.setup-*' ! -path "$work" -exec rm -rf {} +
 }
 
+# Where the machine goes out by a proxy: nobody asks that one for what is on this machine itself (is it healthy?), and
+# Node goes by it only when told to.
+use_proxy() {
+  if [ -z "${http_proxy:-}${https_proxy:-}${HTTPS_PROXY:-}${all_proxy:-}${ALL_PROXY:-}" ]; then return; fi
+  no_proxy=localhost,127.0.0.1,::1,${no_proxy:-${NO_PROXY:-}}
+  export no_proxy=${no_proxy%,} NODE_USE_ENV_PROXY=1
+  export NO_PROXY=$no_proxy
+}
+
 run_steps() {
   for step in "${STEPS[@]}"; do
     say "==> $step: $(describe "$step")"
@@ -621,6 +652,7 @@ main() {
   export LC_ALL=C.UTF-8 HOME=${HOME:-/root} PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   # Node knows the authorities of the web only; the machine may know one of its owner's besides, as curl does.
   if [ -r "$CA_FILE" ]; then export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-$CA_FILE}; fi
+  use_proxy
   export -n "${SECRET_NAMES[@]}"
   local dry_run='' tool_secret
   for tool_secret in $(compgen -v TOOL_SECRET_); do export -n "${tool_secret?}"; done
@@ -641,6 +673,7 @@ main() {
   if [ -n "$dry_run" ]; then
     for step in "${STEPS[@]}"; do printf '%s\t%s\n' "$step" "$(describe "$step")"; done
     check_answers
+    detect_ports
     for problem in "${problems[@]}"; do printf 'problem\t%s\n' "$problem"; done
     return
   fi
@@ -650,6 +683,7 @@ main() {
     ask_answers
   fi
   check_answers
+  detect_ports
   stop_at_problems 'Setup cannot start:'
   take_lock
   trap on_exit EXIT

@@ -121,9 +121,15 @@ do_caddy() {
 web_summary() {
   case $web in
     caddy) has_public_name || say "     $1 is no name of the internet: Caddy signs its certificate itself." ;;
-    foreign-caddyfile) say "     /etc/caddy/Caddyfile was not touched. Put this line into it, then systemctl reload caddy:" "       import $ETC/Caddyfile" ;;
-    *) say "     $web serves the web on this machine and was not touched. Let it pass these on to http://$UPSTREAM_HOST:${PORT:-8080}," \
-      "     with the host's name: https://$1/webhooks/* and /healthz, with bodies of up to 2 MB, and, for you, the rest." ;;
+    foreign-caddyfile)
+      say '     /etc/caddy/Caddyfile was not touched. Put this line into it, then systemctl reload caddy:'
+      say "       import $ETC/Caddyfile"
+      ;;
+    *)
+      say "     $web serves the web on this machine and was not touched. Let it pass these on to http://$UPSTREAM_HOST:${PORT:-8080},"
+      say "     with the host's name: https://$1/webhooks/* and /healthz, with bodies of up to 2 MB, and, for you, the rest."
+      if [ "$web" = nginx ]; then say '     As nginx wants it: docs/setup.md, "Behind nginx".'; fi
+      ;;
   esac
 }
 

@@ -347,6 +347,78 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   [[ $output == *nginx*'was not touched'*127.0.0.1:8080* ]]
 }
 
+@test "nginx is told of where its configuration stands, another server in words" {
+  for web in nginx apache2; do
+    PUBLIC_URL=https://mail.example.com
+    run web_summary mail.example.com
+    [[ $output == *"$web serves the web"*'was not touched'* ]]
+    if [ "$web" = nginx ]; then [[ $output == *'Behind nginx'* ]]; else [[ $output != *nginx* ]]; fi
+  done
+  grep -qx '## Behind nginx' "$repository/docs/setup.md"
+}
+
+@test "a port of ours that somebody else has is told of beforehand" {
+  problems=()
+  # The listener is this test's own shell; nobody else is on another address.
+  ss() { [[ $* != *:8080* ]] || echo "LISTEN 0 511 $address:8080 0.0.0.0:* users:((\"tomcat\",pid=$$,fd=6))"; }
+  for address in 127.0.0.1 0.0.0.0 '*'; do
+    problems=()
+    detect_ports
+    [[ ${problems[*]} == *'Port 8080 is taken by'*"(process $$): set PORT to a free one."* ]]
+  done
+  problems=()
+  address=192.0.2.7
+  detect_ports
+  address=0.0.0.0 PORT=8090
+  detect_ports
+  [ ${#problems[@]} -eq 0 ]
+}
+
+@test "systemd on our port, which holds our sockets, is no stranger; one on S2's port is" {
+  problems=()
+  ss() {
+    case $* in
+      *:8080*) echo 'LISTEN 0 511 127.0.0.1:8080 0.0.0.0:* users:(("systemd",pid=1,fd=35))' ;;
+      *:4243*) echo "LISTEN 0 511 *:4243 *:* users:((\"other\",pid=$$,fd=35))" ;;
+    esac
+  }
+  detect_ports
+  [ ${#problems[@]} -eq 0 ]
+  STREAMS=s2 S2_LITE=1
+  detect_ports
+  [ ${#problems[@]} -eq 1 ]
+  [[ ${problems[0]} == *'Port 4243'*'let that program have another one'* ]]
+}
+
+@test "S2's own server without its program or cargo is told of beforehand" {
+  problems=()
+  MAIL_DOMAIN=example.com PUBLIC_URL=https://mail.example.com RESEND_API_KEY=re_one MILLRACE_REPO=/srv/millrace STREAMS=local S2_LITE=1
+  fit_s2() { return 1; }
+  command() { [ "$2" != cargo ]; }
+  check_answers
+  [ ${#problems[@]} -eq 1 ]
+  [[ ${problems[0]} == *'/usr/local/bin/s2'*cargo* ]]
+}
+
+@test "where a proxy leads out, nobody asks it for what is on this machine" {
+  unset http_proxy https_proxy HTTPS_PROXY all_proxy ALL_PROXY no_proxy NO_PROXY NODE_USE_ENV_PROXY
+  use_proxy
+  [ -z "${no_proxy:-}${NODE_USE_ENV_PROXY:-}" ]
+  # Nobody is there.
+  export http_proxy=http://127.0.0.1:9
+  NO_PROXY=internal.example.com
+  use_proxy
+  [ "$no_proxy" = localhost,127.0.0.1,::1,internal.example.com ]
+  [ "$(env | grep -cE '^(no_proxy|NO_PROXY)=localhost|^NODE_USE_ENV_PROXY=1')" -eq 3 ]
+  python3 -m http.server 0 --bind 127.0.0.1 --directory "$ETC" >"$work/server" 2>&1 3>&- &
+  server=$!
+  until PORT=$(grep -oP 'port \K[0-9]+' "$work/server"); do kill -0 "$server"; done
+  echo fine >"$ETC/healthz"
+  UPSTREAM_HOST=127.0.0.1 is_healthy healthz || status=$?
+  kill "$server"
+  [ "${status:-0}" -eq 0 ]
+}
+
 @test "Caddy on these ports is no stranger" {
   ss() { echo 'LISTEN 0 511 *:443 *:* users:(("caddy",pid=7,fd=6))'; }
   detect_web
