@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import { MillraceError } from '../platform/errors.ts';
+import type { FetchBudget } from './fetch-budget.ts';
 import type {
   Capability,
   PlainThreadEmail,
@@ -42,6 +43,8 @@ export function createCapabilities(options: {
   readThread?: () => Promise<PlainThreadEmail[]>;
   /** How names are resolved; the system's way unless a test has another. */
   lookup?: Lookup;
+  /** What all runs of the process share. Default: this run has one of its own. */
+  fetchBudget?: FetchBudget;
 }): Pick<RunRequest, 'capabilities' | 'secrets'> {
   const { hosts = [], secrets: granted = [], maxFetches } = options.settings;
   const { readState = async () => [], readThread = async () => [] } = options;
@@ -49,7 +52,7 @@ export function createCapabilities(options: {
     Object.hasOwn(options.secrets, name) ? options.secrets[name]! : null;
   return {
     capabilities: {
-      fetch: createToolFetch({ hosts, maxFetches, lookup: options.lookup }),
+      fetch: createToolFetch({ hosts, maxFetches, lookup: options.lookup, budget: options.fetchBudget }),
       attachment: createAttachmentReader(options.attachmentBytes),
       state: async (argument) => {
         const { scope } = parsedArgument(scopeSchema, argument);

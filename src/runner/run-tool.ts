@@ -22,10 +22,12 @@ import type { Restore } from '../streams/format.ts';
 import type { Attempt, Outcome, Output } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
+import type { FetchBudget } from './fetch-budget.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
 import type { ReplyCap, ReplyCaps, SendCap } from './reply-caps.ts';
 import { causeOfRun } from './run-cause.ts';
 import type { RunCause } from './run-cause.ts';
+import { hidingInErrors, secretHider } from './sandbox/hide-secrets.ts';
 import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
 import type { ThreadHistory } from './thread-history.ts';
 import type { Hold, ToolBreaker } from './tool-breaker.ts';
@@ -43,6 +45,7 @@ export interface RunToolDeps {
   state: ToolState;
   history: ThreadHistory;
   mailWork: MailWork;
+  fetchBudget: FetchBudget;
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
   toolSecrets: Readonly<Record<string, string>>;
@@ -126,20 +129,24 @@ export function createRunTool(
     const { exportName, revision } = run;
     const held = breaker.enter({ exportName, revision: revision.revision });
     if (held) return parkedFor(heldError(exportName, held), base);
-    const result = await runCounted(runRequest(run, session));
+    const request = runRequest(run, session);
+    const hide = secretHider(request.secrets);
+    const result = await runCounted(request);
     const facts = { ...base, logs: result.logs, toolMs: result.durationMs };
     if (result.status === 'failed') {
       return parkedFor(new MillraceError('permanent', `tool.${result.reason}`, result.message), facts);
     }
     const isAtomic = Object.keys(result.state).length > 0;
-    const frozen = await freeze(result.effects, { cause, mail, email, isAtomic, files });
+    const frozen = await hidingInErrors(hide, () =>
+      freeze(result.effects, { cause, mail, email, isAtomic, files }),
+    );
     const { skipped, recipients } = frozen;
     const effects = frozen.outputs.length;
     const taken = effects === 0 ? null : caps.take(email, recipient, recipients);
-    if (taken && taken.cap !== null) return cappedOutcome(taken.cap, recipients, facts);
+    if (taken && taken.cap !== null) return cappedOutcome(taken.cap, recipients.map(hide), facts);
     let kept: Output[] | null = null;
     try {
-      kept = await session.commit(result.state, signal);
+      kept = await hidingInErrors(hide, () => session.commit(result.state, signal));
     } finally {
       if (kept === null) taken?.giveBack();
     }
@@ -194,6 +201,7 @@ export function createRunTool(
       ...createCapabilities({
         settings,
         secrets: deps.toolSecrets,
+        fetchBudget: deps.fetchBudget,
         attachmentBytes: async (index) => attachmentAt(await files(), index),
         readState: (scope) => session.read(scope),
         readThread: once(() => history.earlier({ thread, seqNum, emailId, person: recipient }, signal)),

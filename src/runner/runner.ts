@@ -11,6 +11,7 @@ import { streamNames } from '../streams/records.ts';
 import type { StageMeter } from '../streams/stage-meter.ts';
 import { createStage } from '../streams/stage.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
+import { createFetchBudget } from './fetch-budget.ts';
 import type { ReplyCaps } from './reply-caps.ts';
 import type { RunToolDeps } from './run-tool.ts';
 import { createRunTool, inboxLane } from './run-tool.ts';
@@ -35,7 +36,10 @@ export interface Runner {
 /** Inboxes that are looked after at all: each costs a stage. */
 const MAX_INBOXES = 1000;
 
-export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'history' | 'lastRestore'> {
+export interface RunnerDeps extends Omit<
+  RunToolDeps,
+  'caps' | 'state' | 'history' | 'fetchBudget' | 'lastRestore'
+> {
   /** Counts for one inbox and one turn: what others answered since our last turn is read back, not added. */
   createCaps: () => ReplyCaps;
   ownership: Ownership;
@@ -45,6 +49,7 @@ export interface RunnerDeps extends Omit<RunToolDeps, 'caps' | 'state' | 'histor
 
 export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
   const { store, tools, clock, log } = deps;
+  const fetchBudget = createFetchBudget();
   // Asked for all inboxes at once, so by the signal of none: one that loses its turn must not fail the others' mail.
   const restore = succeedOnce(() => lastRestore(store));
   const restoreOfStreams = (signal: AbortSignal): ReturnType<typeof restore> =>
@@ -56,7 +61,7 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
     const state = createToolState({ store: ownedStore, clock }, { inbox });
     const history = createThreadHistory({ store: ownedStore, clock }, { inbox });
     const runTool = createRunTool(
-      { ...deps, caps, state, history, lastRestore: restoreOfStreams },
+      { ...deps, caps, state, history, fetchBudget, lastRestore: restoreOfStreams },
       { inbox, ...options },
     );
     const stage = createStage(

@@ -4,7 +4,8 @@
  * A grant is an origin. What it leads to is checked again at each redirect and at each connection: a name that
  * resolves to an address that is not public is refused, unless the grant was written as an origin with its
  * scheme or as an IP address, which says that this is meant. The address that was checked is the one that is
- * connected to. Nothing of ours goes along: no cookies, no credentials, no proxy.
+ * connected to. Nothing of ours goes along: no cookies, no credentials, no proxy. How much of it all is in memory at
+ * once is up to `fetch-budget.ts`.
  */
 import { lookup as systemLookup } from 'node:dns';
 import type { LookupAddress, LookupOptions } from 'node:dns';
@@ -12,6 +13,8 @@ import { isIP } from 'node:net';
 import type { Agent, Response } from 'undici';
 import { z } from 'zod';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
+import { createFetchBudget, UNCOUNTED_BYTES } from './fetch-budget.ts';
+import type { Budget, FetchBudget } from './fetch-budget.ts';
 import { isPublicAddress } from './public-address.ts';
 import type { Capability, CapabilityAnswer } from './sandbox/sandbox.ts';
 import { originOf, settableLimits } from './tool-settings.ts';
@@ -51,6 +54,14 @@ interface Request {
   body: Buffer | null;
 }
 
+type ToolRequest = Request & { redirect: string };
+
+/** What a response has to be read with. */
+interface Reading {
+  budget: Budget;
+  signal: AbortSignal;
+}
+
 /** Loaded by the first tool that fetches: it would be a few MB of every daemon. */
 const loadUndici = (): Promise<typeof import('undici')> => import('undici');
 
@@ -59,6 +70,8 @@ export function createToolFetch(options: {
   hosts: readonly string[];
   maxFetches?: number | undefined;
   lookup?: Lookup | undefined;
+  /** Of the process. Default: one of its own. */
+  budget?: FetchBudget | undefined;
 }): Capability {
   const granted = new Set(options.hosts.map(originOf));
   const trusted = new Set(options.hosts.filter(isExplicit).map(originOf));
@@ -70,13 +83,22 @@ export function createToolFetch(options: {
     isTrusted
       ? (anywhere ??= agentFor(lookup, () => true))
       : (publicOnly ??= agentFor(lookup, isPublicAddress));
+  const budget = (options.budget ?? createFetchBudget()).ofRun();
   let calls = 0;
 
-  return async (argument, signal) => {
+  function nextRequest(argument: unknown): ToolRequest {
     calls += 1;
     if (calls > maxFetches)
       throw refused(`at most ${maxFetches} calls of fetch in one run (settings: maxFetches)`);
-    const { redirect, ...first } = parsedRequest(argument);
+    return parsedRequest(argument);
+  }
+
+  async function fetchOne(
+    { redirect, ...first }: ToolRequest,
+    signal: AbortSignal,
+  ): Promise<CapabilityAnswer> {
+    using _call = await budget.calls.take(1, signal);
+    using _sent = await budget.requests.take(counted(first.body?.length ?? 0), signal);
     let request: Request = first;
     for (let redirects = 0; ; redirects++) {
       const { origin } = request.url;
@@ -89,14 +111,25 @@ export function createToolFetch(options: {
       });
       const location = REDIRECT_STATUSES.includes(response.status) ? response.headers.get('location') : null;
       if (location === null || redirect === 'manual') {
-        return answerOf(response, { url: request.url, redirected: redirects > 0 });
+        const seen = { url: request.url, redirected: redirects > 0 };
+        return answerOf(response, seen, { budget: budget.responses, signal });
       }
       await response.body?.cancel();
       if (redirect === 'error') throw refused(`${origin} answered with a redirect`);
       if (redirects === MAX_REDIRECTS) throw refused(`more than ${MAX_REDIRECTS} redirects`);
       request = redirectedRequest(request, { status: response.status, location });
     }
-  };
+  }
+
+  // The argument, with the body in base64, is not held while the host takes its time: nothing below names it.
+  return (argument, signal) =>
+    new Promise<ToolRequest>((resolve) => resolve(nextRequest(argument))).then((request) =>
+      fetchOne(request, signal),
+    );
+}
+
+function counted(bytes: number): number {
+  return bytes <= UNCOUNTED_BYTES ? 0 : bytes;
 }
 
 /** A scheme, or an address instead of a name, says that the author knows where this leads. */
@@ -127,7 +160,7 @@ async function agentFor(lookup: Lookup, isAllowed: (address: string) => boolean)
   });
 }
 
-function parsedRequest(argument: unknown): Request & { redirect: string } {
+function parsedRequest(argument: unknown): ToolRequest {
   const parsed = requestSchema.safeParse(argument);
   if (!parsed.success) throw refused(`this is no request: ${z.prettifyError(parsed.error)}`);
   const { redirect, method, headers } = parsed.data;
@@ -174,28 +207,47 @@ function redirectedRequest(request: Request, to: { status: number; location: str
 async function answerOf(
   response: Response,
   seen: { url: URL; redirected: boolean },
+  reading: Reading,
 ): Promise<CapabilityAnswer> {
   const { status, statusText, headers } = response;
-  return {
-    value: { url: seen.url.href, redirected: seen.redirected, status, statusText, headers: [...headers] },
-    bytes: await bodyOf(response, seen.url),
+  const value = {
+    url: seen.url.href,
+    redirected: seen.redirected,
+    status,
+    statusText,
+    headers: [...headers],
   };
+  return { value, ...(await bodyOf(response, seen.url, reading)) };
 }
 
-/** The body after decompression, up to the limit. */
-async function bodyOf(response: Response, url: URL): Promise<Uint8Array> {
+/** The body after decompression, up to the limit. What it takes of the budget stays taken until its `release`. */
+async function bodyOf(
+  response: Response,
+  url: URL,
+  { budget, signal }: Reading,
+): Promise<Required<Pick<CapabilityAnswer, 'bytes' | 'release'>>> {
   const chunks: Uint8Array[] = [];
   let length = 0;
+  let taken: Disposable | undefined;
   try {
     for await (const chunk of response.body ?? []) {
       length += (chunk as Uint8Array).length;
       if (length > MAX_RESPONSE_BYTES) throw refused(`a response has at most ${MAX_RESPONSE_BYTES} bytes`);
+      if (counted(length) > 0) taken ??= await budget.take(largestSizeOf(response), signal);
       chunks.push(chunk as Uint8Array);
     }
   } catch (error) {
+    taken?.[Symbol.dispose]();
     throw failed(url, error);
   }
-  return Buffer.concat(chunks);
+  return { bytes: Buffer.concat(chunks), release: () => taken?.[Symbol.dispose]() };
+}
+
+/** What its body may come to, as far as its headers say. */
+function largestSizeOf({ headers }: Response): number {
+  const declared = Number(headers.get('content-length') ?? Infinity);
+  const isPlain = headers.get('content-encoding') === null && declared > 0;
+  return isPlain ? Math.min(declared, MAX_RESPONSE_BYTES) : MAX_RESPONSE_BYTES;
 }
 
 function refused(message: string): MillraceError {

@@ -6,6 +6,8 @@ import type { AddressInfo } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createCapabilities } from '../../src/runner/capabilities.ts';
+import { createFetchBudget } from '../../src/runner/fetch-budget.ts';
+import type { FetchBudget } from '../../src/runner/fetch-budget.ts';
 import { isPublicAddress } from '../../src/runner/public-address.ts';
 import type { Lookup } from '../../src/runner/tool-fetch.ts';
 import { limits, repliesOf, useSandbox } from './tool-fixture.ts';
@@ -26,8 +28,13 @@ let other: string;
 /** Two servers, so that there is another origin to be led to. */
 const servers = [createServer(serve), createServer(serve)];
 
+let atOnce = 0;
+let mostAtOnce = 0;
+
 function serve(request: IncomingMessage, response: ServerResponse): void {
   let body = '';
+  mostAtOnce = Math.max(mostAtOnce, ++atOnce);
+  response.on('close', () => atOnce--);
   request.on('data', (chunk: Buffer) => (body += chunk.toString('latin1')));
   request.on('end', () => {
     const { method, url, headers } = request;
@@ -45,6 +52,8 @@ function serve(request: IncomingMessage, response: ServerResponse): void {
       return response.end(gzipSync(Buffer.alloc(64 * 1024 * 1024)));
     }
     if (pathname === '/never') return undefined;
+    if (pathname === '/late') return setTimeout(() => response.end(), 20);
+    if (pathname === '/half-a-mebibyte') return response.end(Buffer.alloc(512 * 1024));
     if (pathname === '/broken') return response.destroy();
     response.setHeader('x-served', 'yes');
     return response.end(`${method} ${pathname} ${body}`);
@@ -68,16 +77,17 @@ afterAll(() => {
 });
 beforeEach(() => {
   seen.length = 0;
+  mostAtOnce = 0;
 });
+
+function capabilitiesFor(hosts: string[], options: { lookup?: Lookup; fetchBudget?: FetchBudget } = {}) {
+  const attachmentBytes = (): Promise<never> => Promise.reject(new Error('none'));
+  return createCapabilities({ settings: { hosts }, secrets: {}, attachmentBytes, ...options });
+}
 
 /** The text of `body`, or of the error that it threw. */
 async function fetched(body: string, hosts: string[], lookup?: Lookup): Promise<string | undefined> {
-  const capabilities = createCapabilities({
-    settings: { hosts },
-    secrets: {},
-    attachmentBytes: () => Promise.reject(new Error('none')),
-    ...(lookup && { lookup }),
-  });
+  const capabilities = capabilitiesFor(hosts, lookup && { lookup });
   const run = `try { ${body} } catch (error) { return 'error: ' + error.message; }`;
   return repliesOf(await sandbox.runBody(run, capabilities))?.[0]?.text;
 }
@@ -270,11 +280,7 @@ describe('limits', () => {
   });
 
   it('of time: the run ends, and the connection with it', async () => {
-    const capabilities = createCapabilities({
-      settings: { hosts: [origin] },
-      secrets: {},
-      attachmentBytes: () => Promise.reject(new Error('none')),
-    });
+    const capabilities = capabilitiesFor([origin]);
     const closed = new Promise((resolve) =>
       servers[0]!.once('connection', (socket) => socket.once('close', resolve)),
     );
@@ -284,6 +290,39 @@ describe('limits', () => {
     });
     expect(result).toMatchObject({ status: 'failed', reason: 'timeout' });
     await closed;
+  });
+
+  it('of calls at once: the others wait, and are not refused', async () => {
+    const body = `const all = Array.from({ length: 40 }, () => fetch('${origin}/late'));
+      return (await Promise.all(all)).filter(({ ok }) => ok).length + ' answered';`;
+    expect(await fetched(body, [origin])).toBe('40 answered');
+    expect(mostAtOnce).toBeLessThanOrEqual(6);
+  });
+
+  it('of bytes that are sent at once: the others wait, and are not refused', async () => {
+    const budget = createFetchBudget();
+    const answered = await sandbox.runBody(
+      `const body = new Uint8Array(4 * 1024 * 1024);
+      const post = () => fetch('${origin}/late', { method: 'POST', body });
+      return (await Promise.all(Array.from({ length: 3 }, post))).filter(({ ok }) => ok).length + ' answered';`,
+      {
+        ...capabilitiesFor([origin], { fetchBudget: budget }),
+        limits: { ...limits, memoryLimitMb: 256, timeoutMs: 30_000 },
+      },
+    );
+    expect(repliesOf(answered)?.[0]?.text).toBe('3 answered');
+    expect(mostAtOnce).toBeLessThanOrEqual(2);
+    expect(budget.requests.taken).toBe(0);
+  });
+
+  it('of bytes that are read at once, which are given back', async () => {
+    const budget = createFetchBudget();
+    const body = `const all = Array.from({ length: 30 }, () => fetch('${origin}/half-a-mebibyte'));
+      const sizes = await Promise.all(all.map(async (one) => (await (await one).arrayBuffer()).byteLength));
+      return sizes.reduce((sum, size) => sum + size) + ' bytes';`;
+    const result = await sandbox.runBody(body, capabilitiesFor([origin], { fetchBudget: budget }));
+    expect(repliesOf(result)?.[0]?.text).toBe(`${30 * 512 * 1024} bytes`);
+    expect([budget.requests.taken, budget.responses.taken]).toEqual([0, 0]);
   });
 
   it('that the tool sets itself', async () => {

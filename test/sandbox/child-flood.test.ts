@@ -18,6 +18,7 @@ const programOf = (flood: string): string => `
     process.stdout.write(Buffer.concat([head, payload]));
   };
   let call = 0;
+  const askMuch = () => say({ type: 'call', call: ++call, name: 'ask', argument: 'x'.repeat(8 * 1024 * 1024) });
   const ask = () => say({ type: 'call', call: ++call, name: 'ask', argument: null });
   const log = () => say({ type: 'log', line: 'x'.repeat(100) });
   const always = (act) => { for (let n = 0; n < 50; n++) act(); setImmediate(always, act); };
@@ -51,6 +52,7 @@ const unread = 'process.stdin.pause(); for (let n = 0; n < 30; n++) ask();';
 it.each([
   ['a log without end', 'always(log);', never, 'log-flood', 'logged more than'],
   ['calls at once', 'always(ask);', never, 'call-flood', '100 at once'],
+  ['calls that are large', 'for (let n = 0; n < 3; n++) askMuch();', never, 'call-flood', 'at once'],
   [
     'calls one after another',
     "process.stdin.on('data', ask); ask();",

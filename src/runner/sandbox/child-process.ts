@@ -10,7 +10,7 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
-import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
+import { CALL_FLOOD, callLimits, loggedBytes, MAX_UNANSWERED_CHARS } from './flood-limits.ts';
 import { createFrameReader, frameOf } from './frames.ts';
 import { fromChildSchema } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
@@ -27,8 +27,8 @@ const RSS_BASE_MB = 160;
 /** A heap near its limit may need this much of it again while it is collected or copied. */
 const RSS_PER_LIMIT = 2;
 const MAX_STDERR_BYTES = 8_192;
-/** Answers that the child has not read, beyond which it gets no more: more than any isolate could hold. */
-const MAX_UNREAD_BYTES = 256 * 1024 * 1024;
+/** Answers that the child has not read, beyond which it gets no more: more than all files of the largest mail. */
+const MAX_UNREAD_BYTES = 96 * 1024 * 1024;
 const PAGE_BYTES = 4_096;
 /** The kernel shows CPU time in hundredths of a second, whatever it counts in (USER_HZ). */
 const MS_PER_TICK = 10;
@@ -57,7 +57,9 @@ interface CurrentRun {
   logBytes: number;
   /** Calls so far; those without an answer are in `calls`. */
   callCount: number;
-  calls: Map<number, AbortController>;
+  calls: Map<number, { controller: AbortController; chars: number }>;
+  /** Of the calls without an answer, as they arrived. */
+  unansweredChars: number;
   /** Why we killed the process, if we did. */
   killedFor: { reason: FailureReason; message: string } | null;
   done: PromiseWithResolvers<Outcome>;
@@ -123,6 +125,7 @@ export class SandboxChild {
       logBytes: 0,
       callCount: 0,
       calls: new Map(),
+      unansweredChars: 0,
       killedFor: null,
       done: Promise.withResolvers(),
       stopWatching: () => {},
@@ -178,8 +181,9 @@ export class SandboxChild {
     });
   }
 
-  #send(message: ToChild): void {
-    this.#process.stdin.write(frameOf(JSON.stringify(message)));
+  /** @param onTaken called when the child has taken it, or never will */
+  #send(message: ToChild, onTaken?: () => void): void {
+    this.#process.stdin.write(frameOf(JSON.stringify(message)), onTaken && (() => onTaken()));
   }
 
   #receive(payload: string): void {
@@ -198,11 +202,11 @@ export class SandboxChild {
         this.#takeLog(run, message.line);
         break;
       case 'call':
-        this.#takeCall(run, message);
+        this.#takeCall(run, message, payload.length);
         break;
       case 'abort':
-        run.calls.get(message.call)?.abort(new Error('the tool gave up'));
-        run.calls.delete(message.call);
+        run.calls.get(message.call)?.controller.abort(new Error('the tool gave up'));
+        forgetCall(run, message.call);
         break;
       case 'returned':
         this.#settle(run, { kind: 'returned', json: message.json, logs: run.logs });
@@ -223,29 +227,38 @@ export class SandboxChild {
     else this.#killRun(run, 'log-flood', `the tool logged more than ${maxLogBytes} bytes`);
   }
 
-  #takeCall(run: CurrentRun, message: FromChild & { type: 'call' }): void {
+  #takeCall(run: CurrentRun, message: FromChild & { type: 'call' }, chars: number): void {
     if (run.calls.has(message.call)) return this.#breakProtocol();
     run.callCount += 1;
-    const isFlood = run.callCount > callLimits.inAll || run.calls.size >= callLimits.atOnce;
-    if (isFlood) this.#killRun(run, 'call-flood', CALL_FLOOD);
-    else void this.#answerCall(run, message);
+    run.unansweredChars += chars;
+    const isFlood =
+      run.callCount > callLimits.inAll ||
+      run.calls.size >= callLimits.atOnce ||
+      run.unansweredChars > MAX_UNANSWERED_CHARS;
+    if (isFlood) return this.#killRun(run, 'call-flood', CALL_FLOOD);
+    const controller = new AbortController();
+    run.calls.set(message.call, { controller, chars });
+    const { call } = message;
+    void this.#answerCall(run, { call, controller, answer: asked(run.job, message, controller.signal) });
   }
 
-  async #answerCall(run: CurrentRun, { call, name, argument }: FromChild & { type: 'call' }): Promise<void> {
-    const { capabilities } = run.job;
-    const capability = Object.hasOwn(capabilities, name) ? capabilities[name] : undefined;
-    const controller = new AbortController();
-    run.calls.set(call, controller);
-    const reply = ({ ok, value, bytes }: CapabilityAnswer & { ok: boolean }): void => {
-      if (this.#current !== run || run.killedFor || !run.calls.delete(call)) return;
-      if (this.#process.stdin.writableLength > MAX_UNREAD_BYTES)
+  /** Has the answer to come and nothing of the question, which may be large. */
+  async #answerCall(
+    run: CurrentRun,
+    of: { call: number; controller: AbortController; answer: Promise<CapabilityAnswer> },
+  ): Promise<void> {
+    const { call, controller, answer } = of;
+    const reply = ({ ok, value, bytes, release }: CapabilityAnswer & { ok: boolean }): void => {
+      if (this.#current !== run || run.killedFor || !forgetCall(run, call)) return release?.();
+      if (this.#process.stdin.writableLength > MAX_UNREAD_BYTES) {
+        release?.();
         return this.#killRun(run, 'call-flood', 'the tool asks, and does not take the answers');
+      }
       const encoded = bytes ? Buffer.from(bytes).toString('base64') : null;
-      this.#send({ type: 'answer', run: run.number, call, ok, value, bytes: encoded });
+      this.#send({ type: 'answer', run: run.number, call, ok, value, bytes: encoded }, release);
     };
     try {
-      if (!capability) throw new MillraceError('permanent', 'capability.refused', `${name} is not granted`);
-      reply({ ok: true, ...(await capability(argument, controller.signal)) });
+      reply({ ok: true, ...(await answer) });
     } catch (error) {
       if (isForTheTool(error)) return reply({ ok: false, value: error.message });
       if (controller.signal.aborted || this.#current !== run) return;
@@ -258,7 +271,7 @@ export class SandboxChild {
     if (this.#current !== run) return;
     this.#current = null;
     run.stopWatching();
-    for (const controller of run.calls.values()) controller.abort(new Error('the run is over'));
+    for (const { controller } of run.calls.values()) controller.abort(new Error('the run is over'));
     run.done.resolve(outcome);
   }
 
@@ -294,6 +307,22 @@ export class SandboxChild {
       cancelCheck();
     };
   }
+}
+
+/** False where nobody waits for it any more. */
+function forgetCall(run: CurrentRun, call: number): boolean {
+  run.unansweredChars -= run.calls.get(call)?.chars ?? 0;
+  return run.calls.delete(call);
+}
+
+function asked(
+  { capabilities }: ChildJob,
+  { name, argument }: FromChild & { type: 'call' },
+  signal: AbortSignal,
+): Promise<CapabilityAnswer> {
+  const capability = Object.hasOwn(capabilities, name) ? capabilities[name] : undefined;
+  if (capability) return capability(argument, signal);
+  return Promise.reject(new MillraceError('permanent', 'capability.refused', `${name} is not granted`));
 }
 
 /** What the tool did wrong, or what the world denied it: as opposed to what we cannot do just now. */

@@ -17,6 +17,7 @@ import { systemClock } from '../../platform/clock.ts';
 import { createHostOperations, DEADLINE_TIMER } from './host-operations.ts';
 import type { GuestRun } from './host-operations.ts';
 import type { Delivery, FromChild, GuestTask } from './messages.ts';
+import { createPendingCalls } from './pending-calls.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
 
 const PRELUDE_TIMEOUT_MS = 1_000;
@@ -181,7 +182,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
   return {
     memoryLimitMb,
     async run({ number, task, limits }) {
-      const run = createRun(number, limits);
+      const run = createRun(number, limits, options.send);
       current = run;
       run.timers.set(
         DEADLINE_TIMER,
@@ -203,7 +204,7 @@ export function createGuestIsolate(options: Options): GuestIsolate {
       return isReusable;
     },
     answer({ run, call, ok, value, bytes }) {
-      if (current?.number !== run || !current.pendingCalls.delete(call)) return;
+      if (current?.number !== run || current.pendingCalls.remove(call) === 'unknown') return;
       const copy = bytes === null ? null : new Uint8Array(Buffer.from(bytes, 'base64')).buffer;
       deliver(current, { kind: 'settle', call, ok, value }, copy);
     },
@@ -217,13 +218,12 @@ function leftNothing({ isClean, outcome, timers, pendingCalls }: GuestRun): bool
   return isClean && outcome?.type === 'returned' && itsTimers === 0 && pendingCalls.size === 0;
 }
 
-function createRun(number: number, limits: RunLimits): GuestRun {
+function createRun(number: number, limits: RunLimits, send: Options['send']): GuestRun {
   return {
     number,
     limits,
     deadlineMs: systemClock.monotonicMs() + limits.timeoutMs,
-    calls: 0,
-    pendingCalls: new Set(),
+    pendingCalls: createPendingCalls(send),
     timers: new Map(),
     logBytes: 0,
     outcome: null,

@@ -8,6 +8,7 @@ import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { systemClock } from '../../platform/clock.ts';
 import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
 import type { Delivery, FromChild } from './messages.ts';
+import type { PendingCalls } from './pending-calls.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
 
 const MAX_TIMERS = 1_000;
@@ -27,8 +28,7 @@ export interface GuestRun {
   number: number;
   limits: RunLimits;
   deadlineMs: number;
-  calls: number;
-  pendingCalls: Set<number>;
+  pendingCalls: PendingCalls;
   timers: Map<number, () => void>;
   logBytes: number;
   /** What the guest reported; sent when its entry has ended. */
@@ -58,18 +58,19 @@ export function createHostOperations(host: {
     call(run, payload) {
       const request = parsed(payload) as { call: number; name: unknown; argument: unknown } | null;
       if (request === null || !Number.isSafeInteger(request.call)) return;
-      run.calls += 1;
-      run.pendingCalls.add(request.call);
-      if (run.calls > callLimits.inAll || run.pendingCalls.size > callLimits.atOnce) {
+      const { inAll, size } = run.pendingCalls;
+      if (inAll >= callLimits.inAll || size >= callLimits.atOnce) {
         return host.fail(run, 'call-flood', CALL_FLOOD);
       }
       const { call, name, argument } = request;
-      host.send({ type: 'call', run: run.number, call, name: String(name), argument });
+      run.pendingCalls.add(
+        { type: 'call', run: run.number, call, name: String(name), argument },
+        payload.length,
+      );
     },
     abort(run, payload) {
-      if (run.pendingCalls.delete(Number(payload))) {
-        host.send({ type: 'abort', run: run.number, call: Number(payload) });
-      }
+      const call = Number(payload);
+      if (run.pendingCalls.remove(call) === 'sent') host.send({ type: 'abort', run: run.number, call });
     },
     timer(run, payload) {
       const { id, ms } = (parsed(payload) ?? {}) as { id?: unknown; ms?: unknown };

@@ -16,6 +16,8 @@ export type SandboxEmail = ParsedEmail & { id: string; inbox: string; tag: strin
 export interface CapabilityAnswer {
   value: unknown;
   bytes?: Uint8Array;
+  /** Called once, when the sandbox has taken the answer or never will. */
+  release?: () => void;
 }
 
 /**
