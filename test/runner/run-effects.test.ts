@@ -162,6 +162,26 @@ describe('the effects of a run', () => {
     expect(await world.outbox()).toEqual([]);
   });
 
+  // The dead letter and the log line said the value, because only what the sandbox itself throws was cleaned.
+  it.each([
+    ['as it is', 'key + " oops"'],
+    ['in base64', 'btoa(key) + " oops"'],
+    ['in a URL', '"https://x/?key=" + encodeURIComponent(key)'],
+  ])('are refused without saying a secret: %s', async (_name, to) => {
+    await world.start(
+      `export const settings = { desk: { secrets: ['API_KEY'] } };
+      export const desk = (email, { secret }) => {
+        const key = secret('API_KEY');
+        return { to: ${to}, text: 'x' };
+      };`,
+      { toolSecrets: { API_KEY: 'sk-live/SECRET+123' } },
+    );
+    await world.mail('desk', 'Hi');
+    const [outcome] = await world.settled('desk', 1);
+    expect(outcome?.error?.message).toContain('[secret API_KEY]');
+    expect(JSON.stringify(outcome)).not.toMatch(/sk-live|SECRET|c2stbGl2/);
+  });
+
   it('are not made for a machine', async () => {
     await world.start("export const desk = () => ({ forward: 'boss@far.example' });");
     await world.mail('desk', 'Hi', ['Auto-Submitted: auto-replied']);

@@ -44,6 +44,7 @@ export interface RunnerWorldOptions {
   wrapStore?: (store: StreamStore) => StreamStore;
   concurrency?: number;
   caps?: Partial<ReplyCapOptions>;
+  toolSecrets?: Readonly<Record<string, string>>;
 }
 
 export function useRunnerWorld(): RunnerWorld {
@@ -72,7 +73,8 @@ export function useRunnerWorld(): RunnerWorld {
   return {
     store,
     stop,
-    async start(tools, { wrapStore = (plain: StreamStore) => plain, concurrency = 4, caps = {} } = {}) {
+    async start(tools, options = {}) {
+      const { wrapStore = (plain) => plain, concurrency = 4, caps = {}, toolSecrets = {} } = options;
       await stop();
       const bundle = await sandbox.bundle(tools);
       const toolOf = new Map(bundle.exports.map((name) => [name, name]));
@@ -95,7 +97,7 @@ export function useRunnerWorld(): RunnerWorld {
           ownership: createSoleOwnership(seen),
           clock,
           log,
-          toolSecrets: {},
+          toolSecrets,
         },
         { domains: [DOMAIN], concurrency, historyMs: Infinity, maxDelayMs: 60 * 86_400_000 },
       );

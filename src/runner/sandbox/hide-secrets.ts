@@ -1,8 +1,9 @@
 /**
- * Takes the values of granted secrets out of what a run leaves on record: its log and its error. A tool may
- * spell a value in ways that nobody foresees; this is for slips (a URL in an error, a request in a log), not
- * for a tool that means to tell: that one has its granted hosts and its replies anyway.
+ * Takes the values of granted secrets out of what a run leaves on record: its log and its error, also where that is
+ * about an effect that it stated. A tool may spell a value in ways that nobody foresees; this is for slips (a URL in an
+ * error, a request in a log), not for a tool that means to tell: that one has its granted hosts and its replies anyway.
  */
+import { MillraceError } from '../../platform/errors.ts';
 
 /** What is shorter is part of too many words. */
 const MIN_SECRET_CHARS = 4;
@@ -21,10 +22,34 @@ export function secretHider(secrets: Readonly<Record<string, string | null>>): (
     spellings.reduce((seen, { name, spelling }) => seen.replaceAll(spelling, () => `[secret ${name}]`), text);
 }
 
+/** Does the work. An error that it throws comes out without what is hidden: also not as its cause. */
+export async function hidingInErrors<T>(hide: (text: string) => string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof MillraceError)) throw error;
+    const { kind, code, retryAfterMs } = error;
+    const message = hide(error.message);
+    const hint = error.hint === undefined ? undefined : hide(error.hint);
+    if (message === error.message && hint === error.hint) throw error;
+    const details = {
+      ...(hint !== undefined && { hint }),
+      ...(retryAfterMs !== undefined && { retryAfterMs }),
+    };
+    throw new MillraceError(kind, code, message, details);
+  }
+}
+
 function spellingsOf(value: string): string[] {
   const bytes = Buffer.from(value);
   const base64 = bytes.toString('base64').replace(/=+$/, '');
   const base64url = bytes.toString('base64url');
-  const all = [value, encodeURIComponent(value.toWellFormed()), JSON.stringify(value).slice(1, -1)];
+  // A host and an address are named in lower case.
+  const all = [
+    value,
+    value.toLowerCase(),
+    encodeURIComponent(value.toWellFormed()),
+    JSON.stringify(value).slice(1, -1),
+  ];
   return [...new Set([...all, base64, base64url, bytes.toString('hex')])];
 }
