@@ -51,6 +51,7 @@ import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
 import type { SandboxPool } from './runner/sandbox/sandbox.ts';
 import { createSync, syncOptions } from './runner/sync/sync.ts';
+import { createSenderAuthentication, createTextLookup } from './runner/senders.ts';
 import { createToolBreaker } from './runner/tool-breaker.ts';
 import type { ToolSet } from './runner/tool-set.ts';
 import { createTools } from './runner/tools.ts';
@@ -286,9 +287,24 @@ function runnerServices(
   const tools = createTools({ store, clock, log, pool }, config.tools);
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const breaker = createToolBreaker({ clock, log });
+  const lookUp = createTextLookup(config.dnsServers);
+  const authenticate = createSenderAuthentication({ mailWork, lookUp });
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
-    { store, ownership, pool, tools, createCaps, breaker, mailWork, clock, log, toolSecrets, meter },
+    {
+      store,
+      ownership,
+      pool,
+      tools,
+      createCaps,
+      breaker,
+      mailWork,
+      authenticate,
+      clock,
+      log,
+      toolSecrets,
+      meter,
+    },
     {
       domains: config.domains,
       concurrency: 4 * availableParallelism(),

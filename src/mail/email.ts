@@ -72,11 +72,13 @@ export function allRecipients(request: Pick<ProviderRequest, 'to' | 'cc' | 'bcc'
   return [...[request.to].flat(), ...(request.cc ?? []), ...(request.bcc ?? [])];
 }
 
+type HeaderFields = Pick<ParsedEmail, 'headers'>;
+
 /** Emails are never changed, so each is indexed once: a dozen checks look at the fields of every mail. */
-const fieldsByName = new WeakMap<ParsedEmail, ReadonlyMap<string, readonly string[]>>();
+const fieldsByName = new WeakMap<HeaderFields, ReadonlyMap<string, readonly string[]>>();
 
 /** The values of all header fields of this name (in lower case), in order. */
-export function headerValues(email: ParsedEmail, name: string): readonly string[] {
+export function headerValues(email: HeaderFields, name: string): readonly string[] {
   let fields = fieldsByName.get(email);
   if (!fields) {
     const grouped = Map.groupBy(email.headers, ([field]) => field.toLowerCase());

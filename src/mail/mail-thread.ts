@@ -121,6 +121,10 @@ export function createMailThread(
       raw.length <= limits.inPlace
         ? mailWorkInPlace.allAttachmentBytes(raw)
         : (inThread('allAttachmentBytes', raw) as ReturnType<MailWork['allAttachmentBytes']>),
+    authenticate: (message) =>
+      message.raw.length <= limits.inPlace
+        ? mailWorkInPlace.authenticate(message)
+        : (inThread('authenticate', message) as ReturnType<MailWork['authenticate']>),
     compose: (composition) =>
       htmlChars(composition) <= limits.inPlace
         ? mailWorkInPlace.compose(composition)

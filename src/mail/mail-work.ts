@@ -2,6 +2,8 @@
  * What may take long over a mail, as functions of plain data: they run in place, or in a thread of their own
  * (`mail-thread.ts`), and give the same.
  */
+import { authenticate } from './authentication.ts';
+import type { Authentication, SignedMessage } from './authentication.ts';
 import type { MailAttachment, MailContent } from './content.ts';
 import type { ParsedEmail, ProviderRequest } from './email.ts';
 import { allAttachmentBytes, parseMessage } from './message.ts';
@@ -32,6 +34,8 @@ export type Composed =
 export interface MailWork {
   parseMessage(raw: Uint8Array): Promise<ParsedEmail>;
   allAttachmentBytes(raw: Uint8Array): Promise<Uint8Array[]>;
+  /** @throws MillraceError `authentication.dns_failed` (transient) */
+  authenticate(message: SignedMessage): Promise<Authentication>;
   /** @throws MillraceError (permanent) what `composeReply`, `composeSend` and `composeForward` throw */
   compose(composition: Composition): Promise<Composed>;
 }
@@ -39,6 +43,7 @@ export interface MailWork {
 export const mailWorkInPlace: MailWork = {
   parseMessage,
   allAttachmentBytes,
+  authenticate,
   async compose({ effect, files, ...origin }) {
     if (effect.kind === 'reply') return composeReply({ ...origin, reply: effect });
     if (effect.kind === 'send') {

@@ -30,6 +30,8 @@ export interface Config {
   readonly streams: { readonly kind: 'local' } | S2Config;
   readonly dataDir: string;
   readonly tools: ToolsConfig;
+  /** Addresses of DNS servers; none: the system's. */
+  readonly dnsServers: readonly string[];
   readonly host: string;
   /** 0 asks the system for a free one. */
   readonly port: number;
@@ -80,6 +82,7 @@ const DEFAULT_DATA_DIR = './data';
 const SERVICE_RUNTIME_DIR = '/run/millrace-ingest';
 const LOCAL_MAILBOX_DOMAIN = 'millrace.localhost';
 const MAX_WEBHOOK_SECRETS = 10;
+const MAX_DNS_SERVERS = 10;
 /** A century: longer is a slip of the finger. */
 const MAX_RETENTION_DAYS = 36_500;
 
@@ -127,6 +130,16 @@ function endpointFrom(value: string): string | null {
 
 function hostFrom(value: string): string | null {
   return isIP(value) !== 0 || /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/i.test(value) ? value : null;
+}
+
+/** With or without a port, as Node takes them. */
+function dnsServersFrom(value: string): string[] | null {
+  const servers = value.split(',').map((server) => server.trim());
+  const isServer = (server: string): boolean =>
+    isIP(server) !== 0 ||
+    (/^(?:\[[\da-f:.]+\]|[\d.]+):\d{1,5}$/i.test(server) &&
+      isIP(server.replace(/:\d+$/, '').replace(/[[\]]/g, '')) !== 0);
+  return servers.length <= MAX_DNS_SERVERS && servers.every(isServer) ? servers : null;
 }
 
 function repositoryFrom(value: string): string | null {
@@ -202,6 +215,10 @@ const variables = z.object({
   GITHUB_PAT: token.optional(),
   GITHUB_API_URL: baseUrl.optional(),
   GIT_WEBHOOK_SECRET: token.optional(),
+  DNS_SERVERS: text(
+    dnsServersFrom,
+    'must be IP addresses of DNS servers, separated by commas, such as 9.9.9.9.',
+  ).optional(),
   HOST: text(hostFrom, 'must be an address or a host name to listen on, such as 127.0.0.1.').default(
     '127.0.0.1',
   ),
@@ -338,6 +355,7 @@ function configFrom(values: Variables, supervisor: Supervisor): Config {
       sshKnownHosts: values.TOOLS_SSH_KNOWN_HOSTS ?? null,
       githubApiUrl: values.GITHUB_API_URL ?? null,
     },
+    dnsServers: values.DNS_SERVERS ?? [],
     host: values.HOST,
     port: values.PORT,
     metricsPort: values.METRICS_PORT ?? null,

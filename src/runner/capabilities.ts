@@ -1,9 +1,10 @@
 /**
  * What a run may ask of the host: `fetch`, the bytes of an attachment, what it
- * keeps, the earlier mails of the conversation, and the secrets that were granted.
+ * keeps, the earlier mails of the conversation, whether its author is proven, and the secrets that were granted.
  * Made anew for each run, because the limits are a run's. The messages of refusals are shown to the tool.
  */
 import { z } from 'zod';
+import type { Authentication } from '../mail/authentication.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { FetchBudget } from './fetch-budget.ts';
 import type {
@@ -19,6 +20,8 @@ import type { Lookup } from './tool-fetch.ts';
 
 /** Of an attachment at a time: the guest holds it once whole, not twice. */
 const PIECE_BYTES = 2 * 1024 * 1024;
+
+const NOT_LOOKED: Authentication = { result: 'none', domain: null, reason: 'nobody has looked' };
 
 const pieceSchema = z.object({ index: z.int().nonnegative(), offset: z.int().nonnegative() });
 
@@ -41,6 +44,8 @@ export function createCapabilities(options: {
   readState?: (scope: StateScope) => Promise<StateEntries>;
   /** The earlier mails of the conversation. Default: there are none. */
   readThread?: () => Promise<PlainThreadEmail[]>;
+  /** Whether the author of the email is proven. Default: nobody looks. */
+  authenticate?: () => Promise<Authentication>;
   /** How names are resolved; the system's way unless a test has another. */
   lookup?: Lookup;
   /** What all runs of the process share. Default: this run has one of its own. */
@@ -48,6 +53,7 @@ export function createCapabilities(options: {
 }): Pick<RunRequest, 'capabilities' | 'secrets'> {
   const { hosts = [], secrets: granted = [], maxFetches } = options.settings;
   const { readState = async () => [], readThread = async () => [] } = options;
+  const { authenticate = async () => NOT_LOOKED } = options;
   const valueOf = (name: string): string | null =>
     Object.hasOwn(options.secrets, name) ? options.secrets[name]! : null;
   return {
@@ -59,6 +65,7 @@ export function createCapabilities(options: {
         return { value: await readState(scope) };
       },
       thread: async () => ({ value: await readThread() }),
+      authentication: async () => ({ value: await authenticate() }),
     },
     secrets: Object.fromEntries(granted.map((name) => [name, valueOf(name)])),
   };

@@ -6,6 +6,7 @@
  * alone, and nothing that it stated before takes effect. What the tool keeps (`tool-state.ts`) is committed in one
  * with what it sends.
  */
+import type { Authentication } from '../mail/authentication.ts';
 import type { ParsedEmail } from '../mail/email.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
@@ -24,6 +25,8 @@ import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
 import type { FetchBudget } from './fetch-budget.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
+import { senderRefusal } from './senders.ts';
+import type { AuthenticateSender, SenderRefusal } from './senders.ts';
 import type { ReplyCap, ReplyCaps, SendCap } from './reply-caps.ts';
 import { causeOfRun } from './run-cause.ts';
 import type { RunCause } from './run-cause.ts';
@@ -46,6 +49,7 @@ export interface RunToolDeps {
   history: ThreadHistory;
   mailWork: MailWork;
   fetchBudget: FetchBudget;
+  authenticate: AuthenticateSender;
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
   toolSecrets: Readonly<Record<string, string>>;
@@ -63,6 +67,8 @@ interface Run {
   readonly email: ParsedEmail;
   /** What its attachments hold. */
   readonly files: () => Promise<readonly Uint8Array[]>;
+  /** Whether its author is proven. */
+  readonly authentication: () => Promise<Authentication>;
   /** Whom a reply goes to. */
   readonly recipient: string;
   readonly revision: ToolRevision;
@@ -100,10 +106,19 @@ export function createRunTool(
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
     const { signal } = attempt;
+    const authentication = once(async () =>
+      deps.authenticate(email, {
+        raw: await rawMessage(mail, signal),
+        receivedMs: Date.parse(mail.arrivedAt ?? mail.receivedAt),
+      }),
+    );
+    const rule = settingsFor(revision.bundle.settings, exportName);
+    const refusal = await senderRefusal(rule, email, authentication);
+    if (refusal) return refusedOutcome(refusal, base);
     const files = once(async () => mailWork.allAttachmentBytes(await rawMessage(mail, signal)));
     const { inbox } = options;
     const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
-    const run: Run = { cause, mail, email, files, recipient, revision, exportName, signal };
+    const run: Run = { cause, mail, email, files, authentication, recipient, revision, exportName, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
@@ -182,7 +197,7 @@ export function createRunTool(
     readBlob(store, mail.raw, signal);
 
   function runRequest(run: Run, session: StateSession): RunRequest {
-    const { cause, mail, email, files, recipient, revision, exportName, signal } = run;
+    const { cause, mail, email, files, authentication, recipient, revision, exportName, signal } = run;
     const { emailId } = mail;
     const { seqNum } = cause;
     const thread = threadKey(mail.email);
@@ -204,6 +219,7 @@ export function createRunTool(
         fetchBudget: deps.fetchBudget,
         attachmentBytes: async (index) => attachmentAt(await files(), index),
         readState: (scope) => session.read(scope),
+        authenticate: authentication,
         readThread: once(() => history.earlier({ thread, seqNum, emailId, person: recipient }, signal)),
       }),
       randomSeed: cause.seed,
@@ -219,6 +235,18 @@ export function createRunTool(
 function once<T>(read: () => Promise<T>): () => Promise<T> {
   let found: Promise<T> | undefined;
   return () => (found ??= read());
+}
+
+function refusedOutcome(refusal: SenderRefusal, facts: Record<string, unknown>): Outcome {
+  if (refusal.kind === 'skip') return { kind: 'skipped', reason: refusal.reason, facts };
+  const { reason } = refusal.authentication;
+  const message = `nobody has proven who wrote this email: ${reason}`;
+  return parkedFor(
+    new MillraceError('permanent', 'sender.unauthenticated', message, {
+      hint: 'Its tool has not run (settings: unauthenticated). To run it all the same, change that and redrive it.',
+    }),
+    facts,
+  );
 }
 
 function cappedOutcome(

@@ -50,6 +50,19 @@ export interface ThreadEmail {
   readonly date: Date;
 }
 
+/** Whether the author of an email proved to be who it says. */
+export interface Authentication {
+  /**
+   * `pass`: it carries a DKIM signature that holds, of the author's own domain (as DMARC aligns them). `none`: it is not
+   * signed at all. What a header field of the email claims about it counts for nothing.
+   */
+  readonly result: 'pass' | 'fail' | 'none';
+  /** Of the author, in lower-case ASCII; null where there is not exactly one. */
+  readonly domain: string | null;
+  /** For a person: by whom it is signed, or why that does not count. */
+  readonly reason: string;
+}
+
 /** An email as it reached one inbox. */
 export interface Email {
   /** The provider's id of this inbound email. */
@@ -58,7 +71,7 @@ export interface Email {
   readonly inbox: string;
   /** `news` for mail to `inbox+news@…`, otherwise null. */
   readonly tag: string | null;
-  /** The author as the message claims; null where there is none. Not authenticated. */
+  /** The author as the message claims; null where there is none. Anyone can write it: see `authentication`. */
   readonly from: Mailbox | null;
   readonly replyTo: readonly Mailbox[];
   readonly to: readonly Mailbox[];
@@ -83,6 +96,11 @@ export interface Email {
    * reply to this email wrote or got. A sender chooses which conversation a mail belongs to, and nobody proves it.
    */
   thread(): Promise<readonly ThreadEmail[]>;
+  /**
+   * Looks whether `from` is proven, by the raw message and the DNS. To let nobody else in, name who may write in
+   * `settings.from`. While the DNS does not answer, the run is broken off and repeated later.
+   */
+  authentication(): Promise<Authentication>;
 }
 
 /**
@@ -202,6 +220,16 @@ export type Tool = (email: Email, context: Context) => ToolResult | Promise<Tool
 
 /** Limits and grants of one tool, or (under `default`) of all that have none of their own. */
 export interface ToolSettings {
+  /**
+   * Who may write to it: addresses, and whole domains such as `@example.com` (without those below it). Others are not
+   * answered, and the tool does not run; nor does it for who only claims to be on the list. Default: everybody.
+   */
+  from?: readonly string[];
+  /**
+   * What becomes of an email whose author is not proven (`email.authentication`): the tool runs all the same (the
+   * default without `from`), it is not answered (the default with `from`), or it is parked for a person to look at.
+   */
+  unauthenticated?: 'run' | 'skip' | 'park';
   /** Hosts that `fetch` may reach over https, such as `api.example.com`; `http://127.0.0.1:5000` grants exactly that origin. */
   hosts?: readonly string[];
   /** Names of secrets that it may read: `TOOL_SECRET_<NAME>` in the daemon's environment. */
@@ -235,6 +263,8 @@ export interface TestEmail {
   /** As for mail to `inbox+tag@…`. */
   tag?: string;
   headers?: Readonly<Record<string, string>>;
+  /** What `email.authentication` says. Default: `none`. Whom the settings let in is not asked in a test. */
+  authentication?: Authentication['result'];
   attachments?: readonly { filename: string; content: string; contentType?: string }[];
   /** ISO 8601. */
   date?: string;

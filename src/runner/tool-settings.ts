@@ -4,10 +4,13 @@
  */
 import { z } from 'zod';
 import { MillraceError } from '../platform/errors.ts';
+import { senderEntry } from './senders.ts';
+import type { SenderRule } from './senders.ts';
 import type { RunLimits } from './sandbox/sandbox.ts';
 import type { ToolSettings } from './tool-api.ts';
 
 const MAX_GRANTS = 100;
+const MAX_SENDERS = 1_000;
 
 /** The limits of a run that a tool may set; docs/threat-model.md has them all. */
 export const settableLimits = {
@@ -28,17 +31,28 @@ const hostSchema = z.string().refine((host) => originOf(host) !== null, {
 });
 const secretSchema = z.string().regex(/^[A-Z][A-Z0-9_]*$/, 'expected a name such as "API_KEY"');
 
-const toolSettingsSchema = z.strictObject({
-  hosts: z.array(hostSchema).max(MAX_GRANTS).optional(),
-  secrets: z.array(secretSchema).max(MAX_GRANTS).optional(),
-  timeoutMs: limitSchema(settableLimits.timeoutMs),
-  cpuLimitMs: limitSchema(settableLimits.cpuLimitMs),
-  memoryLimitMb: limitSchema(settableLimits.memoryLimitMb),
-  maxFetches: limitSchema(settableLimits.maxFetches),
-  maxLogBytes: limitSchema(settableLimits.maxLogBytes),
+const senderSchema = z.string().refine((entry) => senderEntry(entry) !== null, {
+  error: 'expected an address such as "ann@example.com", or a domain such as "@example.com"',
 });
 
-export type ResolvedSettings = Required<ToolSettings>;
+const toolSettingsSchema = z
+  .strictObject({
+    from: z.array(senderSchema).max(MAX_SENDERS).optional(),
+    unauthenticated: z.enum(['run', 'skip', 'park']).optional(),
+    hosts: z.array(hostSchema).max(MAX_GRANTS).optional(),
+    secrets: z.array(secretSchema).max(MAX_GRANTS).optional(),
+    timeoutMs: limitSchema(settableLimits.timeoutMs),
+    cpuLimitMs: limitSchema(settableLimits.cpuLimitMs),
+    memoryLimitMb: limitSchema(settableLimits.memoryLimitMb),
+    maxFetches: limitSchema(settableLimits.maxFetches),
+    maxLogBytes: limitSchema(settableLimits.maxLogBytes),
+  })
+  .refine(({ from, unauthenticated }) => from === undefined || unauthenticated !== 'run', {
+    path: ['unauthenticated'],
+    error: 'with `from`, expected "skip" or "park": who is on the list is what anyone can claim',
+  });
+
+export type ResolvedSettings = Required<Omit<ToolSettings, keyof SenderRule>> & SenderRule;
 /** Settings by name of export, as they were checked. */
 export type CheckedSettings = Readonly<Record<string, z.infer<typeof toolSettingsSchema>>>;
 
@@ -65,9 +79,12 @@ function fault(path: readonly PropertyKey[], message: string): string {
 export function settingsFor(settings: CheckedSettings, exportName: string): ResolvedSettings {
   const own = Object.hasOwn(settings, exportName) ? settings[exportName] : undefined;
   const shared = Object.hasOwn(settings, 'default') ? settings['default'] : undefined;
-  const { hosts = [], secrets = [], ...limits } = own ?? shared ?? {};
+  const { from = null, hosts = [], secrets = [], ...rest } = own ?? shared ?? {};
+  const { unauthenticated = from === null ? 'run' : 'skip', ...limits } = rest;
   const limit = (name: SettableLimit): number => limits[name] ?? settableLimits[name].default;
   return {
+    from,
+    unauthenticated,
     hosts,
     secrets,
     timeoutMs: limit('timeoutMs'),

@@ -3,6 +3,7 @@
  * email in and what is expected out; it has no network, and no secret but those that it brings itself.
  */
 import { z } from 'zod';
+import type { Authentication } from '../mail/authentication.ts';
 import type { Mailbox } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
@@ -38,6 +39,7 @@ const testEmailSchema = z.strictObject({
   html: z.string().optional(),
   tag: z.string().optional(),
   headers: z.record(z.string(), z.string()).optional(),
+  authentication: z.enum(['pass', 'fail', 'none']).optional(),
   attachments: z
     .array(z.strictObject({ filename: z.string(), content: z.string(), contentType: z.string().optional() }))
     .optional(),
@@ -170,6 +172,7 @@ function testRequest(
     secrets: test.secrets ?? {},
     attachmentBytes: (index) => Promise.resolve(contents[index] ?? Buffer.alloc(0)),
     readState: async (scope) => Object.entries((scope === 'inbox' ? test.state : test.threadState) ?? {}),
+    authenticate: async () => authenticationOf(test.email),
     readThread: async () => (test.thread ?? []).map((mail) => threadEmailFrom(tool, mail)),
   });
   return {
@@ -185,6 +188,12 @@ function testRequest(
     ...(test.now !== undefined && { nowMs: Date.parse(test.now) }),
     fairnessKey: 'tests of the tools',
   };
+}
+
+function authenticationOf(email: CheckedTests[string][number]['email']): Authentication {
+  const { authentication: result = 'none', from = ANN } = email;
+  const { address } = mailboxFrom(from);
+  return { result, domain: address.slice(address.lastIndexOf('@') + 1), reason: 'the test says so' };
 }
 
 type EarlierMail = NonNullable<CheckedTests[string][number]['thread']>[number];

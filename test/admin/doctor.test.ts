@@ -9,7 +9,6 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import dns2 from 'dns2';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { writeDaemonFile } from '../../src/admin/daemon-file.ts';
 import type { Finding } from '../../src/admin/doctor/check.ts';
@@ -21,10 +20,11 @@ import { createLog } from '../../src/platform/log.ts';
 import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
+import { startNameServer } from '../platform/name-server.ts';
+import type { NameServer } from '../platform/name-server.ts';
 import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
 import type { ResendStandIn } from '../resend-stand-in/contract.ts';
 
-const { Packet } = dns2;
 const KEY = 're_doctor_full';
 const SENDING_KEY = 're_doctor_sending';
 const DOMAIN = 'mail.agents.example';
@@ -35,7 +35,7 @@ let resend: ResendStandIn;
 let web: Server;
 let webStatus = 200;
 let publicUrl: string;
-let nameServer: { address: string; close(): Promise<unknown> };
+let nameServer: NameServer;
 let directory: string;
 let variables: Record<string, string>;
 
@@ -46,7 +46,7 @@ beforeAll(async () => {
   );
   await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve));
   publicUrl = `http://127.0.0.1:${(web.address() as AddressInfo).port}`;
-  nameServer = await startNameServer();
+  nameServer = await startNameServer(zone);
 });
 afterAll(async () => {
   await resend.stop();
@@ -321,30 +321,4 @@ async function webhook(method: string, path: string, body?: unknown): Promise<Re
 async function changeWebhook(changes: Record<string, unknown>): Promise<void> {
   const { data } = await webhook('GET', '');
   await webhook('PATCH', `/${(data as { id: string }[])[0]!.id}`, changes);
-}
-
-/** Answers from `zone`; a name that is not there does not exist. */
-async function startNameServer(): Promise<{ address: string; close(): Promise<unknown> }> {
-  const server = dns2.createServer({
-    udp: true,
-    handle(request, send) {
-      const response = Packet.createResponseFromRequest(request);
-      const [question] = request.questions;
-      const name = question!.name.toLowerCase();
-      const rest = { name, class: Packet.CLASS.IN, ttl: 1 };
-      const entry = zone[name];
-      if (!entry) response.header.rcode = 3;
-      if (question!.type === Packet.TYPE.MX)
-        for (const exchange of entry?.MX ?? [])
-          response.answers.push({ ...rest, type: Packet.TYPE.MX, exchange, priority: 10 } as never);
-      if (question!.type === Packet.TYPE.TXT)
-        for (const data of entry?.TXT ?? [])
-          response.answers.push({ ...rest, type: Packet.TYPE.TXT, data } as never);
-      void send(response);
-    },
-  });
-  const { udp } = (await server.listen({ udp: { port: 0, address: '127.0.0.1' } })) as unknown as {
-    udp: AddressInfo;
-  };
-  return { address: `127.0.0.1:${udp.port}`, close: () => server.close() };
 }

@@ -28,6 +28,7 @@ describe('a good environment', () => {
       streams: { kind: 'local' },
       dataDir: './data',
       tools: { repo: null, branch: null, path: 'tools', sshKnownHosts: null, githubApiUrl: null },
+      dnsServers: [],
       host: '127.0.0.1',
       port: 8080,
       metricsPort: null,
@@ -309,6 +310,7 @@ describe('a bad environment', () => {
     ['a URL for a host', { HOST: 'http://localhost' }, 'HOST must be an address or a host name'],
     ['a host with its port', { HOST: '127.0.0.1:8080' }, 'HOST must be an address or a host name'],
     ['no days of retention', { RETENTION_DAYS: '0' }, 'RETENTION_DAYS must be a whole number from 1 to'],
+    ['a DNS server by name', { DNS_SERVERS: 'dns.example.com' }, 'DNS_SERVERS must be IP addresses'],
     ['days with a unit', { RETENTION_DAYS: '90d' }, 'RETENTION_DAYS must be a whole number'],
     ['a log level of others', { LOG_LEVEL: 'verbose' }, 'LOG_LEVEL must be one of trace, debug'],
     [

@@ -155,6 +155,12 @@ describe('settings', () => {
     ['{ test: { hosts: ["ftp://example.com"] } }', 'settings.test.hosts.0: expected a host'],
     ['{ test: { hosts: ["a@example.com"] } }', 'settings.test.hosts.0: expected a host'],
     ['{ test: { secrets: ["lower"] } }', 'settings.test.secrets.0: expected a name'],
+    ['{ test: { from: ["ann"] } }', 'settings.test.from.0: expected an address'],
+    ['{ test: { from: ["@"] } }', 'settings.test.from.0: expected an address'],
+    [
+      '{ test: { from: ["ann@example.com"], unauthenticated: "run" } }',
+      'settings.test.unauthenticated: with `from`, expected',
+    ],
     ['{ tset: {} }', 'settings.tset: there is no exported function of this name'],
     ['"none"', 'settings: '],
     ['[]', 'settings: '],

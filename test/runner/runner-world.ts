@@ -6,6 +6,7 @@ import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
 import type { ReplyCapOptions } from '../../src/runner/reply-caps.ts';
+import { createSenderAuthentication, createTextLookup } from '../../src/runner/senders.ts';
 import { createRunner } from '../../src/runner/runner.ts';
 import { createToolBreaker } from '../../src/runner/tool-breaker.ts';
 import type { ToolRevision } from '../../src/runner/tool-revision.ts';
@@ -33,6 +34,8 @@ export interface RunnerWorld {
   ended(): Promise<void>;
   /** Puts a mail of Ann's into an inbox; each of `fields` is a header field. */
   mail(inbox: string, text: string, fields?: readonly string[]): Promise<{ seqNum: number; emailId: string }>;
+  /** Puts a whole message into an inbox. */
+  message(inbox: string, raw: string): Promise<{ seqNum: number; emailId: string }>;
   /** Waits for that many final outcomes in an inbox. */
   settled(inbox: string, count: number): Promise<OutcomeRecord[]>;
   /** What stands on `outbox`, in order, with its request. */
@@ -45,6 +48,8 @@ export interface RunnerWorldOptions {
   concurrency?: number;
   caps?: Partial<ReplyCapOptions>;
   toolSecrets?: Readonly<Record<string, string>>;
+  /** Default: the system's. */
+  dnsServers?: readonly string[];
 }
 
 export function useRunnerWorld(): RunnerWorld {
@@ -70,11 +75,33 @@ export function useRunnerWorld(): RunnerWorld {
     });
   }
 
+  async function message(inbox: string, text: string): Promise<{ seqNum: number; emailId: string }> {
+    const emailId = `email-${++mails}`;
+    const raw = Buffer.from(text);
+    const record: InboxRecord = {
+      kind: 'email',
+      version: 1,
+      emailId,
+      inbox,
+      address: `${inbox}@${DOMAIN}`,
+      tag: null,
+      receivedAt: new Date().toISOString(),
+      email: await parseMessage(raw),
+      complete: true,
+      raw: await writeBlob(store().stream(streamNames.mail(emailId)), raw),
+    };
+    const { startSeqNum } = await store()
+      .stream(streamNames.inbox(inbox))
+      .append([jsonRecord(record, emailId)]);
+    return { seqNum: startSeqNum, emailId };
+  }
+
   return {
     store,
     stop,
     async start(tools, options = {}) {
-      const { wrapStore = (plain) => plain, concurrency = 4, caps = {}, toolSecrets = {} } = options;
+      const { wrapStore = (plain) => plain, concurrency = 4, caps = {} } = options;
+      const { toolSecrets = {}, dnsServers = [] } = options;
       await stop();
       const bundle = await sandbox.bundle(tools);
       const toolOf = new Map(bundle.exports.map((name) => [name, name]));
@@ -85,6 +112,10 @@ export function useRunnerWorld(): RunnerWorld {
           store: seen,
           pool: sandbox.pool,
           mailWork: mailWorkInPlace,
+          authenticate: createSenderAuthentication({
+            mailWork: mailWorkInPlace,
+            lookUp: createTextLookup(dnsServers),
+          }),
           tools: {
             current: () => revision,
             live: async () => revision,
@@ -110,33 +141,17 @@ export function useRunnerWorld(): RunnerWorld {
       await running?.done.catch(() => {});
       running = null;
     },
-    async mail(inbox, text, fields = []) {
-      const emailId = `email-${++mails}`;
+    mail(inbox, text, fields = []) {
       const has = (name: string) => fields.some((field) => field.toLowerCase().startsWith(name));
       const head = [
         ...(has('from:') ? [] : ['From: Ann <ann@sender.example>']),
-        ...(has('message-id:') ? [] : [`Message-ID: <${emailId}@x>`]),
+        ...(has('message-id:') ? [] : [`Message-ID: <email-${mails + 1}@x>`]),
         `To: ${inbox}@${DOMAIN}`,
         'Subject: Hello',
       ];
-      const raw = Buffer.from(`${[...head, ...fields].join('\r\n')}\r\n\r\n${text}`);
-      const record: InboxRecord = {
-        kind: 'email',
-        version: 1,
-        emailId,
-        inbox,
-        address: `${inbox}@${DOMAIN}`,
-        tag: null,
-        receivedAt: new Date().toISOString(),
-        email: await parseMessage(raw),
-        complete: true,
-        raw: await writeBlob(store().stream(streamNames.mail(emailId)), raw),
-      };
-      const { startSeqNum } = await store()
-        .stream(streamNames.inbox(inbox))
-        .append([jsonRecord(record, emailId)]);
-      return { seqNum: startSeqNum, emailId };
+      return message(inbox, `${[...head, ...fields].join('\r\n')}\r\n\r\n${text}`);
     },
+    message,
     async settled(inbox, count) {
       await expect
         .poll(async () => (await outcomes(inbox)).length, { timeout: 20_000, interval: 20 })

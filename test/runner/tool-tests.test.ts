@@ -11,6 +11,7 @@ const TOOLS = `
 export const echo = (email) => email.text === '' ? undefined : email.text;
 export const rich = (email) => ({ html: '<p>' + email.from.address + ' ' + email.tag + '</p>' });
 export const sized = async (email) => (await email.attachments[0].text()) + email.headers.get('X-One');
+export const asking = async (email) => Object.values(await email.authentication()).join();
 export const throwing = () => {
   throw new Error('no such luck');
 };
@@ -55,6 +56,10 @@ describe('tests of tools', () => {
         email: { attachments: [{ filename: 'a', content: 'bytes' }], headers: { 'x-one': '1' } },
         expect: { text: 'bytes1' },
       }],
+      asking: [
+        { email: {}, expect: { contains: 'none,example.net,' } },
+        { email: { from: 'b@x.example', authentication: 'pass' }, expect: { contains: 'pass,x.example,' } },
+      ],
       throwing: [{ email: {}, expect: { throws: true } }, { email: {}, expect: { throws: 'such luck' } }],
       fetching: [{ email: {}, expect: { throws: 'no network in a test' } }],
       knowing: [{ email: {}, secrets: { API_KEY: 'k' }, expect: { text: 'k' } }],
@@ -112,7 +117,7 @@ describe('tests of tools', () => {
       expect.stringMatching(
         /^tests\.throwing\.0: expected an error with "other" in its message, got ".*luck"$/,
       ),
-      expect.stringMatching(/^tests\.throwing\.1: .*no such luck \(.*index\.ts:6:\d+\)$/),
+      expect.stringMatching(/^tests\.throwing\.1: .*no such luck \(.*index\.ts:7:\d+\)$/),
       expect.stringMatching(/^tests\.endless\.0: /),
     ]);
   });

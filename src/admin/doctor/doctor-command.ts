@@ -74,7 +74,7 @@ function contextOf(
     run: createRunProgram(clock),
     account: accountOf(secrets.resendApiKey),
     sendingAccount: isSecondKey ? accountOf(secrets.resendSendingKey) : null,
-    dnsServers,
+    dnsServers: dnsServers.length > 0 ? dnsServers : config.dnsServers,
   };
 }
 

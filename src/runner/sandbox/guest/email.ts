@@ -1,5 +1,5 @@
 /** Makes the tool's `Email` of what the host sent: headers in any case, `date` a Date, bytes on demand. */
-import type { Attachment, Email, EmailHeaders } from '../../tool-api.ts';
+import type { Attachment, Authentication, Email, EmailHeaders } from '../../tool-api.ts';
 import type { PlainThreadEmail, SandboxEmail } from '../sandbox.ts';
 import { decodeUtf8 } from './encoding.ts';
 import { callCapability } from './host.ts';
@@ -15,6 +15,7 @@ export function emailFrom(plain: SandboxEmail): Email {
       const { value } = await callCapability('thread', null).answer;
       return (value as PlainThreadEmail[]).map(({ at, ...mail }) => ({ ...mail, date: new Date(at) }));
     },
+    authentication: async () => (await callCapability('authentication', null).answer).value as Authentication,
   };
 }
 

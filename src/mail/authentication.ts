@@ -1,0 +1,168 @@
+/**
+ * Whether the author of an email proved to be who it says: computed from the raw message by `mailauth`, never read from
+ * a header of it, which anyone can write.
+ *
+ * Proof is a DKIM signature that verifies, covers the whole body, From and (where there is one) Reply-To, and is of a
+ * domain that DMARC (RFC 9989) aligns with that of From. SPF proves nothing here: the sender's connection was the
+ * provider's, and is gone. A message with two fields of a name that may stand once is not proven, because a signature
+ * covers one of them and a reader may show the other.
+ *
+ * No I/O: which DNS records it takes, `recordNames` says; whoever asks for them hands in what there was.
+ */
+import { MillraceError } from '../platform/errors.ts';
+import { normaliseDomain } from './address.ts';
+import { headerValues } from './email.ts';
+import type { ParsedEmail } from './email.ts';
+
+export interface Authentication {
+  /** `none`: nobody signed it. */
+  readonly result: 'pass' | 'fail' | 'none';
+  /** Of the author, in lower-case ASCII; null where there is not exactly one. */
+  readonly domain: string | null;
+  /** For a person: which signature counts, or why none does. */
+  readonly reason: string;
+}
+
+/** The TXT records of a name; `failed` where nobody could tell. */
+export type TextRecords = readonly string[] | 'failed';
+
+export interface SignedMessage {
+  readonly raw: Uint8Array;
+  /** What `parseMessage` made of it. */
+  readonly fields: Pick<ParsedEmail, 'headers'>;
+  /** By name; what is missing does not exist. */
+  readonly records: Readonly<Record<string, TextRecords>>;
+  /** When it came: a signature may expire. */
+  readonly receivedMs: number;
+}
+
+/** Each costs a hash of the whole body, and a look at the DNS; honest mail has one to three. */
+const MAX_SIGNATURES = 8;
+/** RFC 9989 4.10: a walk begins at seven labels when there are more than that. */
+const WALK_LABELS = 7;
+const SINGLE_FIELDS = [
+  'from',
+  'sender',
+  'reply-to',
+  'to',
+  'cc',
+  'subject',
+  'date',
+  'message-id',
+  'in-reply-to',
+  'references',
+  'mime-version',
+  'content-type',
+  'content-transfer-encoding',
+];
+const HOST_NAME = /^[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?$/i;
+
+/** The names whose TXT records tell: of keys, and of DMARC policies up the tree. At most some hundred. */
+export function recordNames(email: Pick<ParsedEmail, 'headers' | 'from'>): string[] {
+  const signatures = headerValues(email, 'dkim-signature');
+  if (signatures.length === 0 || signatures.length > MAX_SIGNATURES) return [];
+  const tags = signatures.map((value) => ({ domain: domainIn(value, 'd'), selector: tagIn(value, 's') }));
+  const author = authorDomain(email);
+  const domains = [author, ...tags.map(({ domain }) => domain)].filter((domain) => domain !== null);
+  const keys = tags.map(({ domain, selector }) => `${selector}._domainkey.${domain}`);
+  const policies = domains.flatMap(walkOf).map((domain) => `_dmarc.${domain}`);
+  return [...new Set([...keys, ...policies])].map((name) => name.toLowerCase()).filter(isName);
+}
+
+/** @throws MillraceError `authentication.dns_failed` (transient) where it depends on a record that nobody could get */
+export async function authenticate(message: SignedMessage): Promise<Authentication> {
+  const signatures = headerValues(message.fields, 'dkim-signature').length;
+  if (signatures === 0) return { result: 'none', domain: null, reason: 'it is not signed' };
+  if (signatures > MAX_SIGNATURES) return failed(null, `it has more than ${MAX_SIGNATURES} signatures`);
+  const twice = SINGLE_FIELDS.find((name) => headerValues(message.fields, name).length > 1);
+  if (twice !== undefined) return failed(null, `it has several ${twice} fields`);
+  return verified(message);
+}
+
+async function verified({ raw, fields, records, receivedMs }: SignedMessage): Promise<Authentication> {
+  // Loaded by the first mail that is asked about: it would be 25 MB of every daemon.
+  const [{ dkimVerify }, { evaluateDmarc }] = await Promise.all([
+    import('mailauth/lib/dkim/verify.js'),
+    import('mailauth/lib/dmarc/index.js'),
+  ]);
+  let isInDoubt = false;
+  const resolver = async (name: string): Promise<string[][]> => {
+    const found = Object.hasOwn(records, name.toLowerCase()) ? records[name.toLowerCase()]! : [];
+    if (found === 'failed') isInDoubt = true;
+    if (found !== 'failed' && found.length > 0) return found.map((text) => [text]);
+    throw Object.assign(new Error(`no TXT record ${name}`), {
+      code: found === 'failed' ? 'ESERVFAIL' : 'ENOTFOUND',
+    });
+  };
+  const common = { resolver, strict: true };
+  const { results, headerFrom, fromFields } = await dkimVerify(Buffer.from(raw), {
+    ...common,
+    curTime: new Date(receivedMs),
+  });
+  const required = ['from', ...(headerValues(fields, 'reply-to').length > 0 ? ['reply-to'] : [])];
+  const sound = results.filter(({ status, signingHeaders }) => {
+    const covered = (signingHeaders?.keys ?? '').toLowerCase().split(/[\s:]+/);
+    return status.result === 'pass' && !status.underSized && required.every((name) => covered.includes(name));
+  });
+  const { response, dkimAligned, reason } = await evaluateDmarc({
+    ...common,
+    headerFrom,
+    fromFields,
+    spfDomains: [],
+    dkimDomains: sound.map(({ id, signingDomain, status }) => ({
+      ...(id !== undefined && { id }),
+      domain: signingDomain ?? '',
+      aligned: status.aligned ?? false,
+    })),
+  });
+  const domain = normaliseDomain(headerFrom[0]?.split('@').at(-1) ?? '');
+  if (response === false) return failed(domain, `its author is not clear (${reason})`);
+  // Without a policy nobody says how to align: then the public suffix list does.
+  const aligned = dkimAligned
+    ? [...dkimAligned][0]
+    : sound.find(({ status }) => status.aligned)?.signingDomain;
+  if (aligned !== undefined) return { result: 'pass', domain, reason: `signed by ${aligned}` };
+  if (isInDoubt) throw dnsFailed(domain);
+  return failed(domain, sound.length > 0 ? 'it is signed by another domain' : whyNot(results));
+}
+
+function whyNot(results: readonly { status: { result: string; comment?: string | false } }[]): string {
+  const { result = 'none', comment } = results[0]?.status ?? {};
+  if (result === 'pass') return 'its signature does not cover all of it';
+  return `its signature does not hold: ${comment || result}`;
+}
+
+function failed(domain: string | null, reason: string): Authentication {
+  return { result: 'fail', domain, reason };
+}
+
+function dnsFailed(domain: string | null): MillraceError {
+  const message = `whether ${domain ?? 'the author'} signed this email cannot be looked up in the DNS just now`;
+  return new MillraceError('transient', 'authentication.dns_failed', message, {
+    hint: 'It is tried again. If it stays so, look at this machine’s DNS, or set DNS_SERVERS.',
+  });
+}
+
+function authorDomain({ from }: Pick<ParsedEmail, 'from'>): string | null {
+  return from && normaliseDomain(from.address.slice(from.address.lastIndexOf('@') + 1));
+}
+
+/** A tag of a DKIM-Signature (RFC 6376 3.2). */
+function tagIn(signature: string, tag: string): string {
+  return new RegExp(`(?:^|;)\\s*${tag}\\s*=\\s*([^;\\s]{1,253})`).exec(signature)?.[1] ?? '';
+}
+
+function domainIn(signature: string, tag: string): string | null {
+  return normaliseDomain(tagIn(signature, tag));
+}
+
+/** Where a policy for the domain may stand: itself, its last seven labels, and each of those with one less. */
+function walkOf(domain: string): string[] {
+  const labels = domain.split('.');
+  const ends = Array.from({ length: WALK_LABELS }, (_, index) => labels.slice(-(index + 1)).join('.'));
+  return [...new Set([domain, ...ends])];
+}
+
+function isName(name: string): boolean {
+  return HOST_NAME.test(name) && name.split('.').every((label) => label.length > 0 && label.length <= 63);
+}
