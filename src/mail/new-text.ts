@@ -7,11 +7,14 @@
  *
  * - Where somebody answers between quoted lines, the quotations stay: the answers make no sense without.
  * - It only ever leaves lines out; it never changes one. When in doubt a line stays.
- * - It takes linear time: every pattern sees a line, or a few, of limited length.
+ * - It takes linear time: every pattern sees a line, or a few, of limited length, in none of them may a part begin
+ *   anew within itself, and an introduction is looked for in the first `historyChars` only.
  * Why this is ours and how it compares with libraries: docs/adr/0005-new-text.md.
  */
 
 const limits = {
+  /** How far into a text an introduction is looked for. Nobody writes more above what is quoted; there, lines stay. */
+  historyChars: 256 * 1024,
   /** A longer line is text, whatever it looks like. */
   lineChars: 400,
   /** Lines over which a mail program may wrap an introduction. */
@@ -34,7 +37,8 @@ const WROTE =
   /(?:(?<!\p{L})(?:wrote|writes|schrieb|a écrit|escribió|escreveu|ha scritto|schreef|geschreven|skrev|napisał(?:\(a\))?|написала?(?:\(а\))?|пишет|пише|писал|kirjoitti|yazdı)(?!\p{L})|写道|寫道|書きました|작성)/iu;
 const WROTE_AT_END = new RegExp(`${WROTE.source}[\\s:：-]*$`, 'iu');
 const ENDS_WITH_COLON = /[:：]\s*$/;
-const ADDRESS = /[<"(;\s][^\s<>@]{1,100}@[^\s<>@]{1,100}/;
+/** What may stand before an address is no part of one, or every `;` of a table would begin one. */
+const ADDRESS = /[<"(;\s][^\s<>@"(;]{1,100}@[^\s<>@]/;
 /** A year or a time of day. */
 const DATED = /(?<!\d)(?:(?:19|20)\d\d|\d{1,2}[:.h]\d\d)(?!\d)/;
 /** `On …`, `Am …`, `Le …`, a weekday or a date. */
@@ -42,10 +46,10 @@ const INTRO_START =
   /^[\s*_-]*(?:(?:on|at|am|le|el|em|il|op|den|dnia|dne|på|em|в|у|在|于)\s|\p{L}{2,15},?\s{1,3}\d{1,2}\s|\d{1,4}[-/.\s年])/iu;
 /** Gmail's older forms. Strict, because lines of a log begin with a date too. */
 const ISO_DATE_INTRO =
-  /^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2} (?:\d{1,2}:\d\d GMT[+-]\d\d:\d\d [^<>]{1,60}$|[^<]{0,100}<\s*[^\s<>]{1,150}@[^\s<>]{1,150}>:?\s*$)/;
+  /^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2} (?:\d{1,2}:\d\d GMT[+-]\d\d:\d\d [^<>]{1,60}$|[^<]{0,100}<\s*[^\s<>@]{1,150}@[^\s<>@]{1,150}>:?\s*$)/;
 
 const HISTORY_RULER =
-  /^[\s>*_]*-{3,}[^-].{0,60}(?:original|ursprüng|messag|nachricht|mensaje|mensagem|bericht|meddeland|melding|wiadomo|сообщ|повідом|邮件|郵件|メッセージ).{0,30}-{3,}[\s*_]*$/i;
+  /^[\s>*_]*-{3,}[^-].{0,60}(?:original|ursprüng|messag|nachricht|mensaje|mensagem|bericht|meddeland|melding|wiadomo|сообщ|повідом|邮件|郵件|メッセージ)(?:[^-]|-(?!--)){0,30}-{3,}[\s*_]*$/i;
 const FORWARD_LINE =
   /^\s*(?:begin forwarded message|anfang der weitergeleiteten (?:nachricht|e-mail)|début du message (?:réexpédié|transféré)|inizio messaggio inoltrato|inicio del mensaje reenviado|início da mensagem (?:re)?encaminhada|begin doorgestuurd bericht|vidarebefordrat brev|начало переадресованного сообщения)\s*:\s*$/i;
 const FROM_FIELD =
@@ -107,12 +111,14 @@ function withoutHistory(lines: string[]): string[] {
   const kept: string[] = [];
   const lastOwnLine = lines.findLastIndex(isOwnText);
   let hasOwnText = false;
+  let chars = 0;
   for (let at = 0; at < lines.length;) {
     const line = lines[at] ?? '';
-    const length = historyStart(lines, at);
+    const length = chars < limits.historyChars ? historyStart(lines, at) : 0;
     if (length === 0) {
       kept.push(line);
       hasOwnText ||= isOwnText(line);
+      chars += line.length + 1;
       at += 1;
       continue;
     }
@@ -158,16 +164,20 @@ function introLength(lines: readonly string[], at: number): number {
     if (BLANK.test(line) || line.length > limits.lineChars || (QUOTED.test(line) && !isOpen)) return 0;
     joined = joined === '' ? line : `${joined} ${line}`;
     if (isIntro(joined)) return length;
-    if (length === 1 && !INTRO_START.test(line) && !ADDRESS.test(line)) return 0;
+    if (length === 1 && !INTRO_START.test(line) && !hasAddress(line)) return 0;
   }
   return 0;
 }
 
 function isIntro(joined: string): boolean {
-  const hasAddress = ADDRESS.test(joined);
   if (ISO_DATE_INTRO.test(joined)) return true;
-  if (WROTE_AT_END.test(joined)) return hasAddress || (INTRO_START.test(joined) && DATED.test(joined));
-  return ENDS_WITH_COLON.test(joined) && WROTE.test(joined) && (hasAddress || DATED.test(joined));
+  if (WROTE_AT_END.test(joined))
+    return hasAddress(joined) || (INTRO_START.test(joined) && DATED.test(joined));
+  return ENDS_WITH_COLON.test(joined) && WROTE.test(joined) && (hasAddress(joined) || DATED.test(joined));
+}
+
+function hasAddress(line: string): boolean {
+  return line.includes('@') && ADDRESS.test(line);
 }
 
 function skipBlank(lines: readonly string[], from: number): number {

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { newTextOf } from '../../src/mail/new-text.ts';
 import { corpusFiles, MISSING_CORPUS } from './corpus.ts';
+import { costRatio } from './cost.ts';
 
 /** Of 64; what is measured, so that a regression goes red. */
 const EXACT_MATCHES = 61;
@@ -122,6 +123,40 @@ test.each([
   'On 2015 a wrote:\n> b\nc\n',
 ])('a megabyte of %j is taken', (piece) => {
   expect(typeof newTextOf(piece.repeat(1_000_000 / piece.length))).toBe('string');
+});
+
+describe('a hostile line costs no more than a few ordinary ones', () => {
+  /** As many bytes of lines as long as a line may be that is looked at. */
+  const pageOf = (line: string): string => `${line.slice(0, 393)}\n`.repeat(300);
+  const ordinary = pageOf(`On ${'some words '.repeat(40)}`);
+
+  test.each([
+    ['openers before an address that never comes', `On ${';'.repeat(400)}`],
+    ['openers of all kinds', `On ${'"(;<'.repeat(100)}`],
+    ['openers before an @', `On ${';'.repeat(389)}@`],
+    ['at signs', `On ${'a@'.repeat(200)}`],
+    ['at signs in brackets, after a date', `2026-01-01 <${'a@'.repeat(200)}`],
+    ['a table with semicolons', '1;2;;;"x";'.repeat(40)],
+    ['ends of rulers that go on', `---a${'messag'.repeat(10)}${'-'.repeat(310)}x---`],
+    ['verbs and blanks', `On ${`wrote${' '.repeat(50)}`.repeat(7)}x`],
+    ['blanks', `${' '.repeat(392)}x`],
+    ['what may begin a signature', `${'('.repeat(392)}x`],
+  ])('%s', (_, line) => {
+    const hostile = pageOf(line);
+    expect(
+      costRatio(
+        () => newTextOf(ordinary),
+        () => newTextOf(hostile),
+      ),
+    ).toBeLessThan(4);
+  });
+});
+
+test('an introduction far down, where nobody writes one, ends nothing', () => {
+  const introduction = 'On Mon, 2 Feb 2026 at 10:00, Ann <ann@x.example> wrote:';
+  const textOf = (above: number): string => `${`${'a'.repeat(99)}\n`.repeat(above)}${introduction}\n> old`;
+  expect(newTextOf(textOf(2_000))).not.toContain('wrote:');
+  expect(newTextOf(textOf(3_000))).toContain(introduction);
 });
 
 test('the corpus of replies in ten languages', async (context) => {
