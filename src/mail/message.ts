@@ -6,13 +6,13 @@
  * - Everything it gives is well-formed Unicode; header-like fields are on one line and hold no controls.
  * - `headers` are undecoded, so that an address can still be told from a display name that looks like one;
  *   `decodeHeaderValue` decodes what is shown to a person.
- * - `from` is there only if the message has exactly one From field with exactly one address: of several
+ * - `from` is there only if the message has exactly one From field with exactly one address (`address-field.ts`): of several
  *   authors none may be picked, or an allow-list would check one and the reply go to another.
  * - An attached message is an attachment; its text is not this mail's text.
  */
-import { addressParser } from 'postal-mime';
 import type { Attachment, Header } from 'postal-mime';
 import { MillraceError } from '../platform/errors.ts';
+import { mailboxesOf } from './address-field.ts';
 import type { Mailbox, ParsedEmail } from './email.ts';
 import { decodeHeaderValue, oneLine, parseDate, parseMessageId, parseReferences } from './header-field.ts';
 import { contentOf, parseMime } from './mime.ts';
@@ -119,20 +119,24 @@ function keptHeaders(headers: readonly Header[]): Header[] {
   return kept;
 }
 
-/** The mailboxes of an address field; members of groups stand for themselves, names without an address for nothing. */
+/** The mailboxes of an address field, with those that do not say exactly one address. */
 function parseMailboxes(value: string): Mailbox[] {
-  return addressParser(value, { flatten: true })
-    .filter(({ address }) => address)
+  return mailboxesOf(value)
     .slice(0, limits.addresses)
     .map(({ name, address }) => ({
       name: decodeHeaderValue(name).slice(0, limits.nameChars).toWellFormed(),
-      address: address ?? '',
+      address,
     }));
 }
 
 /** What could be an address at all; whether one may be written to is for `address.ts`. */
 function isPlausible({ address }: Mailbox): boolean {
-  return address.length <= limits.addressChars && !/\s/.test(address) && oneLine(address) === address;
+  return (
+    address !== '' &&
+    address.length <= limits.addressChars &&
+    !/\s/.test(address) &&
+    oneLine(address) === address
+  );
 }
 
 function cleanBody(body: string): string {

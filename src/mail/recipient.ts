@@ -6,7 +6,7 @@
  * does whoever forwarded the mail. An address whose domain is a single label (`root@localhost`) names nobody
  * outside of the sender's own network, and no provider takes it.
  */
-import { addressParser } from 'postal-mime';
+import { mailboxesOf } from './address-field.ts';
 import { isOwnAddress, sendableAddress } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
@@ -35,18 +35,18 @@ export function namedRecipient(input: string): string | null {
   if (input.length > MAX_NAMED_CHARS || oneLine(input) !== input.trim()) return null;
   const bare = reachableAddress(input.trim());
   if (bare !== null) return bare;
-  const [address, ...others] = addressesOf(input);
-  return address === undefined || others.length > 0 ? null : reachableAddress(address);
+  const [mailbox, ...others] = mailboxesOf(input);
+  return mailbox === undefined || others.length > 0 ? null : reachableAddress(mailbox.address);
 }
 
-/** True for several From fields (RFC 5322 §3.6 allows one), or one that names several authors. */
+/** True for several From fields (RFC 5322 §3.6 allows one), and for one that names several authors or not exactly one. */
 export function hasSeveralAuthors(email: ParsedEmail): boolean {
   const fields = headerValues(email, 'from');
-  return fields.length > 1 || fields.some((field) => addressesOf(field).length > 1);
+  const authors = fields.flatMap(mailboxesOf);
+  return fields.length > 1 || authors.length > 1 || authors.some(({ address }) => address === '');
 }
 
 /** The addresses in the undecoded value of an address field, as written. */
 export function addressesOf(field: string): string[] {
-  const mailboxes = addressParser(field, { flatten: true });
-  return mailboxes.flatMap(({ address }) => (address ? [address] : []));
+  return mailboxesOf(field).flatMap(({ address }) => (address ? [address] : []));
 }
