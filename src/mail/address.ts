@@ -6,10 +6,10 @@
  * An inbox name is what may stand in a stream's name: letters, digits, `.`, `_` and `-`, beginning with a
  * letter or digit. So `../outbox`, `a/b`, `%2e%2e` and `__proto__` name no inbox; `constructor` does, as any
  * other word, and whoever looks a name up must do so among its own properties only.
- * The grammar of address lists is `postal-mime`'s.
+ * The grammar of address lists is `address-field.ts`'s.
  */
 import { domainToASCII } from 'node:url';
-import { addressParser } from 'postal-mime';
+import { mailboxesOf } from './address-field.ts';
 
 /** RFC 5321 §4.5.3.1.3: a path is at most 256 octets with its angle brackets. */
 const MAX_ADDRESS_OCTETS = 254;
@@ -66,9 +66,10 @@ export function sendableAddress(input: string): string | null {
   const at = input.lastIndexOf('@');
   const domain = normaliseDomain(input.slice(at + 1));
   if (at < 1 || domain === null || input.length > MAX_ADDRESS_OCTETS) return null;
-  const local = input.slice(0, at);
+  // Normalised first: the Greek question mark becomes a semicolon.
+  const local = input.slice(0, at).normalize('NFC');
   if (!local.isWellFormed() || !LOCAL_PART.test(local)) return null;
-  const address = `${local.normalize('NFC')}@${domain}`;
+  const address = `${local}@${domain}`;
   return Buffer.byteLength(address) <= MAX_ADDRESS_OCTETS ? address : null;
 }
 
@@ -95,8 +96,8 @@ export function toolInboxNames(exportName: string): string[] {
 
 /**
  * The inboxes of ours that an email is for, in order and each once, at the first of its addresses. The
- * envelope (`receivedFor`) decides; only without one do To, Cc and Bcc. Entries may be bare addresses or
- * anything that an address field may hold. At most 1000 addresses are looked at.
+ * envelope (`receivedFor`) decides; only without one do To, Cc and Bcc. Entries are bare addresses or,
+ * with angle brackets, anything that an address field may hold. At most 1000 addresses are looked at.
  */
 export function routeRecipients(
   lists: {
@@ -125,12 +126,12 @@ export function isOwnAddress(address: string, domains: readonly string[]): boole
   return inboxOf(address, domains) !== null;
 }
 
-/** Without any of these it is a bare address, in which the list grammar would take `a b@…` for a name and an address. */
-const LIST_SYNTAX = /[<>,;:(]/;
+/** Providers name one address an entry: only brackets show that it is more, and no local part may pass for a list. */
+const BRACKETED = /<[^<>]*>/;
 
 function addressesIn(entry: string): string[] {
-  if (!LIST_SYNTAX.test(entry)) return [entry];
-  return addressParser(entry.slice(0, MAX_LIST_CHARS), { flatten: true }).map(({ address }) => address ?? '');
+  if (!BRACKETED.test(entry)) return [entry];
+  return mailboxesOf(entry.slice(0, MAX_LIST_CHARS)).map(({ address }) => address);
 }
 
 function isAmong(domain: string, domains: readonly string[]): boolean {

@@ -72,6 +72,7 @@ describe('normaliseAddress', () => {
     'ann@sender-.example',
     'ann@sender／x.example',
     'ann@send_er.example',
+    'a\u037eb@sender.example',
     'a\0b@sender.example',
     'a\u2028b@sender.example',
     'a\u202eb@sender.example',
@@ -227,7 +228,17 @@ describe('routeRecipients', () => {
     ['"b@agent.example" <x@sender.example>', []],
     ['"b@agent.example, c" <a@agent.example>', ['a']],
     ['friends: a@agent.example, Bo <b@agent.example>;', ['a', 'b']],
-    ['a@agent.example, b@agent.example', ['a', 'b']],
+    ['<a@agent.example>, b@agent.example', ['a', 'b']],
+    // Without brackets an entry is one address, and no inbox has such a name.
+    ['a@agent.example, b@agent.example', [null]],
+    ['rev;a@agent.example', [null]],
+    ['x,a@agent.example', [null]],
+    ['x:a@agent.example', [null]],
+    ['(c)a@agent.example', [null]],
+    ['a(c)@agent.example', [null]],
+    ['a@agent.example (b@sender.example)', []],
+    ['(a (b) <a@agent.example>) <x@sender.example>', []],
+    ['<x@sender.example> <a@agent.example>', []],
     ['undisclosed-recipients:;', []],
     ['"a b"@agent.example', [null]],
     ['a b@agent.example', [null]],
@@ -236,6 +247,7 @@ describe('routeRecipients', () => {
     ['a@sender.example@agent.example', [null]],
   ])('the entry %j names %j', (entry, expected) => {
     expect(inboxes({ to: [entry] })).toEqual(expected);
+    expect(inboxes({ receivedFor: [entry] })).toEqual(expected);
   });
 
   test('what is ours but no inbox is reported, once each', () => {
