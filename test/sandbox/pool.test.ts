@@ -199,6 +199,31 @@ it('the pool grows for a run that waits for long behind one that lasts long, and
   }
 });
 
+it('the pool grows later behind a run that computes: it holds a processor, too', async () => {
+  const clock = handClock();
+  const options = { minChildren: 1, maxChildren: 2, maxRunsPerKey: 2 };
+  const pool = createSandboxPool({ clock, log: createLog('silent') }, options);
+  try {
+    const bundle = await sandbox.bundle(
+      'export const busy = (_, { log }) => { log("here"); for (;;); }; export const quick = () => "well";',
+    );
+    await pool.start();
+    const request = { bundle, fairnessKey: 'x', secrets: {}, limits, email, capabilities: {} };
+    const stop = new AbortController();
+    const busy = pool.run({ ...request, exportName: 'busy', signal: stop.signal });
+    const quick = pool.run({ ...request, exportName: 'quick', signal: new AbortController().signal });
+    clock.advance(250);
+    expect(pool.stats()).toMatchObject({ waiting: 1, starts: 1 });
+    clock.advance(100);
+    expect(pool.stats()).toMatchObject({ waiting: 1, starts: 2 });
+    expect(repliesOf(await quick)).toEqual([{ text: 'well' }]);
+    stop.abort(new Error('seen'));
+    await expect(busy).rejects.toThrow('seen');
+  } finally {
+    await pool.close();
+  }
+});
+
 it('a process that is an hour old has a successor after its next run', async () => {
   const clock = handClock();
   const pool = createSandboxPool({ clock, log: createLog('silent') }, { minChildren: 1, maxChildren: 1 });

@@ -110,6 +110,11 @@ export class SandboxChild {
     return this.#closed.promise;
   }
 
+  /** Whether its run has asked for something and has no answer yet. */
+  get waitsForHost(): boolean {
+    return this.#current !== null && this.#current.calls.size > 0;
+  }
+
   kill(): void {
     this.isAlive = false;
     this.#process.kill('SIGKILL');

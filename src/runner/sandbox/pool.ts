@@ -48,9 +48,11 @@ const IDLE_MS = 30_000;
 /**
  * Beyond its least size the pool grows for a run that has waited so long, by as many children as are held by runs that
  * last so long. A start takes about as much CPU time as fifty small runs: where those alone are in the way, it would
- * hold up what it is meant to help.
+ * hold up what it is meant to help. A run that computes holds a processor as well, which another child would only
+ * share, and on a busy machine a small one looks like it: those count later.
  */
 const GROW_AFTER_MS = 100;
+const HELD_AFTER_MS = { waitingForHost: 100, computing: 300 } as const;
 const MAX_FAILED_STARTS = 3;
 /** A run whose process was killed from outside this often is given up: perhaps it draws the kernel's wrath. */
 const MAX_OUTSIDE_KILLS = 3;
@@ -276,7 +278,7 @@ class Pool implements SandboxPool {
     if (!next || waiting <= 0 || this.#members.size >= maxChildren) return 0;
     const nowMs = this.#clock.monotonicMs();
     const leftMs = next.queuedMs + GROW_AFTER_MS - nowMs;
-    const held = [...this.#members].filter(({ job }) => job && job.startedMs + GROW_AFTER_MS <= nowMs).length;
+    const held = [...this.#members].filter((member) => isHeld(member, nowMs)).length;
     const missed = Math.min(waiting, minChildren + held - this.#members.size);
     if (leftMs <= 0 && missed > 0) return missed;
     this.#stopWaitingToGrow = this.#clock.after(leftMs > 0 ? leftMs : GROW_AFTER_MS, () => this.#refill());
@@ -363,6 +365,13 @@ class Pool implements SandboxPool {
     this.#members.delete(member);
     this.#refill();
   }
+}
+
+/** Whether its run is one that lasts. */
+function isHeld({ job, child }: Member, nowMs: number): boolean {
+  if (!job) return false;
+  const { waitingForHost, computing } = HELD_AFTER_MS;
+  return nowMs - job.startedMs >= (child.waitsForHost ? waitingForHost : computing);
 }
 
 function failureOf(
