@@ -32,9 +32,9 @@ export function createMeteredRateGate({
   });
   return {
     ...gate,
-    async enter(signal) {
+    async enter(signal, fairnessKey) {
       const startedMs = clock.monotonicMs();
-      await gate.enter(signal);
+      await gate.enter(signal, fairnessKey);
       const waitedMs = clock.monotonicMs() - startedMs;
       if (waitedMs < LEAST_WAIT_MS) return;
       waits.inc();

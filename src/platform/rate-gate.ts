@@ -7,22 +7,25 @@
  *   (no Resend, but what stands in its place) is not paced, and can still refuse.
  * - `ratelimit-remaining: 0` closes the gate until `ratelimit-reset`: others use up the window, too.
  * - A refusal (429) closes it for `retry-after` and a little jitter, for everybody.
- * - Callers pass in the order in which they came. There is a limit to how many may wait.
+ * - Callers take turns by their fairness key: however many wait under one, the next of another is a turn away. So
+ *   neither mail that comes nor mail that goes, and no inbox, uses up the whole rate. There is a limit to how many
+ *   may wait.
  *
  * It does not repeat a refused call; that is its caller's decision.
  */
 import type { Clock } from './clock.ts';
 import { MillraceError } from './errors.ts';
+import { createFairQueue } from './fair-queue.ts';
 
 /** Header fields of an answer, names in lower case; null where there was no answer. */
 export type ResponseHeaders = Readonly<Record<string, string>> | null;
 
 export interface RateGate {
   /**
-   * Resolves when a call may start.
+   * Resolves when a call may start; those of the same key in the order in which they came.
    * @throws the signal's reason; MillraceError `platform.rate_gate_full` (transient).
    */
-  enter(signal: AbortSignal): Promise<void>;
+  enter(signal: AbortSignal, fairnessKey: string): Promise<void>;
   /** Learns from an answer; `refused` says that it was a refusal for the rate, not for a quota. */
   observe(headers: ResponseHeaders, refused: boolean): void;
 }
@@ -32,6 +35,11 @@ export interface RateGateOptions {
   initialLimit?: number;
   /** How many callers may wait (default 1000). */
   maxWaiters?: number;
+}
+
+interface Waiter {
+  readonly fairnessKey: string;
+  readonly start: () => void;
 }
 
 /** The provider's window of a second, and room for the way there: calls can arrive closer than they left. */
@@ -44,7 +52,7 @@ const MAX_RETRY_AFTER_MS = 86_400_000;
 
 export function createRateGate(clock: Clock, options: RateGateOptions = {}): RateGate {
   const maxWaiters = options.maxWaiters ?? 1000;
-  const waiters = new Set<() => void>();
+  const waiters = createFairQueue<Waiter>({ maxOutPerKey: Infinity });
   /** When the calls of the last window started, oldest first. */
   const starts: number[] = [];
   let limit = options.initialLimit ?? 2;
@@ -61,33 +69,36 @@ export function createRateGate(clock: Clock, options: RateGateOptions = {}): Rat
   const admit = (): void => {
     cancelTimer?.();
     cancelTimer = undefined;
-    for (const start of waiters) {
+    while (waiters.size > 0) {
       const waitMs = untilNextStartMs();
       if (waitMs > 0) {
         cancelTimer = clock.after(waitMs, admit);
         return;
       }
       starts.push(clock.monotonicMs());
-      waiters.delete(start);
+      const { fairnessKey, start } = waiters.take()!;
+      // How many calls of a key are under way is its caller's to limit.
+      waiters.release(fairnessKey);
       start();
     }
   };
 
   return {
-    enter(signal) {
+    enter(signal, fairnessKey) {
       return new Promise<void>((resolve, reject) => {
         if (signal.aborted) return reject(signal.reason);
         if (waiters.size >= maxWaiters) return reject(gateFull(maxWaiters));
         const onAbort = (): void => {
-          waiters.delete(start);
+          waiters.remove(fairnessKey, waiter);
           reject(signal.reason);
         };
         const start = (): void => {
           signal.removeEventListener('abort', onAbort);
           resolve();
         };
+        const waiter = { fairnessKey, start };
         signal.addEventListener('abort', onAbort, { once: true });
-        waiters.add(start);
+        waiters.push(fairnessKey, waiter);
         admit();
       });
     },

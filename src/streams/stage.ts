@@ -34,12 +34,12 @@
  */
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, errorKind, errorMessage } from '../platform/errors.ts';
+import { createFifo } from '../platform/fifo.ts';
+import type { Fifo } from '../platform/fifo.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import type { Backoff } from '../platform/retry.ts';
 import { createDueQueue } from './due-queue.ts';
-import { createFifo } from './fifo.ts';
-import type { Fifo } from './fifo.ts';
 import { factsThatFit } from './facts.ts';
 import type { Facts } from './facts.ts';
 import { applyJournalRecord, createJournal } from './journal.ts';

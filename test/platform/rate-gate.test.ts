@@ -17,7 +17,7 @@ afterEach(() => {
 function enterMany(gate: RateGate, count: number): number[] {
   const startedMs: number[] = [];
   for (let call = 0; call < count; call += 1)
-    void gate.enter(never).then(() => startedMs.push(performance.now()));
+    void gate.enter(never, 'a').then(() => startedMs.push(performance.now()));
   return startedMs;
 }
 
@@ -31,7 +31,7 @@ test('in no second do more calls start than the provider allows, and all of them
         gate.observe({ 'ratelimit-limit': String(limit) }, false);
         const startedMs: number[] = [];
         for (const pauseMs of pausesMs) {
-          void gate.enter(never).then(() => startedMs.push(performance.now()));
+          void gate.enter(never, 'a').then(() => startedMs.push(performance.now()));
           await vi.advanceTimersByTimeAsync(pauseMs);
         }
         await vi.runAllTimersAsync();
@@ -109,15 +109,28 @@ test('a refusal without retry-after, or with garbage, is a second', async () => 
   expect(startedMs).toHaveLength(1);
 });
 
+test('however many wait under one key, the next of another is a turn away', async () => {
+  const gate = createRateGate(systemClock, { initialLimit: 1 });
+  const order: string[] = [];
+  const enter = (fairnessKey: string): void =>
+    void gate.enter(never, fairnessKey).then(() => order.push(fairnessKey));
+  for (let call = 0; call < 20; call += 1) enter('burst');
+  await vi.advanceTimersByTimeAsync(0);
+  for (const fairnessKey of ['other', 'third', 'other']) enter(fairnessKey);
+  await vi.runAllTimersAsync();
+  expect(order).toHaveLength(23);
+  expect(order.slice(0, 6)).toEqual(['burst', 'burst', 'other', 'third', 'burst', 'other']);
+});
+
 test('who is aborted leaves the queue and uses up nothing', async () => {
   const gate = createRateGate(systemClock, { initialLimit: 1 });
-  await gate.enter(never);
+  await gate.enter(never, 'a');
   const leaving = new AbortController();
-  const left = gate.enter(leaving.signal);
+  const left = gate.enter(leaving.signal, 'a');
   const startedMs = enterMany(gate, 1);
   leaving.abort(new Error('stop'));
   await expect(left).rejects.toThrow('stop');
-  await expect(gate.enter(AbortSignal.abort(new Error('gone')))).rejects.toThrow('gone');
+  await expect(gate.enter(AbortSignal.abort(new Error('gone')), 'a')).rejects.toThrow('gone');
   await vi.advanceTimersByTimeAsync(1100);
   expect(startedMs).toHaveLength(1);
 });
@@ -125,7 +138,7 @@ test('who is aborted leaves the queue and uses up nothing', async () => {
 test('there is a limit to how many wait', async () => {
   const gate = createRateGate(systemClock, { initialLimit: 1, maxWaiters: 2 });
   const startedMs = enterMany(gate, 3);
-  await expect(gate.enter(never)).rejects.toMatchObject({
+  await expect(gate.enter(never, 'a')).rejects.toMatchObject({
     code: 'platform.rate_gate_full',
     kind: 'transient',
   });

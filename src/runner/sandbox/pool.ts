@@ -8,11 +8,11 @@
 import { availableParallelism } from 'node:os';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import { createFairQueue } from '../../platform/fair-queue.ts';
+import type { FairQueue } from '../../platform/fair-queue.ts';
 import type { Log } from '../../platform/log.ts';
 import { createSandboxChild } from './child-process.ts';
 import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
-import { createFairQueue } from './fair-queue.ts';
-import type { FairQueue } from './fair-queue.ts';
 import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
 import { secretHider } from './hide-secrets.ts';
 import { buildChildProgram } from './programs.ts';

@@ -1,7 +1,7 @@
 /** Keys take turns, whatever order things come in. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { createFairQueue } from '../../src/runner/sandbox/fair-queue.ts';
+import { createFairQueue } from '../../src/platform/fair-queue.ts';
 
 describe('the fair queue', () => {
   it('gives each key its turn, and each key’s items in order', () => {

@@ -4,7 +4,13 @@
  */
 export interface Fifo<T> extends Iterable<T> {
   push(item: T): void;
+  /** Before all others, such as what has to be tried again. */
+  pushFront(item: T): void;
   take(): T | undefined;
+  /** What `take` would give. */
+  readonly first: T | undefined;
+  /** Takes this one out, wherever it stands; false where it is not there. Looks at all before it. */
+  remove(item: T): boolean;
   readonly size: number;
 }
 
@@ -12,18 +18,33 @@ export interface Fifo<T> extends Iterable<T> {
 const COMPACT_ITEMS = 64;
 
 export function createFifo<T>(): Fifo<T> {
-  let items: T[] = [];
+  let items: (T | undefined)[] = [];
   let front = 0;
   return {
     push: (item) => void items.push(item),
+    pushFront(item) {
+      if (front === 0) items.unshift(item);
+      else items[--front] = item;
+    },
     take() {
       if (front === items.length) return undefined;
-      const item = items[front++]!;
+      const item = items[front];
+      // What was taken is not kept alive by the queue.
+      items[front++] = undefined;
       if (front >= COMPACT_ITEMS && front * 2 >= items.length) {
         items = items.slice(front);
         front = 0;
       }
       return item;
+    },
+    get first() {
+      return items[front];
+    },
+    remove(item) {
+      const index = items.indexOf(item, front);
+      if (index < 0) return false;
+      items.splice(index, 1);
+      return true;
     },
     get size() {
       return items.length - front;

@@ -2,6 +2,9 @@
  * A queue in which keys take turns: however much waits under one key, the next of another is one turn away.
  * A key that has as many out as it may is passed over until `release` is called for it.
  */
+import { createFifo } from './fifo.ts';
+import type { Fifo } from './fifo.ts';
+
 export interface FairQueue<T> {
   readonly size: number;
   /** How many `take` would give out now. */
@@ -21,13 +24,13 @@ export interface FairQueue<T> {
 
 export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue<T> {
   /** Keys in the order of their turns: the first has waited longest. */
-  const waiting = new Map<string, T[]>();
+  const waiting = new Map<string, Fifo<T>>();
   const out = new Map<string, number>();
   let size = 0;
 
-  function itemsOf(key: string): T[] {
+  function itemsOf(key: string): Fifo<T> {
     size += 1;
-    const items = waiting.get(key) ?? [];
+    const items = waiting.get(key) ?? createFifo<T>();
     waiting.set(key, items);
     return items;
   }
@@ -44,25 +47,25 @@ export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue
     get takeable() {
       let count = 0;
       for (const [key, items] of waiting)
-        count += Math.min(items.length, options.maxOutPerKey - (out.get(key) ?? 0));
+        count += Math.min(items.size, options.maxOutPerKey - (out.get(key) ?? 0));
       return count;
     },
     push: (key, item) => void itemsOf(key).push(item),
-    pushFront: (key, item) => void itemsOf(key).unshift(item),
+    pushFront: (key, item) => void itemsOf(key).pushFront(item),
     take() {
       const key = nextKey();
       if (key === undefined) return undefined;
       const items = waiting.get(key)!;
-      const item = items.shift()!;
+      const item = items.take()!;
       size -= 1;
       out.set(key, (out.get(key) ?? 0) + 1);
       waiting.delete(key);
-      if (items.length > 0) waiting.set(key, items);
+      if (items.size > 0) waiting.set(key, items);
       return item;
     },
     next() {
       const key = nextKey();
-      return key === undefined ? undefined : waiting.get(key)![0];
+      return key === undefined ? undefined : waiting.get(key)!.first;
     },
     release(key) {
       const left = (out.get(key) ?? 1) - 1;
@@ -70,16 +73,14 @@ export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue
       else out.delete(key);
     },
     remove(key, item) {
-      const items = waiting.get(key) ?? [];
-      const index = items.indexOf(item);
-      if (index < 0) return false;
-      items.splice(index, 1);
+      const items = waiting.get(key);
+      if (!items?.remove(item)) return false;
       size -= 1;
-      if (items.length === 0) waiting.delete(key);
+      if (items.size === 0) waiting.delete(key);
       return true;
     },
     drain() {
-      const all = [...waiting.values()].flat();
+      const all = [...waiting.values()].flatMap((items) => [...items]);
       waiting.clear();
       size = 0;
       return all;
