@@ -17,8 +17,9 @@ import { createMonitorRoutes } from './admin/monitor-routes.ts';
 import { createToolRoutes } from './admin/tool-routes.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
+import type { InboundProvider } from './ingest/kept-mail.ts';
+import { eventLane } from './ingest/provider-event.ts';
 import { createReceive } from './ingest/receive.ts';
-import type { InboundProvider } from './ingest/receive.ts';
 import { countRequests } from './ingest/request-count.ts';
 import { createResendInbound } from './ingest/resend-inbound.ts';
 import { createMailThread } from './mail/mail-thread.ts';
@@ -230,6 +231,7 @@ function receiveServices(deps: AppDeps, parts: Parts): Service[] {
       journal: streamNames.received,
       historyMs: config.retentionDays * DAY_MS,
       concurrency: 16,
+      laneOf: (record) => eventLane(record, config.domains),
       handle: createReceive({ store, inbound, tools: liveTools, mailWork }, { domains: config.domains }),
       backoff: { baseMs: 500, maxMs: 60_000 },
       maxAttempts: 5_000,

@@ -1,34 +1,28 @@
 /**
  * Receive: `events` → `mail/<email_id>`, `inbox/<name>`, `delivery`. The handler of the receive stage.
  *
- * For `email.received` it fetches the raw message (once: what lies complete in `mail/<email_id>` is not
- * fetched again), parses it, and gives one record to each inbox of ours that the mail names. A delivery
- * event becomes a record on `delivery`. Everything else is settled as skipped, with the reason:
- * `unknown-event`, `foreign-domain`.
+ * For `email.received` it has the raw message kept and the routes decided, each once (`kept-mail.ts`), parses the
+ * message, and gives one record to each inbox of ours that the mail names. A delivery event becomes a record on
+ * `delivery`. Everything else is settled as skipped, with the reason: `unknown-event`, `foreign-domain`.
  *
  * Key of an inbox record: the provider's `email_id`, so that a second webhook for the same mail adds
  * nothing, while a copy of a message under another `email_id` stands for itself (a Message-ID is the
  * sender's choice and never a key).
  */
 import { z } from 'zod';
-import { routeRecipients } from '../mail/address.ts';
 import type { Recipient } from '../mail/address.ts';
 import type { ParsedEmail } from '../mail/email.ts';
 import type { MailWork } from '../mail/mail-work.ts';
-import { MillraceError, hasCode } from '../platform/errors.ts';
-import { findBlob, readBlob, writeBlob } from '../streams/blob.ts';
-import { DEFAULT_INBOX } from '../streams/live-tools.ts';
+import { hasCode } from '../platform/errors.ts';
 import type { LiveTools } from '../streams/live-tools.ts';
 import { jsonRecord, streamNames } from '../streams/records.ts';
-import type { BlobPointer, DeliveryRecord, InboxRecord } from '../streams/records.ts';
+import type { DeliveryRecord, InboxRecord } from '../streams/records.ts';
 import type { Attempt, Outcome, Output } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
-
-/** Where the raw message comes from. */
-export interface InboundProvider {
-  /** The raw MIME of a received email; `resend.content_missing` (transient) while there is none. */
-  rawMessage(emailId: string, signal: AbortSignal): Promise<Uint8Array>;
-}
+import { createKeepMail } from './kept-mail.ts';
+import type { InboundProvider, KeptMail, Routes } from './kept-mail.ts';
+import { providerEvent, recipientsOf } from './provider-event.ts';
+import type { Arrival, Delivery } from './provider-event.ts';
 
 export interface ReceiveOptions {
   /** Our domains, normalised. */
@@ -47,36 +41,6 @@ const CUT_HEADERS = 100;
 const CUT_HEADER_CHARS = 1000;
 const CUT_ATTACHMENTS = 200;
 
-const addressesSchema = z
-  .array(z.string())
-  .nullish()
-  .transform((list) => list ?? []);
-
-const receivedEventSchema = z.object({
-  type: z.literal('email.received'),
-  created_at: z.string().optional(),
-  data: z.object({
-    created_at: z.string().nullish(),
-    email_id: z.guid(),
-    to: addressesSchema,
-    cc: addressesSchema,
-    bcc: addressesSchema,
-    received_for: addressesSchema,
-  }),
-});
-type ReceivedEvent = z.infer<typeof receivedEventSchema>;
-
-const deliveryEventSchema = z.object({
-  type: z.string().startsWith('email.'),
-  created_at: z.string().optional(),
-  data: z.looseObject({
-    email_id: z.string().max(256),
-    message_id: z.string().nullish(),
-    to: addressesSchema,
-    tags: z.unknown(),
-  }),
-});
-
 export function createReceive(
   deps: {
     store: StreamStore;
@@ -86,65 +50,39 @@ export function createReceive(
   },
   options: ReceiveOptions,
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, inbound, tools, mailWork } = deps;
+  const { tools, mailWork } = deps;
+  const keepMail = createKeepMail(deps);
   const maxMissingAttempts = options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS;
 
-  async function receiveEmail(
-    event: ReceivedEvent,
-    record: StreamRecord,
-    attempt: Attempt,
-  ): Promise<Outcome> {
-    const { data } = event;
+  async function receiveEmail(arrival: Arrival, record: StreamRecord, attempt: Attempt): Promise<Outcome> {
+    const { data } = arrival;
     const emailId = data.email_id.toLowerCase();
-    const recipients = routeRecipients(
-      { receivedFor: data.received_for, to: data.to, cc: data.cc, bcc: data.bcc },
-      options.domains,
-    );
+    const recipients = recipientsOf(arrival, options.domains);
     if (recipients.length === 0) return { kind: 'skipped', reason: 'foreign-domain', facts: { emailId } };
-    const live = await tools.live(attempt.signal);
-    let content: { raw: Uint8Array; pointer: BlobPointer };
+    const { inboxes: served } = await tools.live(attempt.signal);
+    let kept: KeptMail;
     try {
-      content = await fetchOnce(emailId, attempt.signal);
+      kept = await keepMail({ emailId, recipients, served }, attempt.signal);
     } catch (error) {
       if (!hasCode(error, 'resend.content_missing') || attempt.number < maxMissingAttempts) throw error;
       return { kind: 'dead-letter', reason: 'receive.content_missing', error, facts: { emailId } };
     }
-    const email = await mailWork.parseMessage(content.raw);
+    const email = await mailWork.parseMessage(kept.raw);
     const receivedAt = new Date(record.timestampMs).toISOString();
-    const arrived = arrivedLongBefore(record, data.created_at ?? event.created_at);
-    const base = { emailId, receivedAt, ...arrived, raw: content.pointer, email };
-    const outputs = recipients.map((recipient) => outputFor(recipient, base, live.inboxes));
+    const arrived = arrivedLongBefore(record, data.created_at ?? arrival.created_at);
+    const base = { emailId, receivedAt, ...arrived, raw: kept.pointer, email };
+    const outputs = recipients.map((recipient) => outputFor(recipient, base, kept.routes));
     return { kind: 'done', outputs, facts: { emailId, to: outputs.map(({ stream }) => stream) } };
   }
 
-  async function fetchOnce(
-    emailId: string,
-    signal: AbortSignal,
-  ): Promise<{ raw: Uint8Array; pointer: BlobPointer }> {
-    const stream = store.stream(streamNames.mail(emailId));
-    const kept = await findBlob(stream);
-    if (kept) return { raw: await readBlob(store, kept, signal), pointer: kept };
-    const raw = await inbound.rawMessage(emailId, signal);
-    return { raw, pointer: await writeBlob(stream, raw) };
-  }
-
   return async (record, attempt) => {
-    const event = parseEvent(record);
-    const received = receivedEventSchema.safeParse(event);
-    if (received.success) return receiveEmail(received.data, record, attempt);
-    if (event.type === 'email.received') {
-      throw new MillraceError(
-        'permanent',
-        'receive.malformed_event',
-        `email.received of an unknown shape: ${z.prettifyError(received.error)}`,
-      );
-    }
-    const delivery = deliveryEventSchema.safeParse(event);
-    if (!delivery.success)
+    const event = providerEvent(record);
+    if (event.kind === 'arrival') return receiveEmail(event.arrival, record, attempt);
+    if (event.kind === 'unknown')
       return { kind: 'skipped', reason: 'unknown-event', facts: { type: event.type.slice(0, 100) } };
     return {
       kind: 'done',
-      outputs: [{ stream: streamNames.delivery, record: deliveryRecord(delivery.data, record) }],
+      outputs: [{ stream: streamNames.delivery, record: deliveryRecord(event.delivery, record) }],
     };
   };
 }
@@ -156,29 +94,16 @@ function arrivedLongBefore(record: StreamRecord, at: string | undefined): { arri
   return { arrivedAt: new Date(arrivedMs).toISOString() };
 }
 
-function parseEvent(record: StreamRecord): { type: string } {
-  try {
-    return z.looseObject({ type: z.string() }).parse(JSON.parse(Buffer.from(record.body).toString('utf8')));
-  } catch (cause) {
-    throw new MillraceError(
-      'permanent',
-      'receive.malformed_event',
-      `event ${record.seqNum} is not an object with a type`,
-      { cause },
-    );
-  }
-}
-
 type InboxFields = Omit<InboxRecord, 'kind' | 'version' | 'complete'>;
 
 /** The record for one recipient, on the stream of the inbox that serves it. */
 function outputFor(
   recipient: Recipient,
   fields: Omit<InboxFields, 'inbox' | 'tag' | 'address'>,
-  served: readonly string[],
+  routes: Routes,
 ): Output {
   const { inbox, tag, address } = recipient;
-  const by = inbox === null ? null : [inbox, DEFAULT_INBOX].find((name) => served.includes(name));
+  const by = inbox === null ? null : routes.get(inbox);
   // Several names of one mail can meet on the same stream unless each has its own: there the address belongs to the key.
   const key = by === inbox ? fields.emailId : `${fields.emailId}/${address}`;
   const stream = by ? streamNames.inbox(by) : streamNames.unrouted;
@@ -224,7 +149,7 @@ const tagListSchema = z
   ])
   .catch({});
 
-function deliveryRecord(event: z.infer<typeof deliveryEventSchema>, record: StreamRecord): Output['record'] {
+function deliveryRecord(event: Delivery, record: StreamRecord): Output['record'] {
   const { email_id: providerId, message_id: messageId, to, tags, ...details } = event.data;
   const delivery: DeliveryRecord = {
     kind: 'delivery',

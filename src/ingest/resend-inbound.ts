@@ -19,14 +19,14 @@ import type { RateGate } from '../platform/rate-gate.ts';
 
 export interface ResendInbound {
   /**
-   * The raw MIME of an inbound email.
+   * The raw MIME of an inbound email; calls for one inbox take turns with those for another.
    * @throws MillraceError
    *   permanent: `resend.invalid_email_id`, `resend.content_too_large`, `resend.rejected`;
    *   transient: `resend.content_missing` (not there yet, or no longer), `resend.content_above_quota`,
    *   `resend.download_failed`, and what `classifyResendError` names;
    *   or the signal's reason.
    */
-  rawMessage(emailId: string, signal: AbortSignal): Promise<Uint8Array>;
+  rawMessage(emailId: string, signal: AbortSignal, inbox?: string): Promise<Uint8Array>;
 }
 
 export interface ResendInboundOptions {
@@ -88,12 +88,12 @@ export function createResendInbound(
   };
 
   return {
-    async rawMessage(emailId, signal) {
+    async rawMessage(emailId, signal, inbox = '') {
       if (!UUID.test(emailId))
         throw new MillraceError('permanent', 'resend.invalid_email_id', 'the email id is not a UUID');
       for (let links = 1; links <= MAX_LINKS; links += 1) {
         // Before the time starts: the wait for a turn is ours.
-        await gate.enter(signal);
+        await gate.enter(signal, `receiving/${inbox}`);
         using deadline = createDeadline(clock, limits.timeoutMs, signal);
         try {
           const link = await downloadLink(emailId, deadline.signal);

@@ -26,10 +26,21 @@ const MAX_GRAPHEME_CHARS = 64;
 export function threadKey(email: ParsedEmail): string {
   const repliedTo = headerValues(email, 'in-reply-to').flatMap(parseReferences);
   const id = email.references[0] ?? repliedTo[0] ?? email.messageId;
-  const author = email.from?.address ?? '';
-  const byContent = ['subject', normaliseAddress(author) ?? author, baseSubject(email.subject).toLowerCase()];
-  const root = id === null ? byContent : ['id', id];
+  const root = id === null ? contentRoot(email.from?.address ?? '', email.subject) : ['id', id];
   return createHash('sha256').update(JSON.stringify(root)).digest('hex').slice(0, 32);
+}
+
+/**
+ * The same for an email whose ids are not known yet: its author (a bare address), its subject and whom it is for.
+ * All mail of one person about one thing to one inbox has the same, whichever conversation it belongs to.
+ */
+export function correspondenceKey(author: string, subject: string, recipient: string): string {
+  const root = ['to', recipient, ...contentRoot(author, subject)];
+  return createHash('sha256').update(JSON.stringify(root)).digest('hex').slice(0, 32);
+}
+
+function contentRoot(author: string, subject: string): string[] {
+  return ['subject', normaliseAddress(author) ?? author, baseSubject(subject).toLowerCase()];
 }
 
 /**

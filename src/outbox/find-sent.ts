@@ -10,6 +10,7 @@ import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { RateGate } from '../platform/rate-gate.ts';
+import { sendingKey } from './resend-outbound.ts';
 
 export interface FindSentOptions {
   apiKey: string;
@@ -41,12 +42,12 @@ export function createFindSent(
   );
 
   async function call<T>(
-    signal: AbortSignal,
+    { request, signal }: { request: ProviderRequest; signal: AbortSignal },
     method: (options: {
       signal: AbortSignal;
     }) => Promise<{ data: T | null; error: unknown; headers: unknown }>,
   ): Promise<T> {
-    await gate.enter(signal);
+    await gate.enter(signal, sendingKey(request));
     using deadline = createDeadline(clock, TIMEOUT_MS, signal);
     const answer = await method({ signal: deadline.signal });
     const headers = answer.headers as Parameters<RateGate['observe']>[0];
@@ -60,7 +61,7 @@ export function createFindSent(
   }
 
   async function hasTags(id: string, request: ProviderRequest, signal: AbortSignal): Promise<boolean> {
-    const mail = await call(signal, (init) => resend.emails.get(id, init));
+    const mail = await call({ request, signal }, (init) => resend.emails.get(id, init));
     return (request.tags ?? []).every((tag) =>
       mail.tags?.some(({ name, value }) => name === tag.name && value === tag.value),
     );
@@ -70,7 +71,7 @@ export function createFindSent(
     let candidates = 0;
     let after: string | undefined;
     for (let page = 0; page < MAX_PAGES && candidates <= MAX_CANDIDATES; page++) {
-      const list = await call(signal, (init) =>
+      const list = await call({ request, signal }, (init) =>
         resend.emails.list({ limit: PAGE_SIZE, ...(after === undefined ? {} : { after }) }, init),
       );
       for (const mail of list.data) {

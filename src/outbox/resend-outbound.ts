@@ -57,7 +57,7 @@ export function createResendOutbound(
           'outbox.invalid_key',
           'an idempotency key is 1 to 256 ASCII characters',
         );
-      await gate.enter(signal);
+      await gate.enter(signal, sendingKey(request));
       using deadline = createDeadline(clock, timeoutMs, signal);
       // The SDK's type wants a union of bodies; a provider request always has a text.
       const { data, error, headers } = await resend.emails.send(request as CreateEmailOptions, {
@@ -73,6 +73,11 @@ export function createResendOutbound(
       throw classifyResendError(error, headers);
     },
   };
+}
+
+/** By which the calls for an inbox's mail take turns with those for another's, and with those that fetch what comes in. */
+export function sendingKey({ from }: Pick<ProviderRequest, 'from'>): string {
+  return `sending/${from}`;
 }
 
 function outcomeUnknown(said: string | undefined, headers: ResponseHeaders): MillraceError {

@@ -50,8 +50,8 @@ export function createFairQueue<T>(options: { maxOutPerKey: number }): FairQueue
         count += Math.min(items.size, options.maxOutPerKey - (out.get(key) ?? 0));
       return count;
     },
-    push: (key, item) => void itemsOf(key).push(item),
-    pushFront: (key, item) => void itemsOf(key).pushFront(item),
+    push: (key, item) => itemsOf(key).push(item),
+    pushFront: (key, item) => itemsOf(key).pushFront(item),
     take() {
       const key = nextKey();
       if (key === undefined) return undefined;

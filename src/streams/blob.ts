@@ -12,6 +12,7 @@ import { createHash } from 'node:crypto';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import { headerOf } from './records.ts';
 import type { BlobPointer } from './records.ts';
+import { limits, meteredBytes } from './stream-store.ts';
 import type { NewRecord, Stream, StreamRecord, StreamStore } from './stream-store.ts';
 
 export const MAX_BLOB_BYTES = 64 * 1024 * 1024;
@@ -50,11 +51,8 @@ export async function writeBlob(
   const pointer = { stream: stream.name, bytes: bytes.length, sha256 };
   // An empty blob has one piece too, or it could not be told from none.
   const pieces = Math.max(1, Math.ceil(bytes.length / PIECE_BYTES));
-  if (
-    pieces === 1 &&
-    (await isAppendedFirst(stream, pieceRecord(bytes, { sha256, index: 0, pieces }), signal))
-  )
-    return pointer;
+  const only = pieces === 1 ? pieceRecord(bytes, { sha256, index: 0, pieces }) : undefined;
+  if (only && (await areAppendedFirst(stream, [only], signal))) return pointer;
   const present = new Set<number>();
   for await (const piece of piecesOf(stream, signal)) {
     if (piece.sha256 === sha256) present.add(piece.index);
@@ -66,10 +64,31 @@ export async function writeBlob(
   return pointer;
 }
 
+/**
+ * The same into a new stream, in one append with another record: both are there, or neither.
+ * @returns null, with nothing written, where the stream is not new or both are too much for one append
+ */
+export async function writeBlobWith(
+  stream: Stream,
+  bytes: Uint8Array,
+  { beside, signal }: { beside: NewRecord; signal?: AbortSignal },
+): Promise<BlobPointer | null> {
+  if (bytes.length > PIECE_BYTES) return null;
+  const sha256 = sha256Of(bytes);
+  const records = [pieceRecord(bytes, { sha256, index: 0, pieces: 1 }), beside];
+  if (records.reduce((sum, record) => sum + meteredBytes(record), 0) > limits.batchBytes) return null;
+  const isWritten = await areAppendedFirst(stream, records, signal);
+  return isWritten ? { stream: stream.name, bytes: bytes.length, sha256 } : null;
+}
+
 /** False where something is in the stream already; nothing is appended then. */
-async function isAppendedFirst(stream: Stream, piece: NewRecord, signal?: AbortSignal): Promise<boolean> {
+async function areAppendedFirst(
+  stream: Stream,
+  records: readonly NewRecord[],
+  signal?: AbortSignal,
+): Promise<boolean> {
   try {
-    await stream.append([piece], { matchSeqNum: 0, ...(signal && { signal }) });
+    await stream.append(records, { matchSeqNum: 0, ...(signal && { signal }) });
     return true;
   } catch (error) {
     if (hasCode(error, 'streams.seq_num_mismatch')) return false;

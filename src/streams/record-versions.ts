@@ -26,6 +26,7 @@ export const recordVersions: ReadonlyMap<string, number> = new Map(
     state: 1,
     restoring: 1,
     revision: 1,
+    routes: 1,
     tools: 1,
     'tools-request': 1,
   }),

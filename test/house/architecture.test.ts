@@ -18,6 +18,8 @@ const launcher = 'src/launch.mjs';
 /** What a folder may construct although another one defines it. */
 const sharedFactories: Record<string, string> = {
   createDeadline: 'a timer that lives as long as one call',
+  createFairQueue: 'a collection, made by whoever holds it',
+  createFifo: 'a collection, made by whoever holds it',
   createStage: 'every role is a stage with a handler of its own',
 };
 

@@ -1,0 +1,124 @@
+/**
+ * What a webhook event on `events` says, as far as receive wants to know: parsed once for each record, though three
+ * ask for it. Also by what receive orders and shares: only mail of one person about one thing to one inbox is handled
+ * in order, since of a conversation's ids an event says nothing; and inboxes take turns, so that a burst for one of
+ * them does not hold up the others.
+ */
+import { z } from 'zod';
+import { routeRecipients } from '../mail/address.ts';
+import type { Recipient } from '../mail/address.ts';
+import { addressesOf } from '../mail/recipient.ts';
+import { correspondenceKey } from '../mail/thread.ts';
+import { MillraceError } from '../platform/errors.ts';
+import type { StreamRecord } from '../streams/stream-store.ts';
+
+/** Of a field that names one author. */
+const MAX_FROM_CHARS = 1000;
+
+const addressesSchema = z
+  .array(z.string())
+  .nullish()
+  .transform((list) => list ?? []);
+/** What only orders mail must not be a reason to refuse it. */
+const hintSchema = z.string().catch('');
+
+const arrivalSchema = z.object({
+  type: z.literal('email.received'),
+  created_at: z.string().optional(),
+  data: z.object({
+    created_at: z.string().nullish(),
+    email_id: z.guid(),
+    from: hintSchema,
+    subject: hintSchema,
+    to: addressesSchema,
+    cc: addressesSchema,
+    bcc: addressesSchema,
+    received_for: addressesSchema,
+  }),
+});
+export type Arrival = z.infer<typeof arrivalSchema>;
+
+const deliverySchema = z.object({
+  type: z.string().startsWith('email.'),
+  created_at: z.string().optional(),
+  data: z.looseObject({
+    email_id: z.string().max(256),
+    message_id: z.string().nullish(),
+    to: addressesSchema,
+    tags: z.unknown(),
+  }),
+});
+export type Delivery = z.infer<typeof deliverySchema>;
+
+export type ProviderEvent =
+  | { readonly kind: 'arrival'; readonly arrival: Arrival }
+  | { readonly kind: 'delivery'; readonly delivery: Delivery }
+  | { readonly kind: 'unknown'; readonly type: string };
+
+const parsedEvents = new WeakMap<StreamRecord, ProviderEvent>();
+
+/** @throws MillraceError `receive.malformed_event` (permanent) */
+export function providerEvent(record: StreamRecord): ProviderEvent {
+  const known = parsedEvents.get(record);
+  if (known) return known;
+  const event = parseEvent(record);
+  parsedEvents.set(record, event);
+  return event;
+}
+
+function parseEvent(record: StreamRecord): ProviderEvent {
+  const body = typedBody(record);
+  const arrival = arrivalSchema.safeParse(body);
+  if (arrival.success) return { kind: 'arrival', arrival: arrival.data };
+  if (body.type === 'email.received') {
+    throw new MillraceError(
+      'permanent',
+      'receive.malformed_event',
+      `email.received of an unknown shape: ${z.prettifyError(arrival.error)}`,
+    );
+  }
+  const delivery = deliverySchema.safeParse(body);
+  if (delivery.success) return { kind: 'delivery', delivery: delivery.data };
+  return { kind: 'unknown', type: body.type };
+}
+
+function typedBody(record: StreamRecord): { type: string } {
+  try {
+    return z.looseObject({ type: z.string() }).parse(JSON.parse(Buffer.from(record.body).toString('utf8')));
+  } catch (cause) {
+    throw new MillraceError(
+      'permanent',
+      'receive.malformed_event',
+      `event ${record.seqNum} is not an object with a type`,
+      { cause },
+    );
+  }
+}
+
+/** The inboxes of ours that a mail is for, in the order in which the event names them. */
+export function recipientsOf({ data }: Arrival, domains: readonly string[]): Recipient[] {
+  return routeRecipients(
+    { receivedFor: data.received_for, to: data.to, cc: data.cc, bcc: data.bcc },
+    domains,
+  );
+}
+
+/** One person's mail about one thing to one inbox arrives there in order; nothing else waits for another. */
+export function eventLane(record: StreamRecord, domains: readonly string[]): string | null {
+  const event = providerEvent(record);
+  if (event.kind !== 'arrival') return null;
+  const { from, subject } = event.arrival.data;
+  const author = addressesOf(from.slice(0, MAX_FROM_CHARS))[0] ?? from;
+  return correspondenceKey(author, subject, fairnessInbox(event.arrival, domains));
+}
+
+/** Mail takes turns by its inbox; what becomes of sent mail counts as one more. */
+export function eventFairnessKey(record: StreamRecord, domains: readonly string[]): string {
+  const event = providerEvent(record);
+  return event.kind === 'arrival' ? `inbox/${fairnessInbox(event.arrival, domains)}` : 'other';
+}
+
+/** The first inbox that it is for. */
+export function fairnessInbox(arrival: Arrival, domains: readonly string[]): string {
+  return recipientsOf(arrival, domains)[0]?.inbox ?? '';
+}

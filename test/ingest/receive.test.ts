@@ -1,0 +1,189 @@
+/** Receive over a real store: mail of one person about one thing arrives in order, and where it goes is decided once. */
+import { randomUUID } from 'node:crypto';
+import { afterEach, expect, it } from 'vitest';
+import type { InboundProvider } from '../../src/ingest/kept-mail.ts';
+import { eventLane } from '../../src/ingest/provider-event.ts';
+import { createReceive } from '../../src/ingest/receive.ts';
+import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
+import { systemClock as clock } from '../../src/platform/clock.ts';
+import { MillraceError } from '../../src/platform/errors.ts';
+import { createLog } from '../../src/platform/log.ts';
+import { createLiveTools } from '../../src/streams/live-tools.ts';
+import type { LiveTools } from '../../src/streams/live-tools.ts';
+import { writeBlob } from '../../src/streams/blob.ts';
+import { inboxRecordSchema, jsonRecord, parseJsonRecord, streamNames } from '../../src/streams/records.ts';
+import { createStage } from '../../src/streams/stage.ts';
+import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import { plainMail } from '../e2e/mail.ts';
+import { readAll } from '../streams/store-reading.ts';
+import { useTemporaryStore } from '../streams/temporary-store.ts';
+
+const DOMAIN = 'ours.example';
+const never = new AbortController().signal;
+const log = createLog('silent');
+const store = useTemporaryStore();
+let stop = new AbortController();
+let working: Promise<unknown>[] = [];
+
+afterEach(async () => {
+  stop.abort();
+  await Promise.all(working);
+  stop = new AbortController();
+  working = [];
+});
+
+interface Mail {
+  readonly emailId: string;
+  readonly from?: string;
+  readonly subject?: string;
+}
+
+async function arrives({ emailId, from = 'ann@sender.example', subject = 'Greetings' }: Mail): Promise<void> {
+  const to = [`foo@${DOMAIN}`];
+  const data = { email_id: emailId, from, to, received_for: to, subject };
+  const body = JSON.stringify({ type: 'email.received', data });
+  await store()
+    .stream(streamNames.events)
+    .append([{ headers: [['key', `received/${emailId}`]], body }]);
+}
+
+async function goLive(...inboxes: string[]): Promise<void> {
+  const tools = { kind: 'tools', version: 1, revision: 'r', status: 'live', inboxes, error: null, at: '' };
+  await store()
+    .stream(streamNames.tools)
+    .append([jsonRecord(tools)]);
+}
+
+function followTools(): LiveTools {
+  const tools = createLiveTools({ store: store(), log });
+  working.push(tools.run(stop.signal));
+  return tools;
+}
+
+/** The provider has one small mail for every id; `before` comes first, and may fail. */
+function providerWith(before: (emailId: string) => void = () => {}, text = 'Hello'): InboundProvider {
+  return {
+    rawMessage: async (emailId) => {
+      before(emailId);
+      return Buffer.from(plainMail({ id: emailId, to: `foo@${DOMAIN}`, text }));
+    },
+  };
+}
+
+function startReceive(inbound: InboundProvider): void {
+  const deps = { store: store(), inbound, tools: followTools(), mailWork: mailWorkInPlace };
+  const stage = createStage(
+    { store: store(), clock, log },
+    {
+      name: 'receive',
+      source: streamNames.events,
+      journal: streamNames.received,
+      concurrency: 4,
+      laneOf: (record) => eventLane(record, [DOMAIN]),
+      handle: createReceive(deps, { domains: [DOMAIN], maxMissingAttempts: 3 }),
+      backoff: { baseMs: 1, maxMs: 1 },
+      maxAttempts: 1_000,
+    },
+  );
+  working.push(stage.run(stop.signal));
+}
+
+async function inboxOf(name: string): Promise<string[]> {
+  const records = await readAll(store().stream(streamNames.inbox(name)));
+  return records.map((record) => parseJsonRecord(inboxRecordSchema, record).emailId);
+}
+
+const missing = (): MillraceError =>
+  new MillraceError('transient', 'resend.content_missing', 'not there yet');
+
+it('a mail whose content is not there yet is not overtaken by its follow-up, and holds up nobody else', async () => {
+  const [first, followUp, other, otherThing] = Array.from({ length: 4 }, () => randomUUID());
+  let isThere = false;
+  await goLive('foo');
+  startReceive(
+    providerWith((emailId) => {
+      if (emailId === first && !isThere) throw new MillraceError('transient', 'resend.unavailable', '503');
+    }),
+  );
+  await arrives({ emailId: first! });
+  await arrives({ emailId: followUp!, from: 'Ann <Ann@Sender.example>', subject: 'Re: greetings' });
+  await arrives({ emailId: other!, from: 'bob@sender.example' });
+  await arrives({ emailId: otherThing!, subject: 'Something else' });
+  await expect.poll(() => inboxOf('foo')).toHaveLength(2);
+  expect((await inboxOf('foo')).toSorted()).toEqual([other, otherThing].toSorted());
+  isThere = true;
+  await expect.poll(() => inboxOf('foo')).toHaveLength(4);
+  expect((await inboxOf('foo')).slice(2)).toEqual([first, followUp]);
+});
+
+it('a mail whose content never comes holds up its follow-up until it is parked', async () => {
+  const [first, followUp] = [randomUUID(), randomUUID()];
+  await goLive('foo');
+  startReceive(
+    providerWith((emailId) => {
+      if (emailId === first) throw missing();
+    }),
+  );
+  await arrives({ emailId: first });
+  await arrives({ emailId: followUp, subject: 'AW: Greetings' });
+  await expect.poll(() => inboxOf('foo')).toEqual([followUp]);
+});
+
+it.each([
+  { what: 'a small mail', text: 'Hello', isKeptBefore: false },
+  { what: 'a mail of several pieces', text: 'x'.repeat(1_500_000), isKeptBefore: false },
+  { what: 'a mail that the local mailbox has put there', text: 'Hello', isKeptBefore: true },
+])('$what goes where it went, though its name has a tool by now', async ({ text, isKeptBefore }) => {
+  const emailId = randomUUID();
+  await arrives({ emailId });
+  await goLive('default');
+  const tools = followTools();
+  const inbound = providerWith(undefined, text);
+  if (isKeptBefore)
+    await writeBlob(store().stream(streamNames.mail(emailId)), await inbound.rawMessage(emailId, never));
+  const receive = createReceive(
+    { store: store(), inbound, tools, mailWork: mailWorkInPlace },
+    { domains: [DOMAIN] },
+  );
+  const [event] = await readAll(store().stream(streamNames.events));
+  const first = await receive(event!, firstAttempt());
+  // Here a crash loses the outcome, and the tool for the name comes before the event is handled again.
+  await goLive('default', 'foo');
+  await expect.poll(() => tools.current()?.inboxes).toContain('foo');
+  const again = await receive(event!, firstAttempt());
+  expect(streamsOf(first)).toEqual([streamNames.inbox('default')]);
+  expect(again).toEqual(first);
+  // What comes later goes to it.
+  await arrives({ emailId: randomUUID() });
+  const [, later] = await readAll(store().stream(streamNames.events));
+  expect(streamsOf(await receive(later!, firstAttempt()))).toEqual([streamNames.inbox('foo')]);
+});
+
+const firstAttempt = (): Parameters<ReturnType<typeof createReceive>>[1] => ({
+  number: 1,
+  doubtSinceMs: null,
+  signal: never,
+});
+
+function streamsOf(outcome: Awaited<ReturnType<ReturnType<typeof createReceive>>>): string[] {
+  return outcome.kind === 'done' ? (outcome.outputs ?? []).map(({ stream }) => stream) : [];
+}
+
+it('orders what names no author or subject, too, and refuses no mail for it', () => {
+  const lane = (data: object): string | null => eventLane(eventWith(data), [DOMAIN]);
+  const plain = lane({ from: 'ann@sender.example', subject: 'Greetings' });
+  expect(lane({ from: '"Ann" <ANN@sender.example>', subject: 'RE: AW: greetings' })).toBe(plain);
+  expect(
+    lane({ from: 'ann@sender.example', subject: 'Greetings', received_for: [`bar@${DOMAIN}`] }),
+  ).not.toBe(plain);
+  expect(lane({ from: null, subject: 7 })).toBe(lane({}));
+  expect(
+    eventLane({ ...eventWith({}), body: Buffer.from('{"type":"email.sent","data":{"email_id":"x"}}') }, []),
+  ).toBe(null);
+});
+
+function eventWith(data: object): StreamRecord {
+  const whole = { email_id: randomUUID(), received_for: [`foo@${DOMAIN}`], ...data };
+  const body = Buffer.from(JSON.stringify({ type: 'email.received', data: whole }));
+  return { seqNum: 0, timestampMs: 0, headers: [], body };
+}
