@@ -10,6 +10,7 @@
  * No I/O: which DNS records it takes, `recordNames` says; whoever asks for them hands in what there was.
  */
 import { MillraceError } from '../platform/errors.ts';
+import { mailboxesOf } from './address-field.ts';
 import { normaliseDomain } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
@@ -58,7 +59,7 @@ const SINGLE_FIELDS = [
 const HOST_NAME = /^[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?$/i;
 
 /** The names whose TXT records tell: of keys, and of DMARC policies up the tree. At most some hundred. */
-export function recordNames(email: Pick<ParsedEmail, 'headers' | 'from'>): string[] {
+export function recordNames(email: Pick<ParsedEmail, 'headers'>): string[] {
   const signatures = headerValues(email, 'dkim-signature');
   if (signatures.length === 0 || signatures.length > MAX_SIGNATURES) return [];
   const tags = signatures.map((value) => ({ domain: domainIn(value, 'd'), selector: tagIn(value, 's') }));
@@ -117,6 +118,8 @@ async function verified({ raw, fields, records, receivedMs }: SignedMessage): Pr
   });
   const domain = normaliseDomain(headerFrom[0]?.split('@').at(-1) ?? '');
   if (response === false) return failed(domain, `its author is not clear (${reason})`);
+  // `mailauth` reads addresses in a way of its own: its author must be the one whom everybody else sees.
+  if (domain === null || domain !== authorDomain(fields)) return failed(domain, 'its author is not clear');
   // Without a policy nobody says how to align: then the public suffix list does.
   const aligned = dkimAligned
     ? [...dkimAligned][0]
@@ -143,8 +146,11 @@ function dnsFailed(domain: string | null): MillraceError {
   });
 }
 
-function authorDomain({ from }: Pick<ParsedEmail, 'from'>): string | null {
-  return from && normaliseDomain(from.address.slice(from.address.lastIndexOf('@') + 1));
+/** Null where there is not exactly one author, as in `parseMessage`. */
+function authorDomain(fields: Pick<ParsedEmail, 'headers'>): string | null {
+  const [author, ...others] = headerValues(fields, 'from').flatMap(mailboxesOf);
+  if (author === undefined || others.length > 0) return null;
+  return normaliseDomain(author.address.slice(author.address.lastIndexOf('@') + 1));
 }
 
 /** A tag of a DKIM-Signature (RFC 6376 3.2). */

@@ -152,6 +152,18 @@ describe('an author is not proven', () => {
   });
 });
 
+it.each([
+  'ann@sender.example (a (b) <eve@other.example>)',
+  '(a (b) eve@other.example) ann@sender.example',
+  '<eve@other.example> <ann@sender.example>',
+  '"ann@sender.example" eve@other.example <>',
+])('a signature proves no other author than the one who is answered: From: %s', async (from) => {
+  const mail = await signed(message([`From: ${from}`, ...HEAD]), { domain: 'other.example' });
+  const { from: author } = await parseMessage(Buffer.from(mail));
+  expect(author?.address ?? null).not.toBe('eve@other.example');
+  expect(await verdictOf(mail)).toMatchObject({ result: 'fail' });
+});
+
 it('is in doubt while the DNS does not say', async () => {
   const mail = await signed(message([FROM, ...HEAD]));
   await expect(verdictOf(mail, { 's1._domainkey.sender.example': 'failed' })).rejects.toMatchObject({
