@@ -139,12 +139,13 @@ function isPlausible({ address }: Mailbox): boolean {
   );
 }
 
+/** With LF line ends, without blank lines at either end. */
 function cleanBody(body: string): string {
-  return body
-    .replaceAll('\0', '')
-    .replace(/\r\n?/g, '\n')
-    .replace(/^(?:[ \t]*\n)+/, '')
-    .trimEnd();
+  const clean = body.replaceAll('\0', '').replace(/\r\n?/g, '\n');
+  // By index: an expression for any number of blank lines keeps each of them in mind, and millions are too many.
+  const firstText = clean.search(/[^ \t\n]/);
+  if (firstText < 0) return '';
+  return clean.slice(clean.lastIndexOf('\n', firstText) + 1).trimEnd();
 }
 
 function describeAttachment(part: Attachment, index: number): ParsedEmail['attachments'][number] {

@@ -270,6 +270,13 @@ describe('beyond the limits', { timeout: 60_000 }, () => {
     expect(Buffer.compare(await attachmentBytes(message, 0), message)).toBe(0);
   });
 
+  test('a text that begins with four million blank lines is read', async () => {
+    const text = `${'\n'.repeat(4_000_000)}${' \t\n'.repeat(1_000_000)}  Hello\n\nthere\n \n`;
+    const base64 = Buffer.from(text).toString('base64');
+    const email = await parseMessage(raw('Content-Transfer-Encoding: base64', '', base64));
+    expect(email.text).toBe('  Hello\n\nthere');
+  });
+
   test('the text of a long message is read as far as the limit', async () => {
     const email = await parseMessage(
       raw('', Array.from({ length: 200_000 }, (_, line) => line).join('\r\n')),
