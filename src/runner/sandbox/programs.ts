@@ -36,8 +36,16 @@ async function buildPrelude(): Promise<string> {
     bundled('guest/web-classes.ts', { format: 'iife', globalName: '__webClasses' }),
     bundled('guest/web-streams.ts', { format: 'iife', globalName: '__webStreams' }),
   ]);
-  const lazy = `function $webClasses(){${webClasses};return __webClasses}function $webStreams(){${webStreams};return __webStreams}`;
-  return `(function($0){${lazy}${prelude};return __prelude.deliver})`;
+  const lazy = [
+    madeOnce('$webClasses', `${webClasses};return __webClasses`),
+    madeOnce('$webStreams', `${webStreams};return __webStreams`),
+  ];
+  return `(function($0){${lazy.join('')}${prelude};return __prelude.deliver})`;
+}
+
+/** A function whose body is evaluated, and before that compiled, when it is first called. */
+function madeOnce(name: string, body: string): string {
+  return `var ${name}$;function ${name}(){return ${name}$??=(function(){${body}})()}`;
 }
 
 async function bundled(file: string, options: BuildOptions): Promise<string> {

@@ -1,4 +1,6 @@
-/** `Blob`, `File` and `FormData`: whole bytes in memory, no streams. */
+/** `Blob`, `File` and `FormData`: whole bytes in memory, which a blob shows as a stream to who asks for one. */
+import { streamOf } from './body.ts';
+import type { ByteStream } from './body.ts';
 import { decodeUtf8, encodeUtf8 } from './encoding.ts';
 import { bytesOf, joined } from './text-codec.ts';
 import { crypto } from './web-crypto.ts';
@@ -34,6 +36,9 @@ export class GuestBlob {
   }
   async text(): Promise<string> {
     return decodeUtf8(this.#bytes, false);
+  }
+  stream(): ByteStream {
+    return streamOf(this.#bytes);
   }
   slice(start?: number, end?: number, type: unknown = ''): GuestBlob {
     return new GuestBlob([this.#bytes.slice(start, end)], { type });

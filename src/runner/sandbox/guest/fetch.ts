@@ -10,8 +10,8 @@ async function guestFetch(input: unknown, init?: GuestRequestInit): Promise<Gues
   const web = loadWebClasses();
   const request = new web.webGlobals.Request(input, init);
   const { signal } = request;
+  const body = request._body() && (await request.bytes());
   signal.throwIfAborted();
-  const body = request._take();
   const { call, answer } = callCapability('fetch', {
     url: request.url,
     method: request.method,

@@ -28,6 +28,8 @@ const lazyStreams: readonly (keyof typeof streamGlobals)[] = [
   'ByteLengthQueuingStrategy',
   'CountQueuingStrategy',
   'ReadableStream',
+  'TextDecoderStream',
+  'TextEncoderStream',
   'TransformStream',
   'WritableStream',
 ];

@@ -1,7 +1,9 @@
-/** `Request` and `Response` with whole bodies: strings, bytes, blobs and forms, no streams. */
+/** `Request` and `Response`: their bodies are strings, bytes, blobs, forms and streams. */
 import { GuestAbortController } from './abort.ts';
 import type { GuestAbortSignal } from './abort.ts';
 import { GuestBlob, GuestFormData, multipartFrom } from './blob.ts';
+import { Body, isStream } from './body.ts';
+import type { ByteStream } from './body.ts';
 import { decodeUtf8, encodeUtf8 } from './encoding.ts';
 import { GuestHeaders } from './headers.ts';
 import { bytesOf } from './text-codec.ts';
@@ -13,13 +15,20 @@ const REDIRECT_STATUSES = [301, 302, 303, 307, 308];
 /** Lets `fetch` make a response of any status; a tool makes what the standard allows. */
 const FROM_NETWORK = Symbol('from the network');
 
-interface WholeBody {
-  bytes: Uint8Array<ArrayBuffer>;
+interface TypedBody {
+  body: Body;
   contentType: string | null;
 }
 
-function wholeBody(body: unknown): WholeBody | null {
+function typedBody(body: unknown): TypedBody | null {
   if (body === undefined || body === null) return null;
+  if (body instanceof Body) return { body, contentType: null };
+  if (isStream(body)) return { body: new Body(body), contentType: null };
+  const { bytes, contentType } = wholeBody(body);
+  return { body: new Body(bytes), contentType };
+}
+
+function wholeBody(body: unknown): { bytes: Uint8Array<ArrayBuffer>; contentType: string | null } {
   if (body instanceof ArrayBuffer || ArrayBuffer.isView(body)) {
     return { bytes: bytesOf(body).slice(), contentType: null };
   }
@@ -34,30 +43,29 @@ function wholeBody(body: unknown): WholeBody | null {
 /** What Request and Response share. */
 class Message {
   readonly headers: GuestHeaders;
-  bodyUsed = false;
-  #bytes: Uint8Array<ArrayBuffer> | null;
+  readonly #body: Body | null;
 
   constructor(body: unknown, headers: unknown) {
-    const whole = wholeBody(body);
-    this.#bytes = whole?.bytes ?? null;
+    const typed = typedBody(body);
+    this.#body = typed?.body ?? null;
     this.headers = new GuestHeaders(headers);
-    if (whole?.contentType && !this.headers.has('content-type')) {
-      this.headers.set('content-type', whole.contentType);
+    if (typed?.contentType && !this.headers.has('content-type')) {
+      this.headers.set('content-type', typed.contentType);
     }
   }
 
-  /** The body, without using it up. */
-  _peek(): Uint8Array<ArrayBuffer> | null {
-    return this.#bytes;
+  get body(): ByteStream | null {
+    return this.#body?.stream ?? null;
   }
-  /** The body, which is then used up. @throws TypeError if it was before */
-  _take(): Uint8Array<ArrayBuffer> | null {
-    if (this.bodyUsed) throw new TypeError('Body is unusable: Body has already been read');
-    this.bodyUsed = this.#bytes !== null;
-    return this.#bytes;
+  get bodyUsed(): boolean {
+    return this.#body?.isUsed ?? false;
+  }
+  /** The body, for this folder. */
+  _body(): Body | null {
+    return this.#body;
   }
   async bytes(): Promise<Uint8Array<ArrayBuffer>> {
-    return (this._take() ?? new Uint8Array(0)).slice();
+    return this.#body ? this.#body.take() : new Uint8Array(0);
   }
   async arrayBuffer(): Promise<ArrayBuffer> {
     return (await this.bytes()).buffer;
@@ -66,7 +74,7 @@ class Message {
     return new GuestBlob([await this.bytes()], { type: this.headers.get('content-type') ?? '' });
   }
   async text(): Promise<string> {
-    return decodeUtf8(this._take() ?? new Uint8Array(0), false);
+    return decodeUtf8(await this.bytes(), false);
   }
   async json(): Promise<unknown> {
     return JSON.parse(await this.text());
@@ -82,12 +90,18 @@ class Message {
   }
 }
 
+function assertWhole(message: Message, what: string): void {
+  const body = message._body();
+  if (body?.isUsed || body?.isLocked) throw new TypeError(`${what}: Body has already been consumed.`);
+}
+
 export interface GuestRequestInit {
   method?: unknown;
   headers?: unknown;
   body?: unknown;
   redirect?: unknown;
   signal?: GuestAbortSignal | null;
+  duplex?: unknown;
 }
 
 export class GuestRequest extends Message {
@@ -101,19 +115,22 @@ export class GuestRequest extends Message {
     const url = source ? source.url : requestUrl(String(input));
     const method = methodFrom(init.method ?? source?.method ?? 'GET');
     const hasOwnBody = init.body !== undefined && init.body !== null;
-    if ((hasOwnBody || source?._peek()) && /^(?:GET|HEAD)$/.test(method)) {
+    if ((hasOwnBody || source?._body()) && /^(?:GET|HEAD)$/.test(method)) {
       throw new TypeError('Request with GET/HEAD method cannot have body.');
     }
-    super(hasOwnBody ? init.body : source?._take(), init.headers ?? source?.headers);
+    if (isStream(init.body) && init.duplex !== 'half') {
+      throw new TypeError('RequestInit: duplex option is required when sending a body.');
+    }
+    super(hasOwnBody ? init.body : source?._body()?.handedOver(), init.headers ?? source?.headers);
     this.url = url;
     this.method = method;
     this.redirect = redirectFrom(init.redirect ?? source?.redirect ?? 'follow');
     this.signal = init.signal ?? source?.signal ?? new GuestAbortController().signal;
   }
   clone(): GuestRequest {
-    if (this.bodyUsed) throw new TypeError('Request.clone: Body has already been consumed.');
+    assertWhole(this, 'Request.clone');
     const { url, method, headers, redirect, signal } = this;
-    return new GuestRequest(url, { method, headers, redirect, signal, body: this._peek() });
+    return new GuestRequest(url, { method, headers, redirect, signal, body: this._body()?.clone() });
   }
 }
 
@@ -165,9 +182,13 @@ export class GuestResponse extends Message {
     this.ok = this.status >= 200 && this.status < 300;
   }
   clone(): GuestResponse {
-    if (this.bodyUsed) throw new TypeError('Response.clone: Body has already been consumed.');
+    assertWhole(this, 'Response.clone');
     const { type, url, redirected } = this;
-    return Object.assign(new GuestResponse(this._peek(), this, FROM_NETWORK), { type, url, redirected });
+    return Object.assign(new GuestResponse(this._body()?.clone(), this, FROM_NETWORK), {
+      type,
+      url,
+      redirected,
+    });
   }
   static json(value: unknown, init: GuestResponseInit = {}): GuestResponse {
     const text = JSON.stringify(value);
