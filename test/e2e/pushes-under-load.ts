@@ -1,7 +1,8 @@
 /**
  * Pushes to a real bare repository while mail comes in: the daemon, the webhooks and Resend's stand-in as real
  * processes. Each good push answers with a mark of its own; each fifth is broken. What came of it is left to
- * those who look: the test and the bench.
+ * those who look: the test and the bench. More mail may be written than the machine answers meanwhile: what is left
+ * is waited for as long as answers come.
  */
 import { createHmac, randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -9,7 +10,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { systemClock } from '../../src/platform/clock.ts';
 import { openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
 import { spawnResendStandIn } from '../resend-stand-in/client.ts';
-import type { ResendStandIn } from '../resend-stand-in/contract.ts';
+import type { AcceptedMail, ResendStandIn } from '../resend-stand-in/contract.ts';
 import { createBareRepository } from '../runner/sync/bare-repository.ts';
 import type { BareRepository } from '../runner/sync/bare-repository.ts';
 import { readBodies } from '../streams/store-reading.ts';
@@ -20,15 +21,19 @@ import { plainMail } from './mail.ts';
 const RESEND_SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const GIT_SECRET = 'a-long-random-word';
 const BROKEN_EVERY = 5;
-const VERDICT_TIMEOUT_MS = 60_000;
-const ANSWERS_TIMEOUT_MS = 60_000;
+const VERDICT_TIMEOUT_MS = 120_000;
+/** Without a further answer for so long, what is not answered is lost. */
+const NO_PROGRESS_MS = 60_000;
 const LOOK_EVERY_MS = 20;
+const COUNT_EVERY_MS = 500;
 const PACE_MS = 5;
 
 export interface PushLoad {
   readonly pushes: number;
   /** They begin by the clock, however long the ones before take. */
   readonly mailsPerSecond: number;
+  /** Hears of each push, and of what is left to be answered. */
+  readonly tell?: (line: string) => void;
 }
 
 export interface PushOutcome {
@@ -44,7 +49,12 @@ export interface PushOutcome {
 
 export interface LoadOutcome {
   readonly pushes: readonly PushOutcome[];
-  /** Text of each mail → the email's id. */
+  /** Mails that were written, taken by the webhook or not, and how long that went on. */
+  readonly offered: number;
+  readonly writingMs: number;
+  /** From the end of the writing to the last answer. */
+  readonly drainMs: number;
+  /** Text of each mail that the webhook took → the email's id. */
   readonly mails: ReadonlyMap<string, string>;
   /** `push 3: mail 17`, as Resend's stand-in took them. */
   readonly answers: readonly string[];
@@ -57,7 +67,7 @@ const tools = (mark: string) => ({
     export const echo = (email: Email) => '${mark}: ' + email.text.trim();`,
 });
 
-export async function pushUnderLoad({ pushes, mailsPerSecond }: PushLoad): Promise<LoadOutcome> {
+export async function pushUnderLoad({ pushes, mailsPerSecond, tell }: PushLoad): Promise<LoadOutcome> {
   await using stack = new AsyncDisposableStack();
   const directory = stack.use(await temporaryDirectory());
   const repository = stack.use(await createBareRepository());
@@ -81,24 +91,59 @@ export async function pushUnderLoad({ pushes, mailsPerSecond }: PushLoad): Promi
   });
   stack.defer(async () => void (await daemon.stop()));
   const writing = startWriting(resend, mailsPerSecond);
-  const decided: { mark: string; announcedMs: number; decidedMs: number; record: ToolsBody }[] = [];
-  for (let number = 1; number <= pushes; number++) decided.push(await pushOne(repository, daemon, number));
-  const mails = await writing.end();
-  const accepted = await resend.waitForAccepted(mails.size, ANSWERS_TIMEOUT_MS);
-  const answers = accepted.map(({ payload }) => payload.text?.trim() ?? '');
-  const firstAnswer = (mark: string): string | undefined =>
-    accepted.find(({ payload }) => payload.text?.startsWith(`${mark}:`))?.at;
+  const decided: Decided[] = [];
+  for (let number = 1; number <= pushes; number++) {
+    const push = await pushOne(repository, daemon, number);
+    decided.push(push);
+    tell?.(`${push.mark}: ${push.record.status} after ${push.decidedMs - push.announcedMs} ms`);
+  }
+  const written = await writing.end();
+  const { accepted, drainMs } = await answersTo(written.mails, { resend, tell });
+  // It ends what it is at: what would be a second answer has left by then, and the last run is on record.
+  await daemon.stop();
+  accepted.push(...(await resend.accepted(accepted.length)));
   return {
-    mails,
-    answers,
+    ...written,
+    drainMs,
+    answers: accepted.map(({ payload }) => payload.text?.trim() ?? ''),
     revisionOf: await revisionsIn(daemon.dataDir),
-    pushes: decided.map(({ mark, announcedMs, decidedMs, record }) => {
-      const at = firstAnswer(mark);
-      const answeredMs = at === undefined ? null : Date.parse(at) - announcedMs;
-      const { status, error, revision } = record;
-      return { mark, status, error, revision, decidedMs: decidedMs - announcedMs, answeredMs };
-    }),
+    pushes: decided.map((push) => outcomeOf(push, accepted)),
   };
+}
+
+interface Decided {
+  mark: string;
+  announcedMs: number;
+  decidedMs: number;
+  record: ToolsBody;
+}
+
+function outcomeOf(push: Decided, accepted: readonly AcceptedMail[]): PushOutcome {
+  const { mark, announcedMs, decidedMs, record } = push;
+  const at = accepted.find(({ payload }) => payload.text?.startsWith(`${mark}:`))?.at;
+  const answeredMs = at === undefined ? null : Date.parse(at) - announcedMs;
+  const { status, error, revision } = record;
+  return { mark, status, error, revision, decidedMs: decidedMs - announcedMs, answeredMs };
+}
+
+/** What was accepted for delivery once every mail is answered, or no further answer comes. */
+async function answersTo(
+  mails: ReadonlyMap<string, string>,
+  { resend, tell }: { resend: ResendStandIn; tell: PushLoad['tell'] },
+): Promise<{ accepted: AcceptedMail[]; drainMs: number }> {
+  const accepted: AcceptedMail[] = [];
+  const open = new Set(mails.keys());
+  const sinceMs = Date.now();
+  let lastMs = sinceMs;
+  while (open.size > 0 && Date.now() - lastMs < NO_PROGRESS_MS) {
+    const more = await resend.accepted(accepted.length);
+    for (const { payload } of more) open.delete(payload.text?.trim().replace(/^push \d+: /, '') ?? '');
+    accepted.push(...more);
+    if (more.length > 0) lastMs = Date.now();
+    tell?.(`${open.size} mails are left to be answered`);
+    if (open.size > 0) await pause(COUNT_EVERY_MS);
+  }
+  return { accepted, drainMs: lastMs - sinceMs };
 }
 
 interface ToolsBody {
@@ -109,7 +154,7 @@ interface ToolsBody {
   commit?: { id: string };
 }
 
-async function pushOne(repository: BareRepository, daemon: Daemon, number: number) {
+async function pushOne(repository: BareRepository, daemon: Daemon, number: number): Promise<Decided> {
   const mark = `push ${number}`;
   const broken = { 'tools/index.ts': `export const echo = (): number => '${mark}: broken';` };
   const id = await repository.push(number % BROKEN_EVERY === 0 ? broken : tools(mark), { message: mark });
@@ -150,7 +195,9 @@ async function bodies<T>(dataDir: string, name: string): Promise<T[]> {
 function startWriting(
   resend: ResendStandIn,
   mailsPerSecond: number,
-): { end(): Promise<Map<string, string>> } {
+): { end(): Promise<Pick<LoadOutcome, 'mails' | 'offered' | 'writingMs'>> } {
+  const sinceMs = performance.now();
+  const underWay: Promise<void>[] = [];
   const mails = new Map<string, string>();
   const ending = new AbortController();
   const write = async (number: number): Promise<void> => {
@@ -158,12 +205,12 @@ function startWriting(
     const emailId = randomUUID();
     const from = `Ann <ann${number}@sender.example>`;
     const raw = plainMail({ to: 'echo@agents.example', id: `m${number}`, from, text });
-    const { status } = await resend.deliver(raw, { emailId, retryDelaysMs: [100, 100, 1_000] });
+    const options = { emailId, svixId: `msg_${emailId}`, retryDelaysMs: [100, 100, 1_000] };
+    // A connection to the stand-in may be lost on a machine that is late with everything: the same event again.
+    const { status } = await resend.deliver(raw, options).catch(() => resend.deliver(raw, options));
     if (status === 200) mails.set(text, emailId);
   };
   const writing = (async () => {
-    const sinceMs = performance.now();
-    const underWay: Promise<void>[] = [];
     while (!ending.signal.aborted) {
       const due = ((performance.now() - sinceMs) * mailsPerSecond) / 1_000;
       while (underWay.length < due) underWay.push(write(underWay.length));
@@ -174,8 +221,9 @@ function startWriting(
   return {
     async end() {
       ending.abort();
+      const writingMs = performance.now() - sinceMs;
       await writing;
-      return mails;
+      return { mails, offered: underWay.length, writingMs };
     },
   };
 }

@@ -162,7 +162,8 @@ export type Settings = Pick<
 export interface ResendStandIn {
   /** The base URL that stands for https://api.resend.com. */
   readonly url: string;
-  accepted(): Promise<readonly AcceptedMail[]>;
+  /** In their order, without the first `from` (default 0). */
+  accepted(from?: number): Promise<readonly AcceptedMail[]>;
   /** Resolves as soon as so many mails were accepted; rejects after `timeoutMs` (default 10 s). */
   waitForAccepted(count: number, timeoutMs?: number): Promise<readonly AcceptedMail[]>;
   requests(): Promise<readonly RecordedRequest[]>;

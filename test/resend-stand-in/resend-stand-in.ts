@@ -75,7 +75,7 @@ function createStandIn(parts: Parts): ResendStandIn {
     get url() {
       return parts.url();
     },
-    accepted: async () => [...state.accepted],
+    accepted: async (from = 0) => state.accepted.slice(from),
     requests: async () => [...state.requests],
     waitForAccepted: (count, timeoutMs) => waitForAccepted(state, count, timeoutMs),
     deliver: (raw, options = {}) => deliver(parts, raw, options),
