@@ -254,7 +254,7 @@ const problems = (findings: Finding[]) =>
 
 /** The command itself. */
 function doctor(): Promise<{ code: unknown; findings: Finding[]; text: string }> {
-  const args = ['--no-node-snapshot', 'src/main.ts', 'doctor', '--json', '--dns-server', nameServer.address];
+  const args = ['src/main.ts', 'doctor', '--json', '--dns-server', nameServer.address];
   const env = { PATH: process.env['PATH'], ...variables };
   return new Promise((resolve, reject) => {
     execFile(process.execPath, args, { env }, (error, stdout, stderr) => {

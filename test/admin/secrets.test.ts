@@ -345,7 +345,7 @@ async function millraceProcess(
   args: readonly string[],
   { input = '', env = {} }: Given = {},
 ): Promise<Ended> {
-  const command = ['--no-node-snapshot', join(root, 'src/main.ts'), ...argv(args)];
+  const command = [join(root, 'src/main.ts'), ...argv(args)];
   const child = spawn(process.execPath, command, { env: { ...keyEnv(), ...env } });
   child.stdin.on('error', () => undefined).end(input);
   const [[status], stdout, stderr] = await Promise.all([

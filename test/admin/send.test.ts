@@ -88,7 +88,7 @@ describe('send', () => {
 describe('the command', () => {
   const run = (args: string[]) =>
     new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
-      const command = ['--no-node-snapshot', 'src/main.ts', 'send', ...args];
+      const command = ['src/main.ts', 'send', ...args];
       const env = { PATH: process.env['PATH'], DATA_DIR: world.directory };
       execFile(process.execPath, command, { env }, (error, stdout, stderr) =>
         resolve({ code: error ? Number(error.code) : 0, stdout, stderr }),

@@ -152,7 +152,7 @@ export async function createCrashWorld(
 
 async function millrace(variables: Record<string, string>, ...args: string[]): Promise<void> {
   const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables };
-  const command = ['--no-node-snapshot', 'src/main.ts', ...args];
+  const command = ['src/main.ts', ...args];
   await promisify(execFile)(process.execPath, command, { cwd: root, env });
 }
 

@@ -42,7 +42,7 @@ describe.skipIf(!sops || !hasSshd())('deploying over SSH', { timeout: 90_000 }, 
     mkdirSync(etc);
     mkdirSync(join(folder, 'bin'));
     mkdirSync(join(folder, 'releases/before'), { recursive: true });
-    const main = `'${process.execPath}' --no-node-snapshot '${root}/src/main.ts'`;
+    const main = `'${process.execPath}' '${root}/src/main.ts'`;
     script('millrace', [
       `case $1 in`,
       `  secrets) exec ${main} "$@" ;;`,

@@ -26,7 +26,7 @@ const EXPECTED = Array.from({ length: MAILS }, (_, round) =>
   .toSorted();
 
 async function millrace(variables: Record<string, string>, ...args: string[]): Promise<string> {
-  const command = ['--no-node-snapshot', 'src/main.ts', ...args];
+  const command = ['src/main.ts', ...args];
   const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables };
   return (await promisify(execFile)(process.execPath, command, { env })).stdout;
 }

@@ -39,7 +39,7 @@ export async function temporaryDirectory(): Promise<{
 export async function startDaemon(
   variables: Record<string, string>,
   args: readonly string[] = [],
-  nodeFlags: readonly string[] = ['--no-node-snapshot'],
+  nodeFlags: readonly string[] = [],
 ): Promise<Daemon> {
   const child = spawn(process.execPath, [...nodeFlags, 'src/main.ts', 'serve', ...args], {
     cwd: root,

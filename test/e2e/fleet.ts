@@ -36,14 +36,7 @@ export async function startFleetDaemon(
   variables: Record<string, string>,
   { args = [], prefix = [] }: { args?: readonly string[]; prefix?: readonly string[] } = {},
 ): Promise<FleetDaemon> {
-  const [program, ...rest] = [
-    ...prefix,
-    process.execPath,
-    '--no-node-snapshot',
-    'src/main.ts',
-    'serve',
-    ...args,
-  ];
+  const [program, ...rest] = [...prefix, process.execPath, 'src/main.ts', 'serve', ...args];
   const child = spawn(program!, rest, {
     cwd: root,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },

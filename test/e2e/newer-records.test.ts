@@ -24,7 +24,7 @@ it.each([
 });
 
 function serve(variables: Record<string, string>): Promise<{ code: unknown; stderr: string }> {
-  const args = ['--no-node-snapshot', 'src/main.ts', 'serve'];
+  const args = ['src/main.ts', 'serve'];
   const env = { PATH: process.env['PATH'], ...variables };
   return new Promise((resolve) => {
     execFile(process.execPath, args, { env }, (error, _stdout, stderr) =>

@@ -15,7 +15,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Starts `serve` with the socket as its descriptor 3; the pid that it is meant for is known once it runs. */
 function startOn(socket: number, dataDir: string): ChildProcess {
-  const daemon = 'LISTEN_PID=$$ exec "$0" --no-node-snapshot src/main.ts serve';
+  const daemon = 'LISTEN_PID=$$ exec "$0" src/main.ts serve';
   return spawn('sh', ['-c', daemon, process.execPath], {
     cwd: root,
     env: { PATH: process.env['PATH'], DATA_DIR: dataDir, LISTEN_FDS: '1', LOG_LEVEL: 'silent' },

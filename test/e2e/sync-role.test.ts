@@ -119,7 +119,7 @@ async function liveCommits(): Promise<(string | undefined)[]> {
 /** Exit code of one look. */
 async function lookOnce(): Promise<number> {
   const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...sync(), LOG_LEVEL: 'silent' };
-  const args = ['--no-node-snapshot', 'src/main.ts', 'serve', '--only', 'sync', '--once'];
+  const args = ['src/main.ts', 'serve', '--only', 'sync', '--once'];
   return run(process.execPath, args, { env }).then(
     () => 0,
     (error: { code: number }) => error.code,

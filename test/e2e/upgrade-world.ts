@@ -93,7 +93,7 @@ export async function createUpgradeWorld(
       units,
       async preflight(folder) {
         const main = join(folder, 'src/main.ts');
-        const { stdout } = await run(process.execPath, ['--no-node-snapshot', main, 'preflight', '--json'], {
+        const { stdout } = await run(process.execPath, [main, 'preflight', '--json'], {
           env: environmentOf({ ...variables, NODE_COMPILE_CACHE: join(home, 'cache') }),
         });
         return preflightSchema.parse(JSON.parse(stdout));
@@ -138,7 +138,7 @@ function createProcessUnits(
 
   async function startRole(role: string): Promise<void> {
     const folder = await run('readlink', ['-f', join(home, 'current')]).then(({ stdout }) => stdout.trim());
-    const args = ['--no-node-snapshot', join(folder, 'src/main.ts'), 'serve', '--only', role];
+    const args = [join(folder, 'src/main.ts'), 'serve', '--only', role];
     const process_ = spawn(process.execPath, args, {
       cwd: home,
       env: environmentOf({

@@ -138,7 +138,7 @@ check_s2_fence() {
 # doctor_says PATTERN: of one finding. It works beside the units, with the variables and secrets of all of them.
 doctor_says() {
   sh_inside "set -a && . /etc/millrace/millrace.env && PUBLIC_URL=http://127.0.0.1:8080 && cd $release &&
-    PATH=/opt/millrace/bin:/usr/local/bin:/usr/bin:/bin node --no-node-snapshot src/main.ts doctor --json --dns-server 127.0.0.1" >"$work/doctor" || true
+    PATH=/opt/millrace/bin:/usr/local/bin:/usr/bin:/bin node src/main.ts doctor --json --dns-server 127.0.0.1" >"$work/doctor" || true
   grep -qzE "\"part\": \"S2 fence\",[^}]*$1" "$work/doctor" || fail "doctor says of S2's fence: $(grep -A 4 'S2 fence' "$work/doctor")"
 }
 

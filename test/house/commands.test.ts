@@ -51,7 +51,7 @@ const allOf = (parent: Command): Command[] =>
 
 function millrace(args: readonly string[]): Promise<{ code: number; stderr: string }> {
   return new Promise((resolve) => {
-    execFile(process.execPath, ['--no-node-snapshot', 'src/main.ts', ...args], (error, _, stderr) =>
+    execFile(process.execPath, ['src/main.ts', ...args], (error, _, stderr) =>
       resolve({ code: error ? Number(error.code) : 0, stderr }),
     );
   });

@@ -22,7 +22,7 @@ import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const main = ['--no-node-snapshot', join(root, 'src/main.ts')];
+const main = [join(root, 'src/main.ts')];
 const base = mkdtempSync(join(tmpdir(), 'millrace-workbench-'));
 const written = join(base, 'written');
 let folder: string;

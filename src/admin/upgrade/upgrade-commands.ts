@@ -101,7 +101,7 @@ function upgradeDeps(home: string): UpgradeDeps {
 function preflightProgram(home: string, folder: string): Program {
   const node = join(home, 'bin', 'node');
   const isServer = process.getuid?.() === 0 && existsSync(SYSTEMD) && existsSync(ENVIRONMENT_FILE);
-  const command = [node, '--no-node-snapshot', join(folder, 'src', 'main.ts'), 'preflight', '--json'];
+  const command = [node, join(folder, 'src', 'main.ts'), 'preflight', '--json'];
   if (!isServer) return { file: node, args: command.slice(1), timeoutMs: PREFLIGHT_TIMEOUT_MS };
   const properties = [
     'User=millrace',
