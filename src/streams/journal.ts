@@ -193,6 +193,20 @@ export async function readProgress(stream: Stream, signal: AbortSignal): Promise
   return recover(stream, { tail: await stream.tail(signal), horizonMs: Infinity, signal });
 }
 
+/** Where a stage stands before its first record. */
+export function emptyProgress(keys = new SettledKeys(Infinity)): Progress {
+  return {
+    low: 0,
+    settled: new Set(),
+    aside: new Map(),
+    doubts: new Map(),
+    keys,
+    intents: new Map(),
+    runningMs: 0,
+    sinceCheckpoint: 0,
+  };
+}
+
 interface RecoverOptions {
   tail: number;
   horizonMs: number;
@@ -215,14 +229,11 @@ async function recover(stream: Stream, { tail, horizonMs, signal }: RecoverOptio
     keys.restore(segment, record.fingerprints);
   }
   const progress: Progress = {
+    ...emptyProgress(keys),
     low: checkpoint[0]?.low ?? 0,
-    settled: new Set(),
     aside: new Map(checkpoint.flatMap((part) => part.aside.map((aside) => [aside.seqNum, aside]))),
     doubts: new Map(checkpoint.flatMap((part) => part.doubts)),
-    keys,
-    intents: new Map(),
     runningMs: checkpoint[0]?.runningMs ?? 0,
-    sinceCheckpoint: 0,
   };
   for (const [from, to] of checkpoint.flatMap((part) => part.settled))
     for (let seqNum = from; seqNum < to; seqNum++) progress.settled.add(seqNum);

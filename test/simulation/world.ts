@@ -4,7 +4,7 @@
  * everything; the hash over the trace shows that it does.
  */
 import { createHash } from 'node:crypto';
-import { createDueQueue } from '../../src/streams/due-queue.ts';
+import { createDueQueue } from '../../src/streams/stage/due-queue.ts';
 
 export interface World {
   /** True time: what the provider's and the store's clocks show. */

@@ -1,6 +1,6 @@
 /** Records that are read again: few reads for many records, and none lost whatever a read brings. */
 import { describe, expect, it } from 'vitest';
-import { createReread } from '../../src/streams/reread.ts';
+import { createReread } from '../../src/streams/stage/reread.ts';
 import type { Stream } from '../../src/streams/stream-store.ts';
 import { text } from './store-reading.ts';
 import { useTemporaryStore } from './temporary-store.ts';

@@ -3,8 +3,8 @@
  * (a long lane, many scheduled at once), so each read brings those behind along, as far as somebody waits for
  * them. What it keeps is bounded: whoever comes too late reads once more.
  */
-import { MillraceError } from '../platform/errors.ts';
-import type { Stream, StreamRecord } from './stream-store.ts';
+import { MillraceError } from '../../platform/errors.ts';
+import type { Stream, StreamRecord } from '../stream-store.ts';
 
 const AHEAD_RECORDS = 64;
 const KEPT_RECORDS = 256;

@@ -2,15 +2,15 @@
  * Appends what handlers give to other streams, and tells where it stands; and the intents that hold outputs on the
  * journal until then. It tries again until all is durable: a lost acknowledgement can leave an output there twice.
  */
-import type { Clock } from '../platform/clock.ts';
-import { errorKind } from '../platform/errors.ts';
-import type { Log } from '../platform/log.ts';
-import { backoffMs } from '../platform/retry.ts';
-import type { Backoff } from '../platform/retry.ts';
-import type { IntentRecord, OutcomeRecord } from './journal-records.ts';
-import { jsonRecord } from './records.ts';
-import { limits, meteredBytes } from './stream-store.ts';
-import type { NewRecord, StreamStore } from './stream-store.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { errorKind } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { backoffMs } from '../../platform/retry.ts';
+import type { Backoff } from '../../platform/retry.ts';
+import type { IntentRecord, OutcomeRecord } from '../journal-records.ts';
+import { jsonRecord } from '../records.ts';
+import { limits, meteredBytes } from '../stream-store.ts';
+import type { NewRecord, StreamStore } from '../stream-store.ts';
 
 const OUTPUT_RETRY: Backoff = { baseMs: 50, maxMs: 5_000 };
 

@@ -3,7 +3,7 @@
  * their bytes: five hundred small records are a fraction of a megabyte, five hundred large ones half a gigabyte.
  * It takes what it is given also when it is full; who asks before stays below the limits by one record at most.
  */
-import type { StreamRecord } from './stream-store.ts';
+import type { StreamRecord } from '../stream-store.ts';
 
 /** What may stand in the window; without its record it takes a place and no bytes. */
 export interface Held {

@@ -1,0 +1,147 @@
+/**
+ * Calls the handler for what is ready: `concurrency` at once, and none while the outputs of too many wait to become
+ * durable. What the handler answers is an outcome; what it throws becomes one, by the kind of the error:
+ *
+ * - `transient` defers with backoff (or the other side's `retryAfterMs`) until `maxAttempts`;
+ * - `permanent` and `invalid` are dead letters, and so is an exception that is not ours: one poisonous record must
+ *   not stop its neighbours;
+ * - `bug` stops the stage.
+ */
+import type { Clock } from '../../platform/clock.ts';
+import { MillraceError, errorKind } from '../../platform/errors.ts';
+import type { Log } from '../../platform/log.ts';
+import { backoffMs } from '../../platform/retry.ts';
+import { jsonRecord } from '../records.ts';
+import type { Stream } from '../stream-store.ts';
+import type { ChangeSignal } from './change-signal.ts';
+import type { Commits } from './commits.ts';
+import type { Entry } from './entry.ts';
+import type { HandlerOptions, Outcome } from './handler.ts';
+import type { Lanes } from './lanes.ts';
+import { createReread } from './reread.ts';
+import type { Standing } from './standing.ts';
+
+export interface Attempts {
+  /** As many of what is ready as there may be now. */
+  start(): void;
+  /** What an error that an entry met makes of it; rethrows a `bug`. */
+  outcomeOfError(entry: Entry, error: unknown): Outcome;
+  /** No handler runs, or none is waited for any longer. */
+  readonly areOver: boolean;
+  /** Starts no others. */
+  stop(): void;
+  /** Waits no longer for those that run: what they yield is dropped. */
+  abort(reason: unknown): void;
+}
+
+export interface AttemptsOptions extends HandlerOptions {
+  /** Outputs that are not durable yet, beyond which no handler is started. */
+  maxOutputBytes: number;
+  onOutcome(entry: Entry, outcome: Outcome, durationMs: number): void;
+  onFailure(error: unknown): void;
+  /** The stage has failed. */
+  halted: AbortSignal;
+}
+
+export function createAttempts(
+  deps: {
+    clock: Clock;
+    log: Log;
+    source: Stream;
+    lanes: Lanes;
+    standing: Standing;
+    commits: Commits;
+    changed: ChangeSignal;
+  },
+  options: AttemptsOptions,
+): Attempts {
+  const { clock, log, lanes, standing, commits, changed } = deps;
+  const isSetAside = (seqNum: number): boolean =>
+    lanes.waitingAside.has(seqNum) || standing.progress.aside.has(seqNum);
+  const reread = createReread(deps.source, isSetAside);
+  const handlerAbort = new AbortController();
+  let running = 0;
+  let isStopping = false;
+
+  function start(): void {
+    while (
+      !isStopping &&
+      running < options.concurrency &&
+      commits.outputBytes < options.maxOutputBytes &&
+      lanes.readyCount > 0
+    ) {
+      running++;
+      void attempt(lanes.takeReady()!)
+        .catch((error: unknown) => options.onFailure(error))
+        .finally(() => {
+          running--;
+          start();
+          changed.notify();
+        });
+    }
+  }
+
+  async function attempt(entry: Entry): Promise<void> {
+    const startedAtMs = clock.monotonicMs();
+    const doubtSinceMs = entry.doubtSinceMs;
+    entry.attempts++;
+    let outcome: Outcome;
+    try {
+      const record = entry.record ?? (await reread(entry.seqNum, options.halted));
+      entry.record = record;
+      lanes.hold(entry);
+      if (options.recordsAttempts) await noteAttempt(entry);
+      outcome = await options.handle(record, {
+        number: entry.attempts,
+        doubtSinceMs,
+        signal: handlerAbort.signal,
+      });
+      // A handler that puts it off has not begun.
+      if (outcome.kind === 'deferred') entry.doubtSinceMs = doubtSinceMs;
+    } catch (error) {
+      if (handlerAbort.signal.aborted || options.halted.aborted) return;
+      outcome = outcomeOfError(entry, error);
+      if (error instanceof MillraceError && options.leavesDoubt?.(error) === false)
+        entry.doubtSinceMs = doubtSinceMs;
+    }
+    if (handlerAbort.signal.aborted) return;
+    options.onOutcome(entry, outcome, clock.monotonicMs() - startedAtMs);
+  }
+
+  async function noteAttempt(entry: Entry): Promise<void> {
+    const { seqNum, key } = entry;
+    const sinceMs = (entry.doubtSinceMs ??= clock.nowMs());
+    const { doubts } = standing.progress;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const at = new Date(clock.nowMs()).toISOString();
+    commits.note(jsonRecord({ kind: 'attempt', version: 1, seqNum, key, at }), () => {
+      if (!doubts.has(seqNum)) doubts.set(seqNum, sinceMs);
+      resolve();
+    });
+    await promise;
+  }
+
+  function outcomeOfError(entry: Entry, error: unknown): Outcome {
+    const kind = error instanceof MillraceError ? errorKind(error) : 'permanent';
+    if (kind === 'bug') throw error;
+    const reason = error instanceof MillraceError ? error.code : 'stage.exception';
+    if (kind !== 'transient' || entry.attempts >= options.maxAttempts)
+      return { kind: 'dead-letter', reason, error };
+    const askedMs = error instanceof MillraceError ? (error.retryAfterMs ?? 0) : 0;
+    const delayMs = Math.max(askedMs, backoffMs(entry.attempts, options.backoff, clock.random));
+    log.warn({ seqNum: entry.seqNum, attempts: entry.attempts, delayMs, error }, 'stage.attempt_failed');
+    return { kind: 'deferred', untilMs: clock.nowMs() + delayMs, reason, holdsLane: true };
+  }
+
+  return {
+    start,
+    outcomeOfError,
+    get areOver() {
+      return running === 0 || handlerAbort.signal.aborted;
+    },
+    stop() {
+      isStopping = true;
+    },
+    abort: (reason) => handlerAbort.abort(reason),
+  };
+}

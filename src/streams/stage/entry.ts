@@ -1,0 +1,38 @@
+/** A record on its way through a stage, and how it stands on the journal while it is set aside. */
+import type { Aside } from '../journal-records.ts';
+import type { StreamRecord } from '../stream-store.ts';
+
+export interface Entry {
+  readonly seqNum: number;
+  readonly key: string;
+  readonly lane: string | null;
+  /** Absent while it is set aside. */
+  record: StreamRecord | undefined;
+  attempts: number;
+  /** Begin of the first attempt whose effect is not known, or null. */
+  doubtSinceMs: number | null;
+  /** While deferred. */
+  aside: Aside | undefined;
+}
+
+/** Without a deferral it waits behind another of its lane. */
+export function asideOf(
+  { seqNum, key, lane, attempts, doubtSinceMs }: Entry,
+  deferral: Pick<Aside, 'untilMs' | 'holdsLane'> = { untilMs: 0, holdsLane: false },
+): Aside {
+  return { seqNum, key, lane, attempts, doubtSinceMs, ...deferral };
+}
+
+/** As recovery finds it; its body is read again when its turn comes. */
+export function entryOf(aside: Aside, doubtSinceMs: number | null): Entry {
+  const { seqNum, key, lane, attempts } = aside;
+  return {
+    seqNum,
+    key,
+    lane,
+    record: undefined,
+    attempts,
+    doubtSinceMs: aside.doubtSinceMs ?? doubtSinceMs,
+    aside: aside.untilMs > 0 ? aside : undefined,
+  };
+}
