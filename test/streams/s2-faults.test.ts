@@ -181,6 +181,19 @@ describe.skipIf(!s2Binary())('with s2 lite behind a proxy that fails', { timeout
     await vi.waitFor(async () => expect(await s2.proxy.connections()).toBeLessThanOrEqual(1));
   });
 
+  test('closing ends what hangs, also where the SDK sent it', async () => {
+    const store = await s2.openStore(s2.proxy.url, { clock: patientClock });
+    const { stream } = await freshStream(store);
+    s2.proxy.decide(() => 'hang');
+    const hanging = [stream.tail(), stream.read({ fromSeqNum: 0 }), store.list({ prefix: '' })];
+    const outcomes = Promise.allSettled(hanging);
+    await vi.waitFor(() => expect(s2.proxy.inFlight()).toBe(hanging.length));
+    await store.close();
+    const unavailable = { reason: { code: 'streams.unavailable', kind: 'transient' } };
+    expect(await outcomes).toMatchObject(hanging.map(() => unavailable));
+    await expect(store.list({ prefix: '' })).rejects.toMatchObject(unavailable.reason);
+  });
+
   describe('a follower', () => {
     test('goes on after waits that the server ends with nothing, and does not hurry', async () => {
       const pauses: number[] = [];
