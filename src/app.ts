@@ -1,7 +1,6 @@
 /**
  * The composition root: the only place that constructs across folders. Configuration in, services out.
  */
-import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { Hono } from 'hono';
 import type { Registry } from 'prom-client';
@@ -37,6 +36,7 @@ import type { Config, Secrets } from './platform/config.ts';
 import { MillraceError, errorKind } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
 import type { Service } from './platform/lifecycle.ts';
+import { makeDataDir } from './platform/data-dir.ts';
 import type { Log } from './platform/log.ts';
 import { createMeteredRateGate } from './platform/metered-rate-gate.ts';
 import { createMetrics } from './platform/metrics.ts';
@@ -113,7 +113,7 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const { config, secrets, clock, log, roles } = deps;
   // What a failing start has opened is closed again: nothing may keep the process alive.
   await using stack = new AsyncDisposableStack();
-  mkdirSync(config.dataDir, { recursive: true });
+  openDataDir(config, log);
   const bareStore = await openConfiguredStore(deps);
   stack.defer(() => bareStore.close());
   const store = deps.wrapStore?.(bareStore) ?? bareStore;
@@ -247,11 +247,16 @@ const noInbound: InboundProvider = {
     ),
 };
 
+function openDataDir({ dataDir }: Config, log: Log): void {
+  const hint = `Every user of this machine may look into it: chmod -R go= ${dataDir}`;
+  if (makeDataDir(dataDir).isOpenToAll) log.warn({ dataDir, hint }, 'config.data_dir_open');
+}
+
 /** What --once does: one look at the repository. */
 export async function syncOnce(deps: AppDeps, signal: AbortSignal): Promise<'live' | 'refused'> {
   await using stack = new AsyncDisposableStack();
   const { config, clock, log } = deps;
-  mkdirSync(config.dataDir, { recursive: true });
+  openDataDir(config, log);
   const store = await openConfiguredStore(deps);
   stack.defer(() => store.close());
   await createFormatGuard({ store, clock, log }, { release }).check(signal);

@@ -7,9 +7,9 @@
  * - Everything is small and narrow: a stream is an integer, and there may be one for every email ever received.
  * - Commands (fence, trim) leave no row, only the number they used up: a hole above `first_seq_num` is a command.
  */
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
+import { makeDataDir } from '../platform/data-dir.ts';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
 import { takeFileLock } from '../platform/file-lock.ts';
 import type { FileLock } from '../platform/file-lock.ts';
@@ -56,12 +56,11 @@ export interface LocalDatabase {
 }
 
 /**
- * @throws MillraceError `streams.locked`, `streams.newer_schema` (invalid), `streams.unavailable` (transient)
+ * @throws MillraceError `streams.locked`, `streams.newer_schema`, `config.data_dir` (invalid), `streams.unavailable` (transient)
  */
 export function openLocalDatabase(directory: string): LocalDatabase {
   try {
-    // Mail lies in it: nobody but the owner reads the directory.
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    makeDataDir(directory);
     const lock = takeLock(directory);
     try {
       const path = join(directory, 'streams.db');

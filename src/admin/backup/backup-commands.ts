@@ -1,9 +1,10 @@
 /** `millrace backup FILE` and `millrace restore FILE`: their help, and what they say. */
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { systemClock as clock } from '../../platform/clock.ts';
 import { loadConfig } from '../../platform/config.ts';
+import { makeDataDir } from '../../platform/data-dir.ts';
 import { MillraceError } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import { release } from '../../platform/release.ts';
@@ -56,7 +57,7 @@ async function writeBackupFile(log: Log, file: string, signal: AbortSignal): Pro
 
 async function readBackupFile(log: Log, file: string, signal: AbortSignal): Promise<void> {
   const { config, secrets } = loadConfig({ decrypted: serverCredentials() });
-  mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
+  makeDataDir(config.dataDir);
   const store = await openConfiguredStore({ config, secrets, clock, log });
   try {
     const done = await restore({ store, clock, print: say }, { path: file, release }, signal);
