@@ -29,6 +29,7 @@ function commandDeps(): CommandDeps {
     print: (text) => void process.stdout.write(`${printable(text)}\n`),
     confirm,
     newId: () => systemClock.uuid(),
+    sleep: (ms) => systemClock.sleep(ms),
   };
 }
 
@@ -84,6 +85,7 @@ export function addAdminCommands(program: Command): void {
     .addOption(seqOption())
     .option('--since <time>', 'what came at this time or later, such as 2026-11-22T10:00:00Z')
     .option('--email <id>', 'one email')
+    .option('--id <id>', 'goes on with the replay that printed it; without it this is a new one')
     .option('--yes', 'without asking')
     .action((options: ReplayOptions) => replayMails(commandDeps(), options));
   program

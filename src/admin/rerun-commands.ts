@@ -1,8 +1,10 @@
 /**
  * `millrace dead-letters`, `millrace redrive`, `millrace replay`: what they ask the daemon, page by page, and what
- * they print. A command that breaks off can be given again: what was put back is not put back twice.
+ * they print. A command that breaks off can be given again: what was put back is not put back twice. A replay is one by
+ * its id, because to replay the same mail another time is a wish of its own: it prints the id, and goes on under it.
  */
 import { MillraceError } from '../platform/errors.ts';
+import { backoffMs } from '../platform/retry.ts';
 import { allStreams } from './admin-client.ts';
 import type { AdminClient } from './admin-client.ts';
 import type { DeadLetter, DeadLetterPage } from './dead-letters.ts';
@@ -17,6 +19,7 @@ export interface CommandDeps {
   confirm: (question: string) => Promise<boolean>;
   /** A fresh name for one replay. */
   newId: () => string;
+  sleep: (ms: number) => Promise<void>;
 }
 
 export interface SeqNumRange {
@@ -33,6 +36,25 @@ export interface StageOptions {
 /** Beyond, the command says so: the API can be asked for the rest. */
 const MAX_LISTED = 10_000;
 const RUNS = 'runs/';
+/** A page that the daemon could not do just now is asked for again: what it did before counts once. */
+const MAX_ATTEMPTS = 5;
+const BACKOFF = { baseMs: 500, maxMs: 8_000 };
+
+async function postPage<T>(
+  { client, sleep }: Pick<CommandDeps, 'client' | 'sleep'>,
+  path: string,
+  body: unknown,
+): Promise<T> {
+  for (let attempts = 1; ; attempts++) {
+    try {
+      return await client.post<T>(path, body);
+    } catch (error) {
+      const isTransient = error instanceof MillraceError && error.kind === 'transient';
+      if (!isTransient || attempts === MAX_ATTEMPTS) throw error;
+      await sleep(backoffMs(attempts, BACKOFF, () => 1));
+    }
+  }
+}
 
 /** Of all stages, or of one. */
 export async function printDeadLetters(
@@ -74,10 +96,8 @@ export interface RedriveOptions extends StageOptions {
   notSent?: boolean | undefined;
 }
 
-export async function redriveDeadLetters(
-  { client, print }: CommandDeps,
-  options: RedriveOptions,
-): Promise<void> {
+export async function redriveDeadLetters(deps: CommandDeps, options: RedriveOptions): Promise<void> {
+  const { print } = deps;
   if ((options.all === true) === (options.seq !== undefined))
     throw usage('say which dead letters: --all, or --seq N or N..M');
   const stage = stageQuery(options);
@@ -85,12 +105,12 @@ export async function redriveDeadLetters(
   const found: RedrivenDeadLetter[] = [];
   for (let from: number | null = 0; from !== null;) {
     const body = { ...stage, seqNums, from, isKnownUnsent: options.notSent === true };
-    const page: RedrivePage = await client.post('/api/admin/redrive', body);
+    const page: RedrivePage = await postPage(deps, '/api/admin/redrive', body);
+    for (const { seqNum, emailId, status } of page.deadLetters)
+      print(`${seqNum}  ${status.replaceAll('-', ' ')}${emailId === null ? '' : `  email ${emailId}`}`);
     found.push(...page.deadLetters);
     from = page.next;
   }
-  for (const { seqNum, emailId, status } of found)
-    print(`${seqNum}  ${status.replaceAll('-', ' ')}${emailId === null ? '' : `  email ${emailId}`}`);
   const redriven = found.filter(({ status }) => status === 'redriven').length;
   const none =
     options.seq === undefined ? 'No dead letter is left to put back.' : 'There is no such dead letter.';
@@ -111,39 +131,46 @@ export interface ReplayOptions {
   seq?: SeqNumRange | undefined;
   since?: string | undefined;
   email?: string | undefined;
+  id?: string | undefined;
   yes?: boolean | undefined;
 }
 
-/** First looks what would run, asks, then runs it. */
+/** First looks what would run, asks, then runs it and says of each page what became of it. */
 export async function replayMails(deps: CommandDeps, options: ReplayOptions): Promise<void> {
-  const { client, print } = deps;
+  const { print } = deps;
   const what = replayQuery(options);
-  const id = deps.newId();
-  const run = async (isDryRun: boolean): Promise<ReplayedMail[]> => {
-    const mails = new Map<string, ReplayedMail>();
+  const id = options.id ?? deps.newId();
+  const run = async (isDryRun: boolean, onMail: (mail: ReplayedMail) => void): Promise<number> => {
+    const seen = new Set<string>();
     for (let page: ReplayPage['next'] | undefined; page !== null;) {
       const body = { ...what, id, isDryRun, page: page ?? null };
-      const answer: ReplayPage = await client.post('/api/admin/replay', body);
-      for (const mail of answer.mails) if (!mails.has(mail.key)) mails.set(mail.key, mail);
+      const answer: ReplayPage = await postPage(deps, '/api/admin/replay', body);
+      for (const mail of answer.mails) {
+        if (!seen.has(mail.key)) onMail(mail);
+        seen.add(mail.key);
+      }
       page = answer.next;
     }
-    return [...mails.values()];
+    return seen.size;
   };
-  const selected = await run(true);
-  if (selected.length === 0) return print('There is no such mail.');
+  const selected = await run(true, () => {});
+  if (selected === 0) return print('There is no such mail.');
   const inbox = options.inbox ?? options.to;
   const question =
     options.unrouted === true
-      ? `${counted(selected.length, 'mail')} for no tool will run in ${inbox}, and may be answered. Go on?`
-      : `${counted(selected.length, 'mail')} will run again in ${inbox}, and may be answered again. Go on?`;
+      ? `${counted(selected, 'mail')} for no tool will run in ${inbox}, and may be answered. Go on?`
+      : `${counted(selected, 'mail')} will run again in ${inbox}, and may be answered again. Go on?`;
   if (options.yes !== true && !(await deps.confirm(question))) {
     throw new MillraceError('invalid', 'rerun.not_confirmed', 'nothing was run', {
       hint: 'Answer y, or give --yes where there is no terminal.',
     });
   }
-  const mails = await run(false);
-  for (const { seqNum, key, status } of mails) print(`${seqNum}  ${status.replaceAll('-', ' ')}  ${key}`);
-  const replayed = mails.filter(({ status }) => status === 'replayed').length;
+  print(`Should this break off: the same command with --id ${id} goes on, and runs no mail twice.`);
+  let replayed = 0;
+  await run(false, ({ seqNum, key, status }) => {
+    if (status === 'replayed') replayed += 1;
+    print(`${seqNum}  ${status.replaceAll('-', ' ')}  ${key}`);
+  });
   print(`${counted(replayed, 'mail')} put on inbox/${inbox}.`);
 }
 

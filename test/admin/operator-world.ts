@@ -22,7 +22,7 @@ import type { StageOptions } from '../../src/streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import { readAll } from '../streams/store-reading.ts';
 
-const TOKEN = 'the-admin-token';
+export const OPERATOR_TOKEN = 'the-admin-token';
 export interface OperatorWorld {
   readonly url: string;
   readonly store: StreamStore;
@@ -43,12 +43,12 @@ export async function startOperatorWorld(): Promise<OperatorWorld> {
   const store = await openLocalStore({ clock, log }, { directory, retentionFor: () => 'forever' });
   stack.defer(() => store.close());
   const app = new Hono();
-  app.use('*', adminAuth(TOKEN));
+  app.use('*', adminAuth(OPERATOR_TOKEN));
   app.route('/', createAdminRoutes({ store, inboxes: () => ['desk', 'default'], clock, log }));
   const server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log });
   stack.defer(() => server.close(1000));
 
-  const ask: OperatorWorld['ask'] = (path, { body, token = TOKEN } = {}) =>
+  const ask: OperatorWorld['ask'] = (path, { body, token = OPERATOR_TOKEN } = {}) =>
     fetch(`${server.url}${path}`, {
       headers: {
         ...(token === null ? {} : { Authorization: `Bearer ${token}` }),

@@ -1,0 +1,78 @@
+/** The commands that run mail again, on a real admin API, over a line that breaks. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { createAdminClient } from '../../src/admin/admin-client.ts';
+import type { AdminClient } from '../../src/admin/admin-client.ts';
+import { replayMails } from '../../src/admin/rerun-commands.ts';
+import type { CommandDeps } from '../../src/admin/rerun-commands.ts';
+import { MillraceError } from '../../src/platform/errors.ts';
+import { headerOf } from '../../src/streams/records.ts';
+import { readAll } from '../streams/store-reading.ts';
+import { OPERATOR_TOKEN, startOperatorWorld } from './operator-world.ts';
+import type { OperatorWorld } from './operator-world.ts';
+
+let world: OperatorWorld;
+let printed: string[];
+beforeEach(async () => {
+  world = await startOperatorWorld();
+  printed = [];
+});
+afterEach(() => world[Symbol.asyncDispose]());
+
+/** Every post whose number, from 1, is named comes to nothing, after the daemon has done it. */
+function deps({ lost }: { lost: readonly number[] }): CommandDeps {
+  const client = createAdminClient({ url: world.url, token: OPERATOR_TOKEN });
+  let posts = 0;
+  const breaking: AdminClient = {
+    ...client,
+    async post<T>(path: string, body: unknown) {
+      posts += 1;
+      const isLost = lost.includes(posts);
+      const answer = await client.post<T>(path, body);
+      if (isLost) throw new MillraceError('transient', 'admin.failed', 'the streams are down');
+      return answer;
+    },
+  };
+  return {
+    client: breaking,
+    print: (text) => void printed.push(text),
+    confirm: async () => true,
+    newId: () => crypto.randomUUID(),
+    sleep: async () => {},
+  };
+}
+
+const desk = { inbox: 'desk', seq: { from: 0, to: 199 } };
+const copies = async (): Promise<(string | undefined)[]> => {
+  const records = await readAll(world.store.stream('inbox/desk'));
+  return records.slice(60).map((record) => headerOf(record, 'key'));
+};
+
+describe('a replay of 60 mails, in two pages', () => {
+  beforeEach(async () => {
+    for (let n = 0; n < 60; n++) await world.mail(`e${n}`);
+  });
+
+  it('asks again for a page that failed, and runs no mail twice', async () => {
+    await replayMails(deps({ lost: [1, 4] }), desk);
+    expect(new Set(await copies()).size).toBe(60);
+    expect(await copies()).toHaveLength(60);
+  });
+
+  // Each time it was given it was a replay of its own: mail of the pages before was answered twice.
+  it('that broke off goes on under its id, and runs no mail twice', async () => {
+    const brokenOff = replayMails(deps({ lost: [4, 5, 6, 7, 8] }), desk);
+    await expect(brokenOff).rejects.toMatchObject({ code: 'admin.failed' });
+    expect(printed.filter((line) => line.includes('  replayed  '))).toHaveLength(50);
+    const [, id] = /--id (\S+)/.exec(printed.join('\n')) ?? [];
+    printed = [];
+    await replayMails(deps({ lost: [] }), { ...desk, id });
+    expect(await copies()).toHaveLength(60);
+    expect(printed.filter((line) => line.includes('  already replayed  '))).toHaveLength(60);
+  });
+
+  it('without that id is a new one, and runs them again', async () => {
+    await replayMails(deps({ lost: [] }), desk);
+    await replayMails(deps({ lost: [] }), desk);
+    expect(await copies()).toHaveLength(120);
+  });
+});
