@@ -28,8 +28,11 @@ export async function pinRevision(
   { client, print }: ToolCommandDeps,
   revision: string | null,
 ): Promise<void> {
+  const { live }: ToolRevisions = await client.get('/api/admin/tools');
   const record: ToolsRecord = await client.post('/api/admin/tools/pin', { revision });
-  print(`${named(record)} is asked for, and stays whatever is pushed, until \`millrace tools unpin\`.`);
+  const stays = 'is asked for, and stays whatever is pushed, until `millrace tools unpin`.';
+  if (revision !== null || live === null) return print(`${named(record)} ${stays}`);
+  print(`Rolled back from ${named(live)} to ${named(record)}: it ${stays}`);
 }
 
 export async function unpinRevision({ client, print }: ToolCommandDeps): Promise<void> {
@@ -39,8 +42,9 @@ export async function unpinRevision({ client, print }: ToolCommandDeps): Promise
 
 /** `live` is said of what serves mail now alone: the others were. */
 function revisionText(record: ToolsRecord, isLive: boolean): string {
-  const { at, status, inboxes, error } = record;
-  const what = status === 'live' && !isLive ? 'was live' : status;
+  const { at, status, inboxes, error, isTransient = false } = record;
+  const failed = isTransient ? 'failed' : status;
+  const what = status === 'live' && !isLive ? 'was live' : failed;
   const serves = status === 'live' ? [`serves ${inboxes.join(', ')}`] : [];
   const lines = [...serves, ...(error?.split('\n') ?? [])].map((line) => `    ${line}`);
   return [`${at}  ${what.padEnd(8)}  ${named(record)}`, ...lines].join('\n');

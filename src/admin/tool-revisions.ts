@@ -29,7 +29,8 @@ export async function toolRevisions(store: StreamStore, signal: AbortSignal): Pr
 
 /**
  * Asks for one commit to be live and to stay so.
- * @param name a revision, or the beginning of a commit's id; null for the one that was live before
+ * @param name a revision, or the beginning of a commit's id; null for the one before what is live: whoever goes back
+ *   again goes further back, not forward to what was gone back from
  * @throws MillraceError `tools.no_such_revision`, `tools.cannot_pin` (invalid)
  */
 export async function pinTools(
@@ -37,12 +38,9 @@ export async function pinTools(
   name: string | null,
   signal: AbortSignal,
 ): Promise<ToolsRecord> {
-  const { records } = await readTools(store, signal);
-  const wasLive = records.filter(({ status }) => status === 'live');
+  const { records, before } = await readTools(store, signal);
   const found =
-    name === null
-      ? wasLive.find(({ revision }) => revision !== wasLive[0]!.revision)
-      : wasLive.find((record) => isNamed(record, name));
+    name === null ? before : records.find((record) => record.status === 'live' && isNamed(record, name));
   if (!found) throw noSuchRevision(name);
   if (!found.commit) {
     throw new MillraceError('invalid', 'tools.cannot_pin', `${found.revision} did not come from Git`, {
@@ -68,14 +66,15 @@ async function ask(
   await store.stream(streamNames.tools).append([jsonRecord(request)], { signal });
 }
 
-/** All there are, newest first, and the pin that holds. */
+/** All there are, newest first, the pin that holds, and what a rollback goes to. */
 async function readTools(
   store: StreamStore,
   signal: AbortSignal,
-): Promise<{ records: ToolsRecord[]; pinned: string | null }> {
+): Promise<{ records: ToolsRecord[]; pinned: string | null; before: ToolsRecord | undefined }> {
   const stream = store.stream(streamNames.tools);
   const tail = await stream.tail(signal);
   const found: ToolsRecord[] = [];
+  let line: ToolsRecord[] = [];
   let pinned: string | null = null;
   for (let fromSeqNum = 0; fromSeqNum < tail;) {
     const { records, nextSeqNum } = await stream.read({ fromSeqNum, signal });
@@ -83,11 +82,21 @@ async function readTools(
       const parsed = parseJsonRecord(toolsStreamSchema, record);
       if (parsed.kind === 'tools') found.push(parsed);
       else if (parsed.action !== 'sync') pinned = parsed.commit;
+      if (parsed.kind === 'tools' && parsed.status === 'live') line = lineWith(line, parsed, pinned);
     }
     if (nextSeqNum <= fromSeqNum) break;
     fromSeqNum = nextSeqNum;
   }
-  return { records: found.toReversed(), pinned };
+  const before = line.findLast(({ revision }) => revision !== line.at(-1)!.revision);
+  return { records: found.toReversed(), pinned, before };
+}
+
+/** What was live, one after another, without what was gone back from: a pin to one of them ends the line there. */
+function lineWith(line: ToolsRecord[], live: ToolsRecord, pinned: string | null): ToolsRecord[] {
+  const commit = live.commit?.id;
+  const isBack = commit !== undefined && commit === pinned;
+  const at = isBack ? line.findLastIndex((record) => record.commit?.id === commit) : -1;
+  return [...(at === -1 ? line : line.slice(0, at)), live];
 }
 
 function isNamed({ revision, commit }: ToolsRecord, name: string): boolean {

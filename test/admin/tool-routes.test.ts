@@ -8,7 +8,7 @@ import { createToolRoutes } from '../../src/admin/tool-routes.ts';
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { jsonRecord, parseJsonRecord, streamNames, toolsStreamSchema } from '../../src/streams/records.ts';
-import type { ToolsRecord } from '../../src/streams/records.ts';
+import type { ToolsRecord, ToolsRequest } from '../../src/streams/records.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const store = useTemporaryStore();
@@ -89,6 +89,22 @@ describe('revisions of the tools', () => {
     expect(await tools().tail()).toBe(tail);
   });
 
+  // The second time it went forward again, to what had just been gone back from.
+  it('are gone back to further with each rollback, and after an unpin from what is live then', async () => {
+    const lastPinned = async () => {
+      await post('pin', { revision: null });
+      const { commit } = (await lastRequest()) as ToolsRequest;
+      await wentLive(commit![0]!.repeat(12), commit![0]);
+      return commit![0];
+    };
+    for (const letter of ['a', 'b', 'c']) await wentLive(letter.repeat(12), letter);
+    expect([await lastPinned(), await lastPinned()]).toEqual(['b', 'a']);
+    expect((await post('pin', { revision: null })).status).toBe(422);
+    await post('unpin', {});
+    await wentLive('cccccccccccc', 'c');
+    expect(await lastPinned()).toBe('a');
+  });
+
   it('have nothing to go back to while there is only one', async () => {
     await wentLive('aaaaaaaaaaaa', 'a');
     expect(await (await post('pin', { revision: null })).json()).toMatchObject({
@@ -112,7 +128,7 @@ describe('revisions of the tools', () => {
     await unpinRevision(deps);
     expect(lines.join('\n')).toBe(
       [
-        'aaaaaaaaaaaa, commit aaaaaaaaaaaa "change a" is asked for, and stays whatever is pushed, until `millrace tools unpin`.',
+        'Rolled back from bbbbbbbbbbbb, commit bbbbbbbbbbbb "change b" to aaaaaaaaaaaa, commit aaaaaaaaaaaa "change a": it is asked for, and stays whatever is pushed, until `millrace tools unpin`.',
         '  refused   commit cccccccccccc "change c"',
         '    index.ts:1:1: no',
         '  live      bbbbbbbbbbbb, commit bbbbbbbbbbbb "change b"',
