@@ -19,6 +19,8 @@ export interface ToolRecords {
     signal: AbortSignal,
   ): Promise<ToolsRecord>;
   refuse(error: unknown, commit: Commit | undefined, signal: AbortSignal): Promise<ToolsRecord>;
+  /** Makes what a record says the newest again. */
+  again(record: ToolsRecord, signal: AbortSignal): Promise<ToolsRecord>;
 }
 
 const RETRY_MS = 2_000;
@@ -73,8 +75,10 @@ export function createToolRecords(deps: { store: StreamStore; clock: Clock; log:
       log.error({ commit: commit?.id, error }, 'tools.refused');
       const message = errorMessage(error).slice(0, MAX_ERROR_CHARS);
       const fields = { revision: 'none', status: 'refused' as const, inboxes: [], error: message };
-      return record({ ...fields, ...(commit && { commit }) }, signal);
+      const isTransient = errorKind(error) === 'transient';
+      return record({ ...fields, ...(isTransient && { isTransient }), ...(commit && { commit }) }, signal);
     },
+    again: ({ kind: _kind, version: _version, at: _at, ...fields }, signal) => record(fields, signal),
   };
 }
 

@@ -181,6 +181,8 @@ export const toolsRecordSchema = z.object({
   inboxes: z.array(z.string()),
   /** For a refused one: what the compiler or a test said, with file and line. */
   error: z.string().nullable(),
+  /** Of a refused one: nothing was judged, because the Git host or the registry was away, and it is tried again. */
+  isTransient: z.boolean().optional(),
   /** What it was made of, where the tools come from a repository: the commit and the first line of its message. */
   commit: z.object({ id: z.string(), subject: z.string() }).optional(),
   /** Of a live one from a repository: what runs, for whoever runs it, on whatever machine. */

@@ -208,7 +208,13 @@ const broken: [string, () => Promise<void> | void, string, RegExp][] = [
     'daemon',
     /nothing answers.*Start it/s,
   ],
-  ['the tools were refused', refuseTools, 'tools', /refused.*millrace tools/s],
+  ['the tools were refused', () => refuseTools(), 'tools', /refused.*millrace tools/s],
+  [
+    'the Git host is away',
+    () => refuseTools({ isTransient: true }),
+    'tools',
+    /could not be brought.*tried again/s,
+  ],
   ['a mail is parked', parkMail, 'parked', /1 dead letters.*redrive/s],
   ['a newer release wrote the streams', writeNewer, 'streams', /version 2/],
 ];
@@ -278,9 +284,9 @@ async function withStore(work: (store: StreamStore) => Promise<void>): Promise<v
   await store.close();
 }
 
-function refuseTools(): Promise<void> {
+function refuseTools(more: { isTransient?: true } = {}): Promise<void> {
   return withStore(async (store) => {
-    const refusal = { revision: 'def', status: 'refused', inboxes: [], error: 'tools/index.ts:3: oops' };
+    const refusal = { revision: 'def', status: 'refused', inboxes: [], error: 'index.ts:3: oops', ...more };
     await store
       .stream('tools')
       .append([jsonRecord({ kind: 'tools', version: 1, ...refusal, at: '2026-01-02T00:00:00Z' })]);

@@ -125,6 +125,12 @@ async function lookAtTools(
   const { live, revisions } = await toolRevisions(store, signal);
   const newest = revisions[0];
   const source = config.tools.repo ?? resolve(config.tools.path);
+  if (newest?.isTransient)
+    return warning(
+      'tools',
+      `the tools could not be brought (${newest.error?.split('\n')[0] ?? 'no reason'}); ${live?.revision ?? 'none'} is live`,
+      'It is tried again by itself. Is the Git host, or the npm registry, to be reached from here?',
+    );
   if (newest?.status === 'refused')
     return warning(
       'tools',

@@ -10,7 +10,8 @@ import { createDeadline } from '../../platform/deadline.ts';
 import type { Log } from '../../platform/log.ts';
 
 export interface CommitStatus {
-  state: 'pending' | 'success' | 'failure';
+  /** `error`: it could not be judged, and will be tried again. */
+  state: 'pending' | 'success' | 'failure' | 'error';
   /** The first line of it is shown. */
   description: string;
 }

@@ -5,13 +5,14 @@
  *
  * The stream is the only memory: what is live, what is pinned, and of every commit that was live where its
  * bundle lies. So going back needs neither the Git host nor a build, and a restart changes nothing. A commit
- * that was refused is not tried again until the branch moves or somebody asks.
+ * that was refused is not tried again until the branch moves or somebody asks. What is transient (the Git host or the
+ * registry is away) is tried again, and its record is followed by what holds once it is over.
  */
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { orAborted } from '../../platform/abort.ts';
 import type { Clock } from '../../platform/clock.ts';
-import { errorKind } from '../../platform/errors.ts';
+import { errorKind, errorMessage } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import { backoffMs } from '../../platform/retry.ts';
 import { parseJsonRecord, streamNames, toolsStreamSchema } from '../../streams/records.ts';
@@ -75,7 +76,13 @@ class Following {
   #pinned: string | null = null;
   /** The newest record of what is live, of whatever source. */
   #live: ToolsRecord | null = null;
+  /** The newest record, of whatever commit. */
+  #newest: ToolsRecord | null = null;
+  /** The newest that refused a commit for good. */
+  #refusal: ToolsRecord | null = null;
   #refused: string | null = null;
+  /** What the look that is under way is about, as soon as that is known. */
+  #attempted: Commit | undefined;
   #isAsked = false;
   #wake = Promise.withResolvers<void>();
 
@@ -107,8 +114,7 @@ class Following {
       return await this.#sync(signal);
     } catch (error) {
       signal.throwIfAborted();
-      if (errorKind(error) === 'bug') throw error;
-      await this.#deps.publisher.refuse(error, undefined, signal);
+      await this.#recordFailure(error, signal);
       if (errorKind(error) === 'transient') throw error;
       return 'refused';
     } finally {
@@ -126,7 +132,7 @@ class Following {
   }
 
   async #keepUp(signal: AbortSignal): Promise<void> {
-    const { clock, log, publisher } = this.#deps;
+    const { clock, log } = this.#deps;
     const { intervalMs = DEFAULT_INTERVAL_MS } = this.#options;
     for (let failures = 0; !signal.aborted;) {
       let waitMs = intervalMs * (1 + INTERVAL_JITTER * clock.random());
@@ -135,8 +141,7 @@ class Following {
         failures = 0;
       } catch (error) {
         signal.throwIfAborted();
-        if (errorKind(error) === 'bug') throw error;
-        await publisher.refuse(error, undefined, signal);
+        await this.#recordFailure(error, signal);
         waitMs = backoffMs(++failures, RETRY, clock.random);
         log.warn({ error, failures, waitMs }, 'tools.sync_failed');
       }
@@ -147,18 +152,37 @@ class Following {
     }
   }
 
+  async #recordFailure(error: unknown, signal: AbortSignal): Promise<void> {
+    const { publisher, statuses } = this.#deps;
+    if (errorKind(error) === 'bug') throw error;
+    const commit = this.#attempted;
+    if (commit) statuses.report(commit.id, { state: 'error', description: errorMessage(error) });
+    this.#note(await publisher.refuse(error, commit, signal));
+  }
+
+  /** Nothing is to be built: a failure that is over must not stay the newest record. */
+  async #recordAgain(record: ToolsRecord | null, signal: AbortSignal): Promise<void> {
+    if (!record || this.#newest?.status !== 'refused' || this.#newest === record) return;
+    this.#note(await this.#deps.publisher.recordAgain(record, signal));
+  }
+
   /** One look at the repository; brings what it finds. */
   async #sync(signal: AbortSignal): Promise<ToolsRecord['status']> {
     const isAsked = this.#isAsked;
     this.#isAsked = false;
     this.#wake = Promise.withResolvers<void>();
+    this.#attempted = undefined;
     try {
       const id = this.#pinned ?? (await this.#deps.repository.head(signal));
       if (id === this.#live?.commit?.id) {
         this.#refused = null;
+        await this.#recordAgain(this.#live, signal);
         return 'live';
       }
-      if (id === this.#refused && !isAsked) return 'refused';
+      if (id === this.#refused && !isAsked) {
+        await this.#recordAgain(this.#refusal, signal);
+        return 'refused';
+      }
       return await this.#bring(id, signal);
     } finally {
       if (!signal.aborted) await this.#fallBack(signal);
@@ -168,7 +192,10 @@ class Following {
   /** Where nothing is live that can run, the last that was is better than nothing. */
   async #fallBack(signal: AbortSignal): Promise<void> {
     const last = [...this.#history.keys()].at(-1);
-    if (this.#live === null && last !== undefined && last !== this.#refused) await this.#bring(last, signal);
+    if (this.#live !== null || last === undefined || last === this.#refused) return;
+    const attempted = this.#attempted;
+    await this.#bring(last, signal);
+    this.#attempted = attempted;
   }
 
   /** @throws what is transient */
@@ -186,9 +213,11 @@ class Following {
     const { path } = this.#options;
     const root = join(this.#options.directory, `incoming-${clock.uuid()}`);
     let commit: Commit = this.#history.get(id)?.commit ?? { id, subject: '' };
+    this.#attempted = commit;
     statuses.report(id, { state: 'pending', description: 'Building and testing' });
     try {
       commit = await repository.checkout(id, root, signal);
+      this.#attempted = commit;
       await install(root, path, signal);
       const record = await publisher.load({ root, directory: join(root, path), commit }, signal);
       statuses.report(id, verdictOf(record));
@@ -259,9 +288,12 @@ class Following {
   }
 
   #note(record: ToolsRecord): void {
-    const { commit, status } = record;
+    const { commit, status, isTransient = false } = record;
+    this.#newest = record;
     if (status === 'refused') {
-      this.#refused = commit?.id ?? this.#refused;
+      if (!commit || isTransient) return;
+      this.#refusal = record;
+      this.#refused = commit.id;
       return;
     }
     this.#live = record;

@@ -38,16 +38,21 @@ const ARGUMENTS = [
   '--logs-max=0',
   // What fails is tried again from outside, and finds the cache filled so far.
   '--fetch-retries=0',
-  // What a lockfile could otherwise have npm read on this machine, or run.
+  // What a lockfile could otherwise have npm read on this machine or in its network, or run. The registry stays.
   '--allow-git=none',
   '--allow-file=none',
   '--allow-directory=none',
+  '--allow-remote=none',
 ];
+/** By npm's name for what is wrong: the commit is at fault, and stays so however often it is tried. */
+const FAULTS_OF_COMMIT =
+  /^(?:EUSAGE|E404|ETARGET|EINTEGRITY|ERESOLVE|EJSONPARSE|EBADPLATFORM|EINVALIDPACKAGENAME|EINVALIDTAGNAME|EUNSUPPORTEDPROTOCOL|EALLOW[A-Z]+)$/;
 
 /**
  * Installs what the lockfile nearest to the tools names; nothing where there is none.
  * @returns a function (root of the repository, path of the tools in it, signal) that throws MillraceError
- *   `tools.install_failed` (transient: the registry may be away), `tools.lockfile_invalid` (invalid)
+ *   `tools.install_failed` (transient: the registry may be away), `tools.lockfile_invalid` (invalid: so is what
+ *   package.json and the lockfile say, with npm's own words)
  */
 export function createInstallPackages(
   deps: { clock: Clock },
@@ -118,7 +123,9 @@ async function npm(directory: string, options: InstallOptions, signal: AbortSign
     const reason: unknown = signal.aborted ? signal.reason : cause;
     throw installFailed(reason instanceof Error ? reason.message : String(reason), cause);
   }
-  if (exitCode !== 0) throw installFailed(output.trim());
+  if (exitCode === 0) return;
+  const [, code = ''] = /^npm (?:error|ERR!) code (\S+)$/m.exec(output) ?? [];
+  throw FAULTS_OF_COMMIT.test(code) ? lockfileInvalid(output.trim()) : installFailed(output.trim());
 }
 
 /** A lockfile without packages leaves no folder behind. */
@@ -129,6 +136,12 @@ function ignoreMissing(error: NodeJS.ErrnoException): void {
 function installFailed(message: string, cause?: unknown): MillraceError {
   return new MillraceError('transient', 'tools.install_failed', `npm ci: ${message}`, {
     cause,
-    hint: 'What was live stays live, and it is tried again. Is the lockfile in step with package.json?',
+    hint: 'What was live stays live, and it is tried again.',
+  });
+}
+
+function lockfileInvalid(message: string): MillraceError {
+  return new MillraceError('invalid', 'tools.lockfile_invalid', `npm ci: ${message}`, {
+    hint: 'Mend package.json or package-lock.json (`npm install` brings them in step) and push both.',
   });
 }

@@ -18,6 +18,8 @@ export interface Publisher extends ToolTarget {
   /** What was live once is live again, as it was built then; null where its bundle is not kept any more. */
   again(record: ToolsRecord, signal: AbortSignal): Promise<ToolsRecord | null>;
   refuse(error: unknown, commit: Commit | undefined, signal: AbortSignal): Promise<ToolsRecord>;
+  /** Makes what a record says the newest again; nothing is built or brought. */
+  recordAgain(record: ToolsRecord, signal: AbortSignal): Promise<ToolsRecord>;
   /** True where what the record points to is there, and was made the way we make it. */
   isServing(record: ToolsRecord, signal: AbortSignal): Promise<boolean>;
   /** Lets go of the bundle that a record points to. */
@@ -68,6 +70,7 @@ export function createPublisher(deps: PublisherDeps): Publisher {
     load,
     isServing,
     refuse: (error, commit, signal) => records.refuse(error, commit, signal),
+    recordAgain: (record, signal) => records.again(record, signal),
     async again(record, signal) {
       if (!(await isServing(record, signal))) return null;
       const { revision, inboxes, bundle, commit } = record;

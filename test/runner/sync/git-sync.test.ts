@@ -4,6 +4,8 @@ import { rename, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, expect, it } from 'vitest';
+import { MillraceError } from '../../../src/platform/errors.ts';
+import type { CommitStatuses } from '../../../src/runner/sync/commit-statuses.ts';
 import type { ToolFiles } from '../../../src/runner/tool-set.ts';
 import { tool, useSyncWorld } from './sync-world.ts';
 
@@ -151,9 +153,46 @@ describe('tools from Git', () => {
     expect((await world.onRecord()).map(({ status }) => status)).toEqual([
       'live',
       'refused',
+      'live',
       'refused',
       'refused',
     ]);
+  });
+
+  // It stayed the newest record until the next push, and `doctor` said for days that a revision was refused.
+  it('have as their newest record what holds, once a hiccup of the Git host is over', async () => {
+    const { signal } = new AbortController();
+    const hiccup = async () => {
+      await rename(world.repository.path, `${world.repository.path}.away`);
+      await expect(world.sync().once(signal)).rejects.toMatchObject({ code: 'tools.git_failed' });
+      await rename(`${world.repository.path}.away`, world.repository.path);
+      expect((await world.onRecord()).at(-1)).toMatchObject({ status: 'refused', isTransient: true });
+    };
+    const good = await world.repository.push(tool('one'));
+    await world.sync().once(signal);
+    await hiccup();
+    expect(await world.sync().once(signal)).toBe('live');
+    expect((await world.onRecord()).at(-1)).toMatchObject({ status: 'live', commit: { id: good } });
+    const bad = await world.repository.push({ 'tools/index.ts': 'broken(' });
+    await world.sync().once(signal);
+    await hiccup();
+    expect(await world.sync().once(signal)).toBe('refused');
+    expect((await world.onRecord()).at(-1)).toMatchObject({ status: 'refused', commit: { id: bad } });
+    await world.sync().once(signal);
+    expect(await world.onRecord()).toHaveLength(6);
+  });
+
+  it('are tried again when the npm registry was away, with the commit on record', async () => {
+    const { signal } = new AbortController();
+    const states: string[] = [];
+    const report: CommitStatuses['report'] = (_commit, { state }) => void states.push(state);
+    const id = await world.repository.push(tool('one'));
+    const away = () => Promise.reject(new MillraceError('transient', 'tools.install_failed', 'npm ci: 503'));
+    for (const _ of [1, 2])
+      await expect(world.sync({ install: away, report }).once(signal)).rejects.toThrow('npm ci: 503');
+    expect(await world.record(1)).toMatchObject({ status: 'refused', isTransient: true, commit: { id } });
+    expect(await world.sync({ report }).once(signal)).toBe('live');
+    expect(states).toEqual(['pending', 'error', 'pending', 'error', 'pending', 'success']);
   });
 
   it('are built again where their bundle is gone, or was made in another way', async () => {

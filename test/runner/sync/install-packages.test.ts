@@ -2,23 +2,27 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { once } from 'node:events';
 import { createServer } from 'node:http';
+import type { RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { execFile } from 'node:child_process';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock as clock } from '../../../src/platform/clock.ts';
 import { createInstallPackages } from '../../../src/runner/sync/install-packages.ts';
 import { folderWith } from '../tool-fixture.ts';
 
 const run = promisify(execFile);
 const signal = new AbortController().signal;
-const environment = { PATH: process.env['PATH']! };
 let cacheDirectory: string;
 let tarball: Buffer;
 let registry: { url: string; close: () => void };
+/** What the registry answers; and what a host of the network behind us was asked for. */
+let status = 200;
+let inside: { url: string; asked: string[]; close: () => void };
 
 /** Serves one package whose scripts leave a trace when they run. */
 beforeAll(async () => {
@@ -33,37 +37,58 @@ beforeAll(async () => {
   });
   await run('tar', ['-czf', join(folder, 'shout.tgz'), '-C', folder, 'package']);
   tarball = readFileSync(join(folder, 'shout.tgz'));
-  const server = createServer((_, response) => void response.end(tarball)).listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  registry = {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    close: () => server.close(),
+  registry = await listening(({ url = '' }, response) => {
+    const versions = Object.fromEntries(
+      ['1.0.0', '2.0.0'].map((version) => [version, { name: 'shout', version }]),
+    );
+    response.writeHead(status).end(url === '/shout' ? JSON.stringify({ name: 'shout', versions }) : tarball);
+  });
+  const asked: string[] = [];
+  inside = {
+    asked,
+    ...(await listening(({ url = '' }, response) => (asked.push(url), void response.end(tarball)))),
   };
+});
+beforeEach(() => {
+  status = 200;
 });
 afterAll(async () => {
   registry.close();
+  inside.close();
   await rm(cacheDirectory, { recursive: true, force: true });
 });
 
+async function listening(serve: RequestListener): Promise<{ url: string; close: () => void }> {
+  const server = createServer(serve).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return { url: `http://127.0.0.1:${port}`, close: () => server.close() };
+}
+
 const manifest = JSON.stringify({ name: 'tools', version: '1.0.0', dependencies: { shout: '1.0.0' } });
 
-function lockfile(resolved: string, integrity = `sha512-${sha512()}`): string {
+const OTHER_CHECKSUM = `sha512-${Buffer.alloc(64, 1).toString('base64')}`;
+
+function lockfile(resolved: string, integrity = `sha512-${sha512()}`, version = '1.0.0'): string {
   return JSON.stringify({
     name: 'tools',
     version: '1.0.0',
     lockfileVersion: 3,
     packages: {
       '': { name: 'tools', version: '1.0.0', dependencies: { shout: '1.0.0' } },
-      'node_modules/shout': { version: '1.0.0', resolved, integrity, hasInstallScript: true },
+      'node_modules/shout': { version, resolved, integrity, hasInstallScript: true },
     },
   });
 }
 const sha512 = () => createHash('sha512').update(tarball).digest('base64');
-const install = createInstallPackagesIn();
 
-function createInstallPackagesIn() {
-  return (root: string) =>
-    createInstallPackages({ clock }, { environment, cacheDirectory })(root, 'tools', signal);
+function install(root: string): Promise<void> {
+  const environment = { PATH: process.env['PATH']!, npm_config_registry: registry.url };
+  return createInstallPackages({ clock }, { environment, cacheDirectory })(root, 'tools', signal);
+}
+
+function filesWith(lock: string): string {
+  return folderWith({ 'package.json': manifest, 'package-lock.json': lock, 'tools/index.ts': '' });
 }
 
 describe('installing packages', () => {
@@ -85,19 +110,41 @@ describe('installing packages', () => {
     expect(await readdir(cacheDirectory)).not.toContainEqual(expect.stringMatching(/^install-/));
   });
 
-  it('takes nothing whose checksum is another', async () => {
-    const resolved = `${registry.url}/shout/-/shout-1.0.0.tgz`;
-    const root = folderWith({
-      'package.json': manifest,
-      'package-lock.json': lockfile(resolved, `sha512-${Buffer.alloc(64, 1).toString('base64')}`),
-      'tools/index.ts': '',
-    });
+  // They counted as transient, like a registry that is away: the commit was built again and again, and nobody told.
+  it.each([
+    ['EINTEGRITY', 'whose checksum is another', 200, (url: string) => lockfile(url, OTHER_CHECKSUM)],
+    ['E404', 'that the registry has not', 404, (url: string) => lockfile(url, OTHER_CHECKSUM)],
+    [
+      'EUSAGE',
+      'that package.json wants in another version',
+      200,
+      (url: string) => lockfile(url, undefined, '2.0.0'),
+    ],
+    ['EUSAGE', 'of a lockfile that is none', 200, () => '{'],
+  ])('refuses the commit with %s: packages %s', async (code, _what, answered, lockfileFor) => {
+    status = answered;
+    const root = filesWith(lockfileFor(`${registry.url}/shout/-/shout-1.0.0.tgz`));
     await expect(install(root)).rejects.toMatchObject({
-      kind: 'transient',
-      code: 'tools.install_failed',
-      message: expect.stringContaining('EINTEGRITY') as string,
+      kind: 'invalid',
+      code: 'tools.lockfile_invalid',
+      message: expect.stringContaining(code) as string,
     });
     expect(existsSync(join(root, 'node_modules'))).toBe(false);
+  });
+
+  it('tries again where the registry is unwell', async () => {
+    status = 503;
+    const root = filesWith(lockfile(`${registry.url}/shout/-/shout-1.0.0.tgz`, OTHER_CHECKSUM));
+    await expect(install(root)).rejects.toMatchObject({ kind: 'transient', code: 'tools.install_failed' });
+  });
+
+  it('asks no other host than the registry for what a lockfile names', async () => {
+    const root = filesWith(lockfile(`${inside.url}/shout/-/shout-1.0.0.tgz`));
+    await expect(install(root)).rejects.toMatchObject({
+      code: 'tools.lockfile_invalid',
+      message: expect.stringContaining('EALLOWREMOTE') as string,
+    });
+    expect(inside.asked).toEqual([]);
   });
 
   it('reads no npm settings of the repository, and starts no Git of its choice', async () => {

@@ -30,12 +30,15 @@ import type { BareRepository } from './bare-repository.ts';
 
 const log = createLog('silent');
 const environment = { PATH: process.env['PATH']! };
-const statuses: CommitStatuses = { report: () => {}, settled: () => Promise.resolve() };
 
 export interface SyncOptions extends Partial<GitRepositoryOptions> {
   /** Sees the files of a commit before they are built. */
   look?: (files: ToolFiles) => void;
   builder?: string;
+  /** Puts packages beside the tools; default: there are none. */
+  install?: () => Promise<void>;
+  /** What is reported of a commit. */
+  report?: CommitStatuses['report'];
 }
 
 export interface RunningSync extends AsyncDisposable {
@@ -89,7 +92,7 @@ export function useSyncWorld(): SyncWorld {
     await rm(root, { recursive: true });
   });
 
-  function sync({ look, builder = 'test', ...options }: SyncOptions = {}): GitSync {
+  function sync({ look, builder = 'test', install, report, ...options }: SyncOptions = {}): GitSync {
     const records = createToolRecords({ store, clock, log });
     const build = (files: ToolFiles) => {
       look?.(files);
@@ -102,9 +105,9 @@ export function useSyncWorld(): SyncWorld {
         clock,
         log,
         repository: createGitRepository({ clock }, git),
-        install: () => Promise.resolve(),
+        install: install ?? (() => Promise.resolve()),
         publisher: createPublisher({ store, records, log, build, builder }),
-        statuses,
+        statuses: { report: report ?? (() => {}), settled: () => Promise.resolve() },
       },
       { directory: join(root, 'checkouts'), path: 'tools', intervalMs: 3_600_000 },
     );
