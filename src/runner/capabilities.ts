@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import type { Authentication } from '../mail/authentication.ts';
+import { orAborted } from '../platform/abort.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { FetchBudget } from './fetch-budget.ts';
 import type {
@@ -71,13 +72,30 @@ export function createCapabilities(options: {
   };
 }
 
-/** Hands out an attachment in pieces; the one asked for last is kept until another is. */
+/**
+ * Hands out an attachment in pieces; the one asked for last is kept until another is. One piece of a run is on its way
+ * at a time, however many are asked for at once: the next is cut when the sandbox has taken it.
+ */
 function createAttachmentReader(attachmentBytes: (index: number) => Promise<Uint8Array>): Capability {
   let last: { index: number; bytes: Promise<Uint8Array> } | null = null;
-  return async (argument) => {
+  let lastTurn = Promise.resolve();
+  return async (argument, signal) => {
     const { index, offset } = parsedArgument(pieceSchema, argument);
-    if (last?.index !== index) last = { index, bytes: attachmentBytes(index) };
-    const bytes = await last.bytes;
-    return { value: { size: bytes.length }, bytes: bytes.subarray(offset, offset + PIECE_BYTES) };
+    const before = lastTurn;
+    const { promise, resolve: release } = Promise.withResolvers<void>();
+    lastTurn = before.then(() => promise);
+    try {
+      await orAborted(before, signal);
+      if (last?.index !== index) last = { index, bytes: attachmentBytes(index) };
+      const bytes = await last.bytes;
+      return {
+        value: { size: bytes.length },
+        bytes: bytes.subarray(offset, offset + PIECE_BYTES),
+        release,
+      };
+    } catch (error) {
+      release();
+      throw error;
+    }
   };
 }

@@ -233,6 +233,14 @@ describe('a secret stays out of what is on record', () => {
       'in its log in base64',
       'console.error(btoa(unescape(encodeURIComponent(context.secret("API_KEY"))))); return "x"',
     ],
+    [
+      'in its log as credentials',
+      'const utf8 = (text) => unescape(encodeURIComponent(text)); console.log(["", "u:", "us:", "usr:"].map((user) => btoa(user + utf8(context.secret("API_KEY")))).join()); return "x"',
+    ],
+    [
+      'in its log in capital hexadecimal',
+      'console.log(Array.from(new TextEncoder().encode(context.secret("API_KEY")), (byte) => byte.toString(16).padStart(2, "0")).join("").toUpperCase()); return "x"',
+    ],
     ['in an error', 'throw new Error("401 for " + context.secret("API_KEY"))'],
     ['in the name of an error', 'throw Object.assign(new Error("x"), { name: context.secret("API_KEY") })'],
     ['as what is thrown', 'throw context.secret("API_KEY")'],
@@ -253,7 +261,7 @@ describe('a secret stays out of what is on record', () => {
     });
     const result = await run(body, { secrets, capabilities });
     const record = JSON.stringify([result.logs, result.status === 'failed' && result.message]);
-    expect(record).not.toMatch(/sk-live|quoted|c2stbGl2ZS/);
+    expect(record).not.toMatch(/sk-live|quoted|c2stbGl2ZS|LWxpdmUv|1saXZl|736B2D/);
     expect(record).toMatch(/\[secret API_KEY\]|is not granted: name the host/);
   });
 

@@ -4,6 +4,8 @@
  */
 import { z } from 'zod';
 import { errorMessage } from '../../platform/errors.ts';
+import { isNestedWithin } from './json-depth.ts';
+import { stateLimits } from './state-limits.ts';
 
 const MAX_EFFECTS = 100;
 
@@ -31,7 +33,11 @@ const effectSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('forward'), ...recipients, ...content }),
 ]);
 
-const entries = z.array(z.tuple([z.string(), z.unknown()])).optional();
+/** It is written as JSON again later on, where too deep a value would overflow the stack. */
+const value = z.unknown().refine((data) => isNestedWithin(data, stateLimits.depth), {
+  error: `nested deeper than ${stateLimits.depth} levels`,
+});
+const entries = z.array(z.tuple([z.string(), value])).optional();
 
 export const runEndSchema = z.strictObject({
   effects: z.array(effectSchema).max(MAX_EFFECTS),
@@ -40,8 +46,8 @@ export const runEndSchema = z.strictObject({
 
 export const inspectionSchema = z.strictObject({
   functions: z.array(z.string()),
-  settings: z.unknown().optional(),
-  tests: z.unknown().optional(),
+  settings: value.optional(),
+  tests: value.optional(),
 });
 
 /** Of a run that reads what a bundle exports. */

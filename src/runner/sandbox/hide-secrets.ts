@@ -42,14 +42,29 @@ export async function hidingInErrors<T>(hide: (text: string) => string, work: ()
 
 function spellingsOf(value: string): string[] {
   const bytes = Buffer.from(value);
-  const base64 = bytes.toString('base64').replace(/=+$/, '');
-  const base64url = bytes.toString('base64url');
+  const hex = bytes.toString('hex');
   // A host and an address are named in lower case.
   const all = [
     value,
     value.toLowerCase(),
     encodeURIComponent(value.toWellFormed()),
     JSON.stringify(value).slice(1, -1),
+    hex,
+    hex.toUpperCase(),
   ];
-  return [...new Set([...all, base64, base64url, bytes.toString('hex')])];
+  return [...new Set([...all, ...base64SpellingsOf(bytes)])];
+}
+
+/** By itself, and behind other bytes, as in `Basic` of a user and a password: each byte before it shifts all letters. */
+function base64SpellingsOf(bytes: Buffer): string[] {
+  const whole = bytes.toString('base64').replace(/=+$/, '');
+  const inside = [0, 1, 2].map((before) => {
+    const letters = Buffer.concat([Buffer.alloc(before), bytes]).toString('base64');
+    // The letters at both ends are partly of what stands beside it.
+    const rest = (before + bytes.length) % 3;
+    const end = letters.length - (rest === 0 ? 0 : 4 - rest);
+    return letters.slice(before === 0 ? 0 : before + 1, end);
+  });
+  const all = [whole, ...inside.filter((letters) => letters.length >= MIN_SECRET_CHARS)];
+  return all.flatMap((letters) => [letters, letters.replaceAll('+', '-').replaceAll('/', '_')]);
 }

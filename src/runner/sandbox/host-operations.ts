@@ -47,7 +47,7 @@ export function createHostOperations(host: {
   fail: (run: GuestRun, reason: FailureReason, message: string) => void;
   send: (message: FromChild) => void;
 }): HostOperations {
-  return {
+  return neverThrowing(host, {
     log(run, line) {
       run.logBytes += loggedBytes(line);
       if (run.logBytes > run.limits.maxLogBytes) {
@@ -129,7 +129,25 @@ export function createHostOperations(host: {
         stack: String(stack),
       };
     },
-  };
+  });
+}
+
+/** An exception would show the guest our stack: whose payload makes one loses its process instead. */
+function neverThrowing(
+  host: { fail: (run: GuestRun, reason: FailureReason, message: string) => void },
+  operations: HostOperations,
+): HostOperations {
+  const guarded = Object.entries(operations).map(([name, operation]): [string, HostOperations[string]] => [
+    name,
+    (run, payload) => {
+      try {
+        return operation(run, payload);
+      } catch {
+        host.fail(run, 'crashed', `the tool asked its host (${name}) for what cannot be passed on`);
+      }
+    },
+  ]);
+  return Object.fromEntries(guarded);
 }
 
 /** Digest or, with a key, HMAC, in base64; empty where that cannot be. */

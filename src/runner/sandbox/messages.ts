@@ -49,6 +49,10 @@ const failureReasons = [
   'call-flood',
 ] as const satisfies readonly FailureReason[];
 
+/** Where the guest's own limit does not hold, because the child is the tool's. */
+const MAX_TEXT_CHARS = 10_000;
+const textSchema = z.string().transform((text) => text.slice(0, MAX_TEXT_CHARS));
+
 const runSchema = z.number().int().nonnegative();
 
 export const fromChildSchema = z.discriminatedUnion('type', [
@@ -68,8 +72,8 @@ export const fromChildSchema = z.discriminatedUnion('type', [
     type: z.literal('failed'),
     run: runSchema,
     reason: z.enum(failureReasons),
-    message: z.string(),
-    stack: z.string(),
+    message: textSchema,
+    stack: textSchema,
   }),
 ]);
 export type FromChild = z.infer<typeof fromChildSchema>;

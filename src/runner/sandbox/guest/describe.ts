@@ -31,6 +31,6 @@ export function describeValue(value: unknown): string {
 const withBigints = (_key: string, value: unknown): unknown =>
   typeof value === 'bigint' ? `${value}n` : value;
 
-function clip(text: string): string {
+export function clip(text: string): string {
   return text.length > MAX_DESCRIPTION_CHARS ? `${text.slice(0, MAX_DESCRIPTION_CHARS)}…` : text;
 }

@@ -139,7 +139,9 @@ function timeFrom(value: unknown, name: string): Time {
   const expected = 'a Date or an ISO 8601 time with its zone, such as "2026-12-24T18:00:00Z"';
   if (value instanceof Date) {
     if (Number.isNaN(Number(value))) throw new InvalidResult(`\`${name}\` is an invalid Date`);
-    return { at: value.toISOString() };
+    const at = value.toISOString();
+    if (!WITH_ZONE.test(at)) throw new InvalidResult(`\`${name}\` is no time of the years 0 to 9999`);
+    return { at };
   }
   if (typeof value !== 'string' || !WITH_ZONE.test(value) || Number.isNaN(Date.parse(value)))
     throw new InvalidResult(`\`${name}\` is ${nameOf(value)}, not ${expected}`);

@@ -6,8 +6,8 @@
  */
 import type { Delivery, GuestTask } from '../messages.ts';
 import type { Context, Tool } from '../../tool-api.ts';
-import type { RunEnd } from '../sandbox.ts';
-import { describeError, describeValue } from './describe.ts';
+import type { FailureReason, RunEnd } from '../sandbox.ts';
+import { clip, describeError, describeValue } from './describe.ts';
 import { Effects } from './effects.ts';
 import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
@@ -41,10 +41,18 @@ async function begin(task: GuestTask): Promise<void> {
     const outcome = task.kind === 'inspect' ? inspect(tools) : await runEnd(tools, task);
     tellHost('returned', toJson(outcome));
   } catch (error) {
-    const reason = error instanceof InvalidResult ? 'invalid-result' : 'threw';
-    const { message, stack } = describeError(error);
-    const text = error instanceof InvalidResult ? error.message : message;
-    tellHost('failed', { reason, message: text, stack: reason === 'threw' ? stack : '' });
+    tellHost('failed', failureOf(error));
+  }
+}
+
+function failureOf(error: unknown): { reason: FailureReason; message: string; stack: string } {
+  try {
+    if (error instanceof InvalidResult)
+      return { reason: 'invalid-result', message: clip(error.message), stack: '' };
+    return { reason: 'threw', ...describeError(error) };
+  } catch {
+    // A Proxy whose traps throw, or built-ins that the tool has broken.
+    return { reason: 'threw', message: 'threw what cannot be described', stack: '' };
   }
 }
 

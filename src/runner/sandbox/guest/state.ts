@@ -5,6 +5,7 @@
  */
 import type { State } from '../../tool-api.ts';
 import type { StateChanges, StateEntries, StateScope } from '../sandbox.ts';
+import { isNestedWithin } from '../json-depth.ts';
 import { stateLimits } from '../state-limits.ts';
 import { describeError } from './describe.ts';
 import { encodeUtf8 } from './encoding.ts';
@@ -94,6 +95,8 @@ function jsonOf(key: string, value: unknown): string {
   }
   if (json === undefined)
     throw new TypeError(`state.${key} is ${nameOf(value)}, not JSON; delete takes a key away`);
+  if (json.length <= stateLimits.bytes && !isNestedWithin(fromJson(json), stateLimits.depth))
+    throw new RangeError(`state.${key} is nested deeper than ${stateLimits.depth} levels`);
   return json;
 }
 
