@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import { openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
+import { KEY_RECORD, signedMail } from '../mail/signed-mail.ts';
+import { startNameServer } from '../platform/name-server.ts';
 import { spawnResendStandIn } from '../resend-stand-in/client.ts';
 import type { Fault, ResendStandIn, Route } from '../resend-stand-in/contract.ts';
 import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
@@ -19,6 +21,7 @@ const TOOLS = `
 import type { Email, Settings } from 'millrace';
 export const settings: Settings = {
   loops: { timeoutMs: 500 }, never: { timeoutMs: 500 }, kills: { timeoutMs: 200 }, computes: { cpuLimitMs: 300 },
+  friends: { from: ['@sender.example'] },
 };
 export const echo = (email: Email) => 'echo ' + email.text;
 export const throws = () => { throw new Error('this tool is broken'); };
@@ -31,6 +34,7 @@ export const hoards = () => { const all = []; for (;;) all.push(new Array(1e6).f
 export const number = () => 42;
 export const note = (email: Email) => email.headers.get('x-NOTE') + email.headers.getAll('X-Note').length;
 export default (email: Email) => ({ html: <p>No tool is called {email.inbox}, {email.tag}.</p> });
+export const friends = (email: Email) => 'welcome ' + email.from?.address;
 export const nothing = () => undefined;
 export const empty = () => '';
 export const header = () => ({ text: 'x', subject: 'two\\r\\nBcc: victim@elsewhere.example' });
@@ -52,6 +56,8 @@ beforeAll(async () => {
   await mkdir(tools);
   await writeFile(join(tools, 'index.tsx'), TOOLS);
   const port = await freePort();
+  const nameServer = await startNameServer({ 's1._domainkey.sender.example': { TXT: [KEY_RECORD] } });
+  stack.defer(async () => void (await nameServer.close()));
   resend = await spawnResendStandIn({
     apiKey: 're_failures',
     webhook: { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET },
@@ -64,6 +70,7 @@ beforeAll(async () => {
     RESEND_WEBHOOK_SECRET: SECRET,
     DATA_DIR: join(directory.path, 'data'),
     TOOLS_PATH: tools,
+    DNS_SERVERS: nameServer.address,
     PORT: String(port),
   };
   daemon = await startDaemon(variables);
@@ -170,6 +177,19 @@ describe('what a tool reads', () => {
   it('are header fields in any case, decoded', async () => {
     await send('note', 'x', ['X-Note: =?utf-8?q?gr=C3=BC=C3=9Fe?=', 'x-note: again']);
     expect(await replies(1)).toMatchObject([{ text: 'grüße2' }]);
+  });
+});
+
+describe('a tool that says who may write to it', () => {
+  it('answers who proves it, and nobody who forges the proof', async () => {
+    const mail = plainMail({ to: 'friends@agents.example', id: 'proven' });
+    const forged = await send('friends', 'Hello', [
+      'Authentication-Results: amazonses.com; dkim=pass header.d=sender.example; dmarc=pass header.from=sender.example',
+    ]);
+    expect(await outcomeOf(forged, 'runs/friends')).toMatchObject({ reason: 'sender-unauthenticated' });
+    const { status } = await resend.deliver(await signedMail(mail, { domain: 'sender.example' }));
+    expect(status).toBe(200);
+    expect(await replies(1)).toMatchObject([{ text: expect.stringContaining('welcome ann@sender.example') }]);
   });
 });
 
