@@ -13,6 +13,7 @@ import { createMailboxRoutes } from './admin/mailbox-routes.ts';
 import { createMailboxView } from './admin/mailbox-view.ts';
 import type { MailboxView } from './admin/mailbox-view.ts';
 import { createMonitorRoutes } from './admin/monitor-routes.ts';
+import { createSuppressionRoutes } from './admin/suppression-routes.ts';
 import { createToolRoutes } from './admin/tool-routes.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
@@ -28,7 +29,7 @@ import { createFindDelivered } from './outbox/find-delivered.ts';
 import { createFindSent } from './outbox/find-sent.ts';
 import { createMailboxOutbound } from './outbox/mailbox-outbound.ts';
 import { createMeteredOutbound } from './outbox/metered-outbound.ts';
-import { createOutbox, leavesDoubt, outboxLane } from './outbox/outbox.ts';
+import { createOutboxUnit } from './outbox/outbox-unit.ts';
 import type { OutboundProvider } from './outbox/outbox.ts';
 import { createResendOutbound } from './outbox/resend-outbound.ts';
 import type { Clock } from './platform/clock.ts';
@@ -348,22 +349,12 @@ function outboundProvider(
 }
 
 function outboxService(deps: AppDeps, parts: Parts): Service {
-  const { store, registry } = parts;
-  const { config, clock } = deps;
+  const { ownership, registry, meter } = parts;
+  const { config, clock, log } = deps;
   const outbound = createMeteredOutbound(outboundProvider(deps, parts), registry);
-  return stageService(deps, parts, {
-    name: 'outbox',
-    source: streamNames.outbox,
-    journal: streamNames.sent,
-    historyMs: config.retentionDays * DAY_MS,
-    concurrency: 16,
-    laneOf: outboxLane,
-    handle: createOutbox({ store, outbound, clock }),
-    recordsAttempts: true,
-    leavesDoubt,
-    backoff: { baseMs: 1_000, maxMs: 300_000 },
-    maxAttempts: 2_000,
-  });
+  const keptMs = config.retentionDays * DAY_MS;
+  const unit = createOutboxUnit({ outbound, clock, log, meter, registry }, { keptMs });
+  return { name: unit.name, run: (signal) => ownership.run(unit, signal) };
 }
 
 interface RouteParts {
@@ -397,6 +388,8 @@ function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Ho
   const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
   app.route('/', createAdminRoutes({ store, inboxes, clock, log }));
   app.route('/', createToolRoutes({ store, clock, log }));
+  const keptMs = config.retentionDays * DAY_MS;
+  app.route('/', createSuppressionRoutes({ store, clock, log }, { keptMs }));
   if (view) {
     const localMail = createLocalMail({ store, clock, log }, { domains: config.domains });
     app.route('/', createMailboxRoutes({ store, localMail, view, inboxes, clock, log }));

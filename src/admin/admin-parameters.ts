@@ -91,6 +91,11 @@ export const toolsPinBody = z.strictObject({
 
 export const toolsUnpinBody = z.strictObject({});
 
+/** From a number on `delivery` on. */
+export const suppressionsQuery = z.strictObject({ from: numberText.default(0), limit: pageSize });
+
+export const liftBody = z.strictObject({ address: z.string().max(512) });
+
 function hasOneStage(which: { stage?: unknown; inbox?: unknown }): boolean {
   return (which.stage === undefined) !== (which.inbox === undefined);
 }

@@ -1,6 +1,6 @@
 /**
  * The subcommands that ask the running daemon: their names, options and help. What they do is in
- * `rerun-commands.ts` and `look-commands.ts`.
+ * `rerun-commands.ts`, `look-commands.ts` and the like.
  */
 import { createInterface } from 'node:readline/promises';
 import { InvalidArgumentError, Option } from 'commander';
@@ -11,6 +11,7 @@ import { createAdminClient } from './admin-client.ts';
 import { findDaemonFile } from './daemon-file.ts';
 import { printRecords, printStreams, printTrace } from './look-commands.ts';
 import { printDeadLetters, redriveDeadLetters, replayMails } from './rerun-commands.ts';
+import { liftAddress, printSuppressions } from './suppression-commands.ts';
 import { pinRevision, printTools, unpinRevision } from './tool-commands.ts';
 import type {
   CommandDeps,
@@ -96,6 +97,20 @@ export function addAdminCommands(program: Command): void {
     .action((id: string, { json }: { json: boolean }) => printTrace(commandDeps(), { id, json }));
   addStreamsCommand(program);
   addToolsCommand(program);
+  addSuppressionsCommand(program);
+}
+
+function addSuppressionsCommand(program: Command): void {
+  const suppressions = program
+    .command('suppressions')
+    .description('list addresses that no mail is sent to: since when, why, and by which mail')
+    .option('--json', 'as JSON', false)
+    .action(({ json }: { json: boolean }) => printSuppressions(commandDeps(), json));
+  suppressions
+    .command('lift')
+    .description('let mail be sent to an address again, until it bounces the next time')
+    .argument('<address>', 'as the list has it')
+    .action((address: string) => liftAddress(commandDeps(), address));
 }
 
 function addToolsCommand(program: Command): void {

@@ -60,7 +60,8 @@ function became(facts: TraceStep['facts']): string {
 }
 
 function detailsOf({ facts }: TraceStep): string[] {
-  const { error, logs, revision, durationMs, toolMs, providerId, subject, messageId, details } = facts;
+  const { error, logs, revision, durationMs, toolMs, providerId, subject, messageId, details, suppressed } =
+    facts;
   const lines: string[] = [];
   const line = (name: string, value: unknown): void => {
     if (value !== undefined && value !== null) lines.push(`${name}: ${show(value)}`);
@@ -75,8 +76,15 @@ function detailsOf({ facts }: TraceStep): string[] {
   }
   if (Array.isArray(logs)) for (const entry of logs) line('log', entry);
   if (facts['outcome'] !== undefined) line('provider id', providerId);
+  if (Array.isArray(suppressed)) for (const entry of suppressed) line('suppressed', suppressionText(entry));
   if (details !== undefined && JSON.stringify(details) !== '{}') line('details', details);
   return lines;
+}
+
+/** An address, and what `delivery` said of it. */
+function suppressionText(entry: Record<string, unknown>): string {
+  const { address, reason, at, deliverySeqNum } = entry;
+  return `${show(address)}, ${show(reason)} at ${show(at)}, delivery#${show(deliverySeqNum)}`;
 }
 
 function isError(value: unknown): value is { code: string; message: string; hint: string | null } {

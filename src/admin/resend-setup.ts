@@ -24,7 +24,7 @@ export interface ResendSetupDeps {
   readonly tell: (text: string) => void;
 }
 
-/** What is read (`email.received`) and what a view on deliveries is made of; opens and clicks nobody asks for. */
+/** What is read (`email.received`), what stops mail to an address, and what a trace shows of deliveries; opens and clicks nobody asks for. */
 const EVENTS: WebhookEvents = [
   'email.received',
   'email.sent',

@@ -18,6 +18,9 @@ import { baseSubject, fitSubject } from './thread.ts';
 /** Of one mail, with Cc and Bcc: the provider takes no more. */
 const MAX_RECIPIENTS = 50;
 
+/** The tag of a request to several, with how many: what the provider says of it later may be about any of them. */
+export const RECIPIENTS_TAG = 'millrace_recipients';
+
 /** As a tool wrote them: bare addresses, or a name and an address. */
 export interface WantedRecipients {
   readonly to: readonly string[];

@@ -6,7 +6,12 @@
  * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
  * has sent this request; each carries a fingerprint of its key as a tag. Before the provider our own journal is asked,
  * which knows longer than the stage remembers keys (`find-settled.ts`).
+ *
+ * Mail to whom it must not be sent (`suppressions.ts`) is skipped, at the latest moment: when it would go out. A request
+ * to several is skipped as a whole: it is frozen, and under its key goes out as it is or not at all. Where an earlier
+ * attempt may have sent it, it is looked for first, so that the outcome tells the truth.
  */
+import { allRecipients } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
@@ -15,6 +20,7 @@ import { COPY_HEADERS, headerOf, outboxRecordSchema, parseJsonRecord } from '../
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { findSettled } from './find-settled.ts';
+import type { Suppressions } from './suppressions.ts';
 
 /** Who takes outbound mail: Resend, or the local mailbox in its place. */
 export interface OutboundProvider {
@@ -41,9 +47,10 @@ const KEY_LIFETIME_MS = 23 * 3_600_000;
 export function createOutbox(deps: {
   store: StreamStore;
   outbound: OutboundProvider;
+  suppressions: Pick<Suppressions, 'against'>;
   clock: Clock;
 }): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, outbound, clock } = deps;
+  const { store, outbound, suppressions, clock } = deps;
   return async (record, attempt) => {
     const frozen = parseJsonRecord(outboxRecordSchema, record);
     const facts = { idempotencyKey: frozen.idempotencyKey, cause: frozen.cause };
@@ -56,11 +63,22 @@ export function createOutbox(deps: {
         ? await readRequest(store, frozen.request.blob, attempt.signal)
         : frozen.request;
     const doubtSinceMs = earliestDoubtMs(record, attempt);
-    if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS) {
+    const suppressed = suppressions.against(allRecipients(request));
+    const isInDoubt = doubtSinceMs !== Infinity;
+    if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS || (isInDoubt && suppressed.length > 0)) {
       const sent =
         (await findSettled(store, record, { sinceMs: doubtSinceMs, signal: attempt.signal })) ??
         (await outbound.findSent(request, doubtSinceMs, attempt.signal));
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
+    }
+    if (suppressed.length > 0) {
+      const because = suppressed.map(({ address, reason, at, deliverySeqNum }) => ({
+        address,
+        reason,
+        at,
+        deliverySeqNum,
+      }));
+      return { kind: 'skipped', reason: 'suppressed', facts: { ...facts, suppressed: because } };
     }
     try {
       const { providerId } = await outbound.send(request, frozen.idempotencyKey, attempt.signal);

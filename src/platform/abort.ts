@@ -21,3 +21,26 @@ export function aborted(signal: AbortSignal): Promise<void> {
     else signal.addEventListener('abort', () => resolve(), { once: true });
   });
 }
+
+/**
+ * Runs works that belong together until the signal is aborted, or until one of them ends: then all do. Rejects with the
+ * first error there was, other than the signal's own.
+ */
+export async function runTogether(
+  works: readonly ((signal: AbortSignal) => Promise<void>)[],
+  signal: AbortSignal,
+): Promise<void> {
+  const ended = new AbortController();
+  const running = AbortSignal.any([signal, ended.signal]);
+  const errors: unknown[] = [];
+  const run = async (work: (signal: AbortSignal) => Promise<void>): Promise<void> => {
+    try {
+      await work(running);
+    } catch (error) {
+      if (!running.aborted || error !== running.reason) errors.push(error);
+    }
+    ended.abort();
+  };
+  await Promise.all(works.map(run));
+  if (errors.length > 0) throw errors[0];
+}

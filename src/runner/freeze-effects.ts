@@ -6,6 +6,7 @@ import type { MailContent } from '../mail/content.ts';
 import { allRecipients } from '../mail/email.ts';
 import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
 import type { Composed, MailWork } from '../mail/mail-work.ts';
+import { RECIPIENTS_TAG } from '../mail/send.ts';
 import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
@@ -90,7 +91,7 @@ export function createFreezeEffects(
     const { effect, at, run, maxInlineBytes } = of;
     const { mail, email, cause } = run;
     const idempotencyKey = cause.idempotencyKey(effect);
-    const tagged = { ...request, tags: [{ name: KEY_TAG, value: fingerprint(idempotencyKey) }] };
+    const tagged = { ...request, tags: tagsOf(request, idempotencyKey) };
     const frozen: OutboxRecord = {
       kind: 'request',
       version: 1,
@@ -130,6 +131,12 @@ export function createFreezeEffects(
     }
     return { outputs, skipped, recipients };
   };
+}
+
+function tagsOf(request: ProviderRequest, idempotencyKey: string): { name: string; value: string }[] {
+  const key = { name: KEY_TAG, value: fingerprint(idempotencyKey) };
+  const recipients = allRecipients(request).length;
+  return recipients === 1 ? [key] : [key, { name: RECIPIENTS_TAG, value: String(recipients) }];
 }
 
 /** So that who reads of a refusal knows which of several effects is meant. */

@@ -90,6 +90,7 @@ const fixedStreams = [
   streamNames.outbox,
   streamNames.sent,
   streamNames.delivery,
+  streamNames.suppressions,
   streamNames.tools,
   streamNames.mailbox,
   streamNames.reruns,

@@ -20,6 +20,8 @@ export const streamNames = {
   outbox: 'outbox',
   sent: 'sent',
   delivery: 'delivery',
+  /** Who is not written to any more, and what a person said against it: see `suppression-records.ts`. */
+  suppressions: 'suppressions',
   tools: 'tools',
   /** What the local mailbox delivered in place of Resend. */
   mailbox: 'mailbox',

@@ -19,6 +19,7 @@ import { composeReply } from '../../src/mail/reply.ts';
 import type { MailContent } from '../../src/mail/content.ts';
 import { createMailboxOutbound } from '../../src/outbox/mailbox-outbound.ts';
 import { createOutbox } from '../../src/outbox/outbox.ts';
+import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
@@ -85,7 +86,9 @@ export async function startMailbox(tools: Record<string, Tool>): Promise<Mailbox
     },
     { domains: [DOMAIN] },
   );
-  const outbox = createOutbox({ store, clock, outbound: createMailboxOutbound({ store, clock, log }) });
+  const outbound = createMailboxOutbound({ store, clock, log });
+  const suppressions = createSuppressions({ store, clock, log }, { keptMs: Infinity });
+  const outbox = createOutbox({ store, clock, outbound, suppressions });
   const working = [
     liveTools.run(stop.signal),
     view.run(stop.signal),

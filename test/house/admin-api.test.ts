@@ -4,15 +4,18 @@ import { z } from 'zod';
 import { expect, it } from 'vitest';
 import {
   deadLettersQuery,
+  liftBody,
   recordsQuery,
   redriveBody,
   replayBody,
   streamsQuery,
+  suppressionsQuery,
   toolsPinBody,
   toolsUnpinBody,
   traceQuery,
 } from '../../src/admin/admin-parameters.ts';
 import { createAdminRoutes } from '../../src/admin/admin-routes.ts';
+import { createSuppressionRoutes } from '../../src/admin/suppression-routes.ts';
 import { createToolRoutes } from '../../src/admin/tool-routes.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
@@ -25,6 +28,8 @@ const parameters: Record<string, z.ZodObject> = {
   'GET /api/admin/trace': traceQuery,
   'GET /api/admin/streams': streamsQuery,
   'GET /api/admin/streams/records': recordsQuery,
+  'GET /api/admin/suppressions': suppressionsQuery,
+  'POST /api/admin/suppressions/lift': liftBody,
   'GET /api/admin/tools': z.object({}),
   'POST /api/admin/tools/pin': toolsPinBody,
   'POST /api/admin/tools/unpin': toolsUnpinBody,
@@ -45,7 +50,11 @@ it('documents every route that is there, and no other', () => {
   // No route is called: the store is not needed to list them.
   const store = { stream: () => ({}) } as unknown as StreamStore;
   const deps = { store, clock: systemClock, log: createLog('silent') };
-  const apps = [createAdminRoutes({ ...deps, inboxes: () => [] }), createToolRoutes(deps)];
+  const apps = [
+    createAdminRoutes({ ...deps, inboxes: () => [] }),
+    createToolRoutes(deps),
+    createSuppressionRoutes(deps, { keptMs: 0 }),
+  ];
   const served = new Set(
     apps
       .flatMap(({ routes }) => routes)

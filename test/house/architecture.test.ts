@@ -20,10 +20,12 @@ const sharedFactories: Record<string, string> = {
   createDeadline: 'a timer that lives as long as one call',
   createFairQueue: 'a collection, made by whoever holds it',
   createFifo: 'a collection, made by whoever holds it',
+  createOutputAppender: 'appends until it is durable, for whoever writes beside a journal',
   createStage: 'every role is a stage with a handler of its own',
 };
 
 const manyExports: Record<string, string> = {
+  'src/admin/admin-parameters.ts': 'what the routes of one API take stands side by side',
   'src/streams/records.ts': 'the schemas of all records stand side by side',
   'src/streams/stream-store.ts': 'the contract stands in one file, with the types that it speaks of',
   'src/runner/sandbox/sandbox.ts': 'the contract between the runner and its sandboxes stands in one file',

@@ -3,10 +3,12 @@ import { describe, expect, it } from 'vitest';
 import type { ProviderRequest } from '../../src/mail/email.ts';
 import { createOutbox, outboxLane } from '../../src/outbox/outbox.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
+import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
+import { createLog } from '../../src/platform/log.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
-import { jsonRecord } from '../../src/streams/records.ts';
+import { jsonRecord, streamNames } from '../../src/streams/records.ts';
 import type { OutboxRecord } from '../../src/streams/records.ts';
 import type { StreamRecord } from '../../src/streams/stream-store.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
@@ -58,13 +60,21 @@ async function recordOf(value: OutboxRecord): Promise<StreamRecord> {
   return (await stream.read({ fromSeqNum: startSeqNum })).records[0]!;
 }
 
+/** What the streams said of addresses when this was called the last time is what the handler goes by. */
+const suppressions = () =>
+  createSuppressions({ store: store(), clock, log: createLog('silent') }, { keptMs: 90 * 24 * HOUR_MS });
+
+function outboxWith(outbound: OutboundProvider, view = suppressions()): ReturnType<typeof createOutbox> {
+  return createOutbox({ store: store(), outbound, suppressions: view, clock });
+}
+
 const attempt = (doubtSinceMs: number | null = null) => ({ number: 1, doubtSinceMs, signal });
 
 describe('outbox', () => {
   it('sends the frozen request under its key', async () => {
     const { outbound, sent } = provider();
     const record = await recordOf(frozen);
-    const outcome = await createOutbox({ store: store(), outbound, clock })(record, attempt());
+    const outcome = await outboxWith(outbound)(record, attempt());
     expect(sent).toEqual([[request, 'reverser/3/0/x']]);
     expect(outcome).toMatchObject({
       kind: 'done',
@@ -76,20 +86,14 @@ describe('outbox', () => {
   it('sends a request that lies beside its record', async () => {
     const { outbound, sent } = provider();
     const blob = await writeBlob(store().stream('request/x'), Buffer.from(JSON.stringify(request)));
-    await createOutbox({ store: store(), outbound, clock })(
-      await recordOf({ ...frozen, request: { blob } }),
-      attempt(),
-    );
+    await outboxWith(outbound)(await recordOf({ ...frozen, request: { blob } }), attempt());
     expect(sent).toEqual([[request, 'reverser/3/0/x']]);
   });
 
   it('parks what the provider refuses for good, with its cause', async () => {
     const error = new MillraceError('permanent', 'resend.rejected', 'no such domain');
     const outbound: OutboundProvider = { ...provider().outbound, send: () => Promise.reject(error) };
-    const outcome = await createOutbox({ store: store(), outbound, clock })(
-      await recordOf(frozen),
-      attempt(),
-    );
+    const outcome = await outboxWith(outbound)(await recordOf(frozen), attempt());
     expect(outcome).toMatchObject({
       kind: 'dead-letter',
       reason: 'resend.rejected',
@@ -101,10 +105,7 @@ describe('outbox', () => {
   it('leaves a scheduled request until its time, without holding its thread', async () => {
     const { outbound, sent } = provider();
     const notBefore = new Date(NOW_MS + HOUR_MS).toISOString();
-    const outcome = await createOutbox({ store: store(), outbound, clock })(
-      await recordOf({ ...frozen, notBefore }),
-      attempt(),
-    );
+    const outcome = await outboxWith(outbound)(await recordOf({ ...frozen, notBefore }), attempt());
     expect(outcome).toEqual({
       kind: 'deferred',
       untilMs: NOW_MS + HOUR_MS,
@@ -116,10 +117,7 @@ describe('outbox', () => {
 
   it('repeats an attempt in doubt under the same key while the provider knows it', async () => {
     const { outbound, sent, lookedUp } = provider();
-    await createOutbox({ store: store(), outbound, clock })(
-      await recordOf(frozen),
-      attempt(NOW_MS - 20 * HOUR_MS),
-    );
+    await outboxWith(outbound)(await recordOf(frozen), attempt(NOW_MS - 20 * HOUR_MS));
     expect([sent.length, lookedUp.length]).toEqual([1, 0]);
   });
 
@@ -127,15 +125,12 @@ describe('outbox', () => {
     const sinceMs = NOW_MS - hours * HOUR_MS;
     const found = provider({ providerId: 'p0' });
     const record = await recordOf(frozen);
-    const outcome = await createOutbox({ store: store(), outbound: found.outbound, clock })(
-      record,
-      attempt(sinceMs),
-    );
+    const outcome = await outboxWith(found.outbound)(record, attempt(sinceMs));
     expect(outcome).toMatchObject({ kind: 'done', facts: { providerId: 'p0', foundSent: true } });
     expect([found.sent, found.lookedUp]).toEqual([[], [sinceMs]]);
 
     const missing = provider(null);
-    await createOutbox({ store: store(), outbound: missing.outbound, clock })(record, attempt(sinceMs));
+    await outboxWith(missing.outbound)(record, attempt(sinceMs));
     expect(missing.sent.length).toBe(1);
   });
 
@@ -151,7 +146,7 @@ describe('outbox', () => {
       await store()
         .stream('sent')
         .append([jsonRecord({ ...settled, key, facts: { providerId } })]);
-    const found = await createOutbox({ store: store(), outbound, clock })(record, attempt(0));
+    const found = await outboxWith(outbound)(record, attempt(0));
     expect(found).toMatchObject({ kind: 'done', facts: { providerId: 'p9', foundSent: true } });
     expect([sent, lookedUp]).toEqual([[], []]);
   });
@@ -161,7 +156,61 @@ describe('outbox', () => {
     const { outbound, sent, lookedUp } = provider({ providerId: 'p0' });
     const record = await recordOf(frozen);
     const copy = { ...record, headers: [...record.headers, ['doubt-since', String(sinceMs)] as const] };
-    await createOutbox({ store: store(), outbound, clock })(copy, attempt(NOW_MS));
+    await outboxWith(outbound)(copy, attempt(NOW_MS));
+    expect([sent, lookedUp]).toEqual([[], [sinceMs]]);
+  });
+});
+
+describe('a recipient that must not be written to', () => {
+  const several = { ...request, to: ['bea@sender.example'], cc: ['ANN@Sender.Example'] };
+
+  async function afterABounce(outbound: OutboundProvider): Promise<ReturnType<typeof createOutbox>> {
+    const to = ['ann@sender.example'];
+    const details = { bounce: { type: 'Permanent', subType: 'General', message: 'no such user' } };
+    const at = new Date(NOW_MS).toISOString();
+    const event = { event: 'bounced', providerId: 'p0', messageId: null, to, tags: {}, at, details };
+    await store()
+      .stream(streamNames.delivery)
+      .append([jsonRecord({ kind: 'delivery', version: 1, ...event })]);
+    const view = suppressions();
+    await view.restore(signal);
+    return outboxWith(outbound, view);
+  }
+
+  it.each([
+    ['alone', request],
+    ['among others, whatever its case', several],
+  ])('gets no mail %s: the request is skipped, with the reason', async (_, of) => {
+    const { outbound, sent, lookedUp } = provider();
+    const handle = await afterABounce(outbound);
+    const outcome = await handle(await recordOf({ ...frozen, request: of }), attempt());
+    const suppressed = [expect.objectContaining({ address: 'ann@sender.example', reason: 'bounced' })];
+    expect(outcome).toMatchObject({
+      kind: 'skipped',
+      reason: 'suppressed',
+      facts: { idempotencyKey: 'reverser/3/0/x', cause: frozen.cause, suppressed },
+    });
+    expect([sent, lookedUp]).toEqual([[], []]);
+  });
+
+  it('does not keep mail from others', async () => {
+    const { outbound, sent } = provider();
+    const handle = await afterABounce(outbound);
+    const outcome = await handle(
+      await recordOf({ ...frozen, request: { ...request, to: 'bea@sender.example' } }),
+      attempt(),
+    );
+    expect([outcome.kind, sent.length]).toEqual(['done', 1]);
+  });
+
+  it.each([
+    ['was sent', { providerId: 'p0' }, { kind: 'done', facts: { providerId: 'p0', foundSent: true } }],
+    ['was not sent', null, { kind: 'skipped', reason: 'suppressed' }],
+  ])('is told of truly where an earlier attempt is in doubt, and the mail %s', async (_, found, told) => {
+    const { outbound, sent, lookedUp } = provider(found);
+    const handle = await afterABounce(outbound);
+    const sinceMs = NOW_MS - HOUR_MS;
+    expect(await handle(await recordOf(frozen), attempt(sinceMs))).toMatchObject(told);
     expect([sent, lookedUp]).toEqual([[], [sinceMs]]);
   });
 });

@@ -120,7 +120,8 @@ export type DeliveryEvent =
   | 'complained'
   | 'delivery_delayed'
   | 'opened'
-  | 'failed';
+  | 'failed'
+  | 'suppressed';
 
 export interface WebhookTarget {
   url: string;

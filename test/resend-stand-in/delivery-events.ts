@@ -7,6 +7,9 @@ const DEFAULT_DETAILS: Partial<Record<DeliveryEvent, Record<string, unknown>>> =
     bounce: { type: 'Permanent', subType: 'General', message: 'The recipient does not exist.' },
   },
   failed: { failed: { reason: 'reached_daily_quota' } },
+  suppressed: {
+    suppressed: { type: 'OnAccountSuppressionList', message: 'The address is on the suppression list.' },
+  },
 };
 
 /** @param details.details replaces the event's own details (`{bounce: {…}}`, …). */

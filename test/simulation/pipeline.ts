@@ -4,6 +4,7 @@
  * meet on its way (failures, a slow tool, a refusal) is written in the mail itself.
  */
 import { createOutbox, leavesDoubt, outboxLane } from '../../src/outbox/outbox.ts';
+import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createServices } from '../../src/platform/lifecycle.ts';
 import type { Services } from '../../src/platform/lifecycle.ts';
@@ -83,7 +84,9 @@ export function createPipeline(
   const store = createSimulatedStore(far.durable, network);
   const log = createLog('silent');
   const stages = new Map<string, Stage>();
-  const outbox = createOutbox({ store, outbound: far.provider.outbound(network), clock });
+  // The provider here tells nothing of what became of its mail.
+  const suppressions = createSuppressions({ store, clock, log }, { keptMs: Infinity });
+  const outbox = createOutbox({ store, outbound: far.provider.outbound(network), suppressions, clock });
 
   function stageService(options: Pick<StageOptions, 'source' | 'handle'> & Partial<StageOptions>) {
     const { source } = options;

@@ -26,9 +26,10 @@ interface Deps {
   print: (line: string) => void;
 }
 
-const { sent, received, tools, reruns, outbox, mailbox, delivery, events, members, meta } = streamNames;
+const { sent, received, tools, reruns, outbox, mailbox, delivery, events, members, meta, suppressions } =
+  streamNames;
 /** In this order, and whatever else there is at the end. Each speaks of later ones only. */
-const JOURNALS = [sent, 'runs/', received, reruns];
+const JOURNALS = [sent, 'runs/', received, reruns, suppressions];
 const WRITTEN = [outbox, mailbox, delivery, tools, streamNames.inboxPrefix, events, 'mail/', 'request/'];
 const LEFT_OUT: readonly string[] = [members, meta];
 const PROGRESS_RECORDS = 100_000;
