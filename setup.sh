@@ -260,12 +260,27 @@ fit_s2() {
 
 is_set() { [ -n "${!1:-}" ]; }
 
+# A value of millrace.env, as env_line or its owner wrote it.
+unquoted() {
+  local value=$1
+  if [[ $value == \"*\" ]]; then
+    value=${value:1:-1}
+    value=${value//\\\\/$'\1'}
+    value=${value//\\n/$'\n'}
+    value=${value//\\/}
+    value=${value//$'\1'/\\}
+  elif [[ $value == \'*\' ]]; then
+    value=${value:1:-1}
+  fi
+  printf %s "$value"
+}
+
 # Takes what was answered before where it is not answered now.
 load_installed_answers() {
   local name value sops
   while IFS='=' read -r name value; do
     case $name in '' | *[!A-Z0-9_]*) continue ;; esac
-    value=${value#\"} value=${value%\"}
+    value=$(unquoted "$value")
     if [[ " ${CONFIG_NAMES[*]} " == *" $name "* ]] && ! is_set "$name"; then printf -v "$name" %s "$value"; fi
   done < <(cat "$ENV_FILE" 2>/dev/null || true)
   if ! is_set MILLRACE_REPO; then MILLRACE_REPO=$(git --git-dir="$OPT/repository.git" config remote.origin.url 2>/dev/null || true); fi

@@ -122,12 +122,13 @@ env_lines() {
   done
 }
 
-# As systemd reads it, and a shell.
+# As systemd reads it, and a shell, for which $ and ` are more than themselves; on one line.
 env_line() {
   local value=${!1}
-  if [[ $value =~ ^[A-Za-z0-9@%_+=:,./-]*$ ]]; then
-    printf '%s=%s\n' "$1" "$value"
-  else
-    printf '%s=%s\n' "$1" "$(json_string "$value")"
+  if ! [[ $value =~ ^[A-Za-z0-9@%_+=:,./-]*$ ]]; then
+    value=$(json_string "$value")
+    value=${value//\$/\\$}
+    value=${value//\`/\\\`}
   fi
+  printf '%s=%s\n' "$1" "$value"
 }

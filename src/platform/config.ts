@@ -157,9 +157,11 @@ function webhookSecretsFrom(value: string): Secret[] | null {
     : null;
 }
 
-/** A private key has lines; where a variable cannot, each break may be written as `\n`. */
+/** Where a variable cannot have lines, each break may be written as `\n`. */
+const withLineBreaks = (value: string): string => value.replaceAll('\\n', '\n').replaceAll('\r', '').trim();
+
 function sshKeyFrom(value: string): Secret | null {
-  const key = value.replaceAll('\\n', '\n').replaceAll('\r', '').trim();
+  const key = withLineBreaks(value);
   return SSH_KEY.test(key) ? new Secret(key) : null;
 }
 
@@ -209,7 +211,7 @@ const variables = z.object({
     'must be a private SSH key as ssh-keygen writes it, whole; its line breaks may be written as \\n.',
   ).optional(),
   TOOLS_SSH_KNOWN_HOSTS: text(
-    matching(/^[\t\n\x20-\x7e]+$/),
+    (value) => matching(/^[\t\n\x20-\x7e]+$/)(withLineBreaks(value)),
     'must be lines of a known_hosts file, such as ssh-keyscan prints them.',
   ).optional(),
   GITHUB_PAT: token.optional(),

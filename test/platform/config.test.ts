@@ -164,6 +164,12 @@ describe('a repository over SSH', () => {
     expect(parseConfig({ TOOLS_REPO, TOOLS_SSH_KEY }).secrets.toolsSshKey?.reveal()).toBe(key);
   });
 
+  it('takes host keys with their line breaks, or with each written as \\n', () => {
+    const hostKeys = 'git.example ssh-ed25519 AAAA\ngit.example ecdsa-sha2-nistp256 BBBB';
+    for (const TOOLS_SSH_KNOWN_HOSTS of [hostKeys, hostKeys.replace('\n', '\\n')])
+      expect(parseConfig({ TOOLS_REPO, TOOLS_SSH_KNOWN_HOSTS }).config.tools.sshKnownHosts).toBe(hostKeys);
+  });
+
   it.each([key.slice(0, -10), 'ssh-ed25519 AAAA', key.replace('AAAA', '$(id)')])(
     'takes nothing else for one (%#)',
     (TOOLS_SSH_KEY) => {

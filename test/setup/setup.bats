@@ -1,7 +1,7 @@
 #!/usr/bin/env bats
 # Functions of setup.sh and deploy/setup/, each on its own: no root, no network, nothing outside of a folder of the
 # test's. What they do together on a machine: test/fresh/setup.sh.
-# shellcheck disable=SC1090,SC2034,SC2030,SC2031,SC2317 # variables of the functions under test; each test is a subshell
+# shellcheck disable=SC1090,SC2016,SC2034,SC2030,SC2031,SC2317 # variables of the functions under test; each test is a subshell
 
 bats_require_minimum_version 1.5.0
 
@@ -143,6 +143,21 @@ ASKING
   [ "$MAIL_DOMAIN" = 'example.com, example.org' ]
   # A shell reads the same.
   [ "$(set -a && . "$ENV_FILE" && printf %s "$MAIL_DOMAIN")" = "$MAIL_DOMAIN" ]
+}
+
+@test "what is more than a word is written so that the next run reads it back, and a shell runs none of it" {
+  MAIL_DOMAIN=example.com TOOLS_PATH='the "tools" of $HOME, `id` and \n'
+  TOOLS_SSH_KNOWN_HOSTS=$'git.example.com ssh-ed25519 AAAA\ngit.example.com ecdsa BBBB'
+  text=$(env_lines)
+  [ "$(grep -c TOOLS_ <<<"$text")" -eq 2 ]
+  printf '%s\n' "$text" >"$ENV_FILE"
+  before=$TOOLS_PATH$TOOLS_SSH_KNOWN_HOSTS
+  [ "$(env -i sh -c '. "$0" && printf %s "$TOOLS_PATH"' "$ENV_FILE")" = "$TOOLS_PATH" ]
+  unset MAIL_DOMAIN TOOLS_PATH TOOLS_SSH_KNOWN_HOSTS
+  load_installed_answers
+  [ "$TOOLS_PATH$TOOLS_SSH_KNOWN_HOSTS" = "$before" ]
+  [ "$(env_lines)" = "$text" ]
+  [ "$(unquoted "'of its owner'")" = 'of its owner' ]
 }
 
 @test "S2's own server stays from one setup to the next, until another answer is given" {
