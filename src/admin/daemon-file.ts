@@ -72,16 +72,28 @@ function hasEnded({ pid, identity }: DaemonFile): boolean {
   }
 }
 
-/** @throws MillraceError `admin.daemon_not_running` (invalid) where there is no such file, or none that can be read */
+/**
+ * @throws MillraceError `admin.daemon_not_running` (invalid) where there is no such file, or none that makes sense;
+ * `admin.needs_root` (invalid) where it is not for this user
+ */
 export function readDaemonFile(dataDir: string): DaemonFile {
   const path = join(dataDir, FILE_NAME);
   try {
     return daemonFileSchema.parse(JSON.parse(readFileSync(path, 'utf8')));
   } catch (cause) {
-    const isMissing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
+    const code = cause instanceof Error && 'code' in cause ? cause.code : null;
+    if (code === 'EACCES') throw needsRoot(path, cause);
+    const isMissing = code === 'ENOENT';
     const message = isMissing ? `there is no ${path}` : `${path} cannot be read: ${errorMessage(cause)}`;
     throw notRunning(message, cause);
   }
+}
+
+function needsRoot(path: string, cause: unknown): MillraceError {
+  return new MillraceError('invalid', 'admin.needs_root', `${path} is not for this user`, {
+    hint: "Give the command as root (sudo), or as the daemon's user.",
+    cause,
+  });
 }
 
 function notRunning(why: string, cause?: unknown): MillraceError {

@@ -50,6 +50,17 @@ it.each([
   );
 });
 
+it.runIf(process.getuid?.() === 0)('tells another user to be root, and not that no daemon runs', () => {
+  writeDaemonFile(directory, daemon);
+  const read = `import { readDaemonFile } from './src/admin/daemon-file.ts'; readDaemonFile('${directory}');`;
+  const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath];
+  const { stderr } = spawnSync('setpriv', [...nobody, '--input-type=module', '-e', read], {
+    encoding: 'utf8',
+  });
+  expect(stderr).toContain("code: 'admin.needs_root'");
+  expect(stderr).toContain('as root (sudo)');
+});
+
 it('stays where another daemon has written its own', () => {
   writeDaemonFile(directory, daemon);
   removeDaemonFile(directory, 1);

@@ -39,6 +39,7 @@ async function lookAtDaemon({ config }: DoctorContext, signal: AbortSignal): Pro
   try {
     ({ url } = findDaemonFile(daemonFolders(config.dataDir)));
   } catch (error) {
+    if (hasCode(error, 'admin.needs_root')) return [skipped('daemon', `${error.message}: run this as root`)];
     if (!hasCode(error, 'admin.daemon_not_running')) throw error;
     return [fault('daemon', 'no daemon has said where it listens', start)];
   }
@@ -63,7 +64,7 @@ async function lookAtDaemon({ config }: DoctorContext, signal: AbortSignal): Pro
 async function lookAtStreams(context: DoctorContext, signal: AbortSignal): Promise<Finding[]> {
   const { config } = context;
   if (config.streams.kind === 'local' && !existsSync(join(config.dataDir, 'streams.db')))
-    return [skipped('streams', `no streams in ${resolve(config.dataDir)} yet`)];
+    return [skipped('streams', whyNoStreams(resolve(config.dataDir)))];
   const store = await openConfiguredStoreToRead(context);
   try {
     await assertReadable(store, signal);
@@ -87,6 +88,15 @@ async function lookAtStreams(context: DoctorContext, signal: AbortSignal): Promi
   } finally {
     await store.close();
   }
+}
+
+function whyNoStreams(folder: string): string {
+  try {
+    if (existsSync(folder)) accessSync(folder, constants.X_OK);
+  } catch {
+    return `${folder} is not for this user: run this as root`;
+  }
+  return `no streams in ${folder} yet`;
 }
 
 /** Without writing: S2 is asked to append under a condition that cannot hold, and says whether it would. */
