@@ -181,7 +181,7 @@ export function createStage(
       entry.doubtSinceMs = record.aside.doubtSinceMs;
       entry.aside = record.aside;
       lanes.suspend(entry);
-      deferral.defer(record.aside.untilMs, entry);
+      deferral.defer(record.aside, entry);
     } else {
       if (unsettledKeys.get(entry.key) === entry.seqNum) unsettledKeys.delete(entry.key);
       lanes.settle(entry);
@@ -224,7 +224,7 @@ export function createStage(
       unsettledKeys.set(entry.key, entry.seqNum);
       if (!entry.aside) progress.aside.delete(entry.seqNum);
       lanes.restore(entry);
-      if (entry.aside) deferral.defer(entry.aside.untilMs, entry);
+      if (entry.aside) deferral.defer(entry.aside, entry);
       else attempts.start();
     }
     attempts.start();

@@ -1,7 +1,8 @@
 /**
- * Records that are not to be handled before a time. They wait in a heap with one timer for the earliest; due times
- * are by the wall clock, which can jump, so it is looked at every `wakeMs` all the same. Not more are woken than
- * there is room for: ten thousand that are due together come in turn.
+ * Records that are not to be handled before a time, in two heaps with one timer for the earliest. A time that somebody
+ * named is by the wall clock, which can jump, so it is looked at every `wakeMs` all the same. A backoff is by the
+ * monotonic clock: a wall clock that is set back by an hour must not keep an answer for an hour. Not more are woken
+ * than there is room for: ten thousand that are due together come in turn.
  *
  * That a deferral survives a restart is the journal's part; the stage gives them here again.
  */
@@ -10,7 +11,8 @@ import type { ChangeSignal } from './change-signal.ts';
 import { createDueQueue } from './due-queue.ts';
 
 export interface Deferral<T> {
-  defer(untilMs: number, item: T): void;
+  /** `holdsLane` tells a backoff from a time that somebody named. */
+  defer(aside: { readonly untilMs: number; readonly holdsLane: boolean }, item: T): void;
   /** From now on nothing wakes. */
   stop(): void;
 }
@@ -20,7 +22,8 @@ export function createDeferral<T>(
   options: { wakeMs: number; hasRoom: () => boolean; wake: (item: T) => void },
 ): Deferral<T> {
   const { clock, changed } = deps;
-  const waiting = createDueQueue<T>();
+  const scheduled = createDueQueue<T>();
+  const backoffs = createDueQueue<T>();
   let cancelTimer: (() => void) | undefined;
   let awaitsRoom = false;
   let isStopped = false;
@@ -28,16 +31,22 @@ export function createDeferral<T>(
   function arm(): void {
     if (awaitsRoom) return;
     cancelTimer?.();
-    const dueMs = waiting.nextDueMs();
+    const waitMs = Math.min(
+      (scheduled.nextDueMs() ?? Infinity) - clock.nowMs(),
+      (backoffs.nextDueMs() ?? Infinity) - clock.monotonicMs(),
+    );
     cancelTimer =
-      dueMs === undefined || isStopped
+      waitMs === Infinity || isStopped
         ? undefined
-        : clock.after(Math.min(options.wakeMs, Math.max(0, dueMs - clock.nowMs())), wakeDue);
+        : clock.after(Math.min(options.wakeMs, Math.max(0, waitMs)), wakeDue);
   }
+
+  const takeDue = (): T | undefined =>
+    backoffs.takeDue(clock.monotonicMs()) ?? scheduled.takeDue(clock.nowMs());
 
   function wakeDue(): void {
     if (isStopped) return;
-    for (let item; options.hasRoom() && (item = waiting.takeDue(clock.nowMs()));) options.wake(item);
+    for (let item; options.hasRoom() && (item = takeDue());) options.wake(item);
     if (options.hasRoom()) arm();
     else void awaitRoom();
   }
@@ -53,8 +62,9 @@ export function createDeferral<T>(
   }
 
   return {
-    defer(untilMs, item) {
-      waiting.push(untilMs, item);
+    defer({ untilMs, holdsLane }, item) {
+      if (holdsLane) backoffs.push(clock.monotonicMs() + Math.max(0, untilMs - clock.nowMs()), item);
+      else scheduled.push(untilMs, item);
       arm();
     },
     stop() {
