@@ -79,8 +79,9 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
   const ref = options.branch === null ? 'HEAD' : `refs/heads/${options.branch}`;
 
   /** Git in a folder, for as long as the work lasts; what Git says went wrong may pass. */
-  async function withGit<T>(signal: AbortSignal, work: (git: GitIn) => Promise<T>): Promise<T> {
-    using deadline = createDeadline(clock, timeoutMs, signal);
+  async function withGit<T>(signal: AbortSignal, work: (git: LimitedGit) => Promise<T>): Promise<T> {
+    const exceeded = new AbortController();
+    using deadline = createDeadline(clock, timeoutMs, signal, exceeded.signal);
     try {
       await using access = await sshAccess(options.ssh);
       const environment = {
@@ -89,13 +90,13 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
         GIT_SSH_COMMAND: access.command,
         ...configuration(options),
       };
-      return await work((directory, stop) =>
-        gitIn(directory, environment, AbortSignal.any([deadline.signal, ...(stop ? [stop] : [])])),
-      );
+      const gitAt = (directory: string): SimpleGit => gitIn(directory, environment, deadline.signal);
+      return await work({ gitAt, exceeded });
     } catch (error) {
       signal.throwIfAborted();
       if (error instanceof MillraceError) throw error;
-      const what = deadline.signal.aborted ? `no end within ${timeoutMs} ms` : errorMessage(error).trim();
+      const isLate = deadline.signal.aborted && !exceeded.signal.aborted;
+      const what = isLate ? `no end within ${timeoutMs} ms` : errorMessage(error).trim();
       throw new MillraceError('transient', 'tools.git_failed', `git: ${what}`, {
         cause: error,
         hint: 'What was live stays live, and it is tried again. If it lasts: TOOLS_REPO, GITHUB_PAT or TOOLS_SSH_KEY, the Git host.',
@@ -104,9 +105,8 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
   }
 
   /** Fetches into a fresh repository; ends it as soon as it has become too large. */
-  async function fetchWithin(gitAt: GitIn, directory: string, id: string): Promise<void> {
-    const exceeded = new AbortController();
-    const git = gitAt(directory, exceeded.signal);
+  async function fetchWithin({ gitAt, exceeded }: LimitedGit, directory: string, id: string): Promise<void> {
+    const git = gitAt(directory);
     const ended = new AbortController();
     const exceed = (): void => exceeded.abort();
     const watching = watchSize(clock, { directory, maxBytes, exceeded: exceed }, ended.signal);
@@ -123,10 +123,10 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
     throw refused(`the repository has more than ${maxBytes} bytes`, 'Keep only the tools in it.');
   }
 
-  async function fetchCommit(gitAt: GitIn, id: string, directory: string): Promise<Commit> {
-    await fetchWithin(gitAt, directory, id);
-    const links = linksOf(await listing(gitAt, id, directory), { maxBytes });
-    const git = gitAt(directory);
+  async function fetchCommit(limited: LimitedGit, directory: string, id: string): Promise<Commit> {
+    await fetchWithin(limited, directory, id);
+    const links = linksOf(await listing(limited, directory, id), { maxBytes });
+    const git = limited.gitAt(directory);
     const subject = await git.raw(['log', '-1', '--format=%s', id]);
     await git.raw(['checkout', '--quiet', '--detach', '--no-recurse-submodules', id]);
     await rm(join(directory, '.git'), { recursive: true });
@@ -136,9 +136,8 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
 
   return {
     head: (signal) =>
-      withGit(signal, async (gitAt) => {
-        const exceeded = new AbortController();
-        const refs = await withLimit(gitAt('/', exceeded.signal), exceeded).raw(['ls-remote', url, ref]);
+      withGit(signal, async ({ gitAt, exceeded }) => {
+        const refs = await withLimit(gitAt('/'), exceeded).raw(['ls-remote', url, ref]);
         const id = commitOf(ref, refs);
         if (id !== null) return id;
         const what = options.branch === null ? 'the repository is empty' : `there is no ${options.branch}`;
@@ -149,7 +148,7 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
     async checkout(id, directory, signal) {
       await mkdir(directory);
       try {
-        return await withGit(signal, (gitAt) => fetchCommit(gitAt, id, directory));
+        return await withGit(signal, (limited) => fetchCommit(limited, directory, id));
       } catch (error) {
         rmTree(directory);
         throw error;
@@ -158,8 +157,11 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
   };
 }
 
-/** Git in a folder; `stop` ends its commands. */
-type GitIn = (directory: string, stop?: AbortSignal) => SimpleGit;
+interface LimitedGit {
+  readonly gitAt: (directory: string) => SimpleGit;
+  /** To be aborted where a limit is passed: ends all commands. */
+  readonly exceeded: AbortController;
+}
 
 function gitIn(directory: string, environment: Record<string, string>, abort: AbortSignal): SimpleGit {
   return simpleGit({
@@ -187,17 +189,10 @@ function withLimit(git: SimpleGit, exceeded: AbortController): SimpleGit {
   });
 }
 
-async function listing(gitAt: GitIn, id: string, directory: string): Promise<string> {
-  const exceeded = new AbortController();
+async function listing({ gitAt, exceeded }: LimitedGit, directory: string, id: string): Promise<string> {
+  const git = withLimit(gitAt(directory), exceeded);
   try {
-    return await withLimit(gitAt(directory, exceeded.signal), exceeded).raw([
-      'ls-tree',
-      '-r',
-      '-l',
-      '-z',
-      '--full-tree',
-      id,
-    ]);
+    return await git.raw(['ls-tree', '-r', '-l', '-z', '--full-tree', id]);
   } catch (error) {
     if (exceeded.signal.aborted) throw tooManyFiles();
     throw error;

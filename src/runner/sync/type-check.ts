@@ -223,13 +223,13 @@ async function run(
   call: { args: string[]; cwd: string; signal: AbortSignal; options: TypeCheckOptions },
 ): Promise<string> {
   const { timeoutMs = DEFAULT_TIMEOUT_MS, maxBytes = DEFAULT_MAX_BYTES } = call.options;
-  using deadline = createDeadline(clock, timeoutMs, call.signal);
   const exceeded = new AbortController();
+  using deadline = createDeadline(clock, timeoutMs, call.signal, exceeded.signal);
   const child = spawn(compiler, call.args, {
     cwd: call.cwd,
     env: {},
     stdio: ['ignore', 'pipe', 'ignore'],
-    signal: AbortSignal.any([deadline.signal, exceeded.signal]),
+    signal: deadline.signal,
     killSignal: 'SIGKILL',
   });
   const ended = new AbortController();
@@ -245,8 +245,8 @@ async function run(
     await once(child, 'close');
   } catch (cause) {
     call.signal.throwIfAborted();
-    const limit = deadline.signal.aborted ? `${timeoutMs} ms` : `${maxBytes} bytes of memory`;
-    if (deadline.signal.aborted || exceeded.signal.aborted)
+    const limit = exceeded.signal.aborted ? `${maxBytes} bytes of memory` : `${timeoutMs} ms`;
+    if (deadline.signal.aborted)
       throw checkFailed(`the type check needs more than ${limit}`, 'Make the types simpler.', cause);
     throw checkFailed(
       'the compiler does not start',
