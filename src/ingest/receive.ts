@@ -67,7 +67,7 @@ export function createReceive(
       if (!hasCode(error, 'resend.content_missing') || attempt.number < maxMissingAttempts) throw error;
       return { kind: 'dead-letter', reason: 'receive.content_missing', error, facts: { emailId } };
     }
-    const email = await mailWork.parseMessage(kept.raw);
+    const email = await mailWork.parseMessage(kept.raw, recipients[0]?.inbox ?? '');
     const receivedAt = new Date(record.timestampMs).toISOString();
     const arrived = arrivedLongBefore(record, data.created_at ?? arrival.created_at);
     const base = { emailId, receivedAt, ...arrived, raw: kept.pointer, email };

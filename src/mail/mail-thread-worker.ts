@@ -19,3 +19,5 @@ parentPort!.on('message', (job: ThreadJob) => {
   // oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
   void answerTo(job).then((answer) => parentPort!.postMessage(answer));
 });
+// oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
+parentPort!.postMessage('ready' satisfies ThreadAnswer);

@@ -3,14 +3,17 @@
  * more than a second, to make 5 MB of HTML safe takes two. Small mail, which is nearly all, is worked on in place.
  *
  * - There is one thread, for as long as there is something for it and a while longer. It has one job at a time; the
- *   others wait here, in order. How many there can be is for the callers, which are stages with bounded concurrency.
+ *   others wait here, and inboxes take turns: however much large mail one of them gets, another's is soon next.
+ *   How many there can be is for the callers, which are stages with bounded concurrency.
  * - A job that brings the thread down (it has limits of memory and of time) is known by that, and fails alone; the next
  *   one has a new thread. A thread that is on its way out has no say any more: what it still tells is nobody's.
+ * - A thread that ends before it is ready (no memory, no threads left) says nothing of the job: that is tried again.
  */
 import { Worker } from 'node:worker_threads';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { ErrorKind } from '../platform/errors.ts';
+import { createFairQueue } from '../platform/fair-queue.ts';
 import { mailWorkInPlace } from './mail-work.ts';
 import type { Composition, MailWork } from './mail-work.ts';
 
@@ -30,11 +33,14 @@ export interface ThreadJob {
 }
 
 export type ThreadAnswer =
+  /** First of all: what the thread needs is loaded. */
+  | 'ready'
   | { readonly value: unknown }
   | { readonly error: { kind: ErrorKind; code: string; message: string; hint: string | undefined } };
 
 interface PendingJob {
   readonly job: ThreadJob;
+  readonly inbox: string;
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
@@ -44,12 +50,15 @@ export interface MailThread extends MailWork {
   close(): Promise<void>;
 }
 
-/** Besides what the work throws: MillraceError `mail.thread_ended` (permanent) where a job brought the thread down. */
+/**
+ * Besides what the work throws: MillraceError `mail.thread_ended` (permanent) where a job brought the thread down,
+ * `mail.thread_unavailable` (transient) where there is none to be had.
+ */
 export function createMailThread(
   { clock }: { clock: Clock },
   { memoryMb = limits.memoryMb }: { memoryMb?: number } = {},
 ): MailThread {
-  const waiting: PendingJob[] = [];
+  const waiting = createFairQueue<PendingJob>({ maxOutPerKey: 1 });
   let running: PendingJob | null = null;
   let worker: Worker | null = null;
   let cancelIdle: (() => void) | undefined;
@@ -62,8 +71,10 @@ export function createMailThread(
       env: {},
     });
     let failure: unknown;
+    let isReady = false;
     started.on('message', (answer: ThreadAnswer) => {
-      if (worker === started) settle((job) => finish(job, answer));
+      if (answer === 'ready') isReady = true;
+      else if (worker === started) settle((job) => finish(job, answer));
     });
     started.on('error', (error) => {
       failure = error;
@@ -71,7 +82,8 @@ export function createMailThread(
     started.on('exit', () => {
       if (worker !== started) return;
       worker = null;
-      settle((job) => job.reject(isClosed ? closed() : ended(failure)));
+      const error = isReady ? ended(failure) : unavailable(failure);
+      settle((job) => job.reject(isClosed ? closed() : error));
     });
     return started;
   }
@@ -81,22 +93,30 @@ export function createMailThread(
     const job = running;
     running = null;
     cancelTimeout?.();
-    if (job) finishJob(job);
+    if (job) {
+      waiting.release(job.inbox);
+      finishJob(job);
+    }
     next();
   }
 
   function next(): void {
     cancelIdle?.();
     if (running || isClosed) return;
-    running = waiting.shift() ?? null;
-    if (running) {
+    running = waiting.take() ?? null;
+    if (!running) return endWhenIdle();
+    try {
       worker ??= start();
-      // oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
-      worker.postMessage(running.job);
-      const busy = worker;
-      cancelTimeout = clock.after(limits.jobMs, () => void busy.terminate());
-      return;
+    } catch (error) {
+      return settle((job) => job.reject(unavailable(error)));
     }
+    // oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
+    worker.postMessage(running.job);
+    const busy = worker;
+    cancelTimeout = clock.after(limits.jobMs, () => void busy.terminate());
+  }
+
+  function endWhenIdle(): void {
     const idle = worker;
     cancelIdle = clock.after(limits.idleMs, () => {
       if (worker === idle) worker = null;
@@ -104,36 +124,42 @@ export function createMailThread(
     });
   }
 
-  function inThread(name: keyof MailWork, argument: unknown): Promise<unknown> {
+  function inThread(inbox: string, job: ThreadJob): Promise<unknown> {
     if (isClosed) return Promise.reject(closed());
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    waiting.push({ job: { name, argument }, resolve, reject });
+    waiting.push(inbox, { job, inbox, resolve, reject });
     next();
     return promise;
   }
 
   return {
-    parseMessage: (raw) =>
+    parseMessage: (raw, inbox) =>
       raw.length <= limits.inPlace
         ? mailWorkInPlace.parseMessage(raw)
-        : (inThread('parseMessage', raw) as ReturnType<MailWork['parseMessage']>),
-    allAttachmentBytes: (raw) =>
+        : (inThread(inbox, { name: 'parseMessage', argument: raw }) as ReturnType<MailWork['parseMessage']>),
+    allAttachmentBytes: (raw, inbox) =>
       raw.length <= limits.inPlace
         ? mailWorkInPlace.allAttachmentBytes(raw)
-        : (inThread('allAttachmentBytes', raw) as ReturnType<MailWork['allAttachmentBytes']>),
-    authenticate: (message) =>
+        : (inThread(inbox, { name: 'allAttachmentBytes', argument: raw }) as ReturnType<
+            MailWork['allAttachmentBytes']
+          >),
+    authenticate: (message, inbox) =>
       message.raw.length <= limits.inPlace
         ? mailWorkInPlace.authenticate(message)
-        : (inThread('authenticate', message) as ReturnType<MailWork['authenticate']>),
+        : (inThread(inbox, { name: 'authenticate', argument: message }) as ReturnType<
+            MailWork['authenticate']
+          >),
     compose: (composition) =>
       htmlChars(composition) <= limits.inPlace
         ? mailWorkInPlace.compose(composition)
-        : (inThread('compose', composition) as ReturnType<MailWork['compose']>),
+        : (inThread(composition.inbox, { name: 'compose', argument: composition }) as ReturnType<
+            MailWork['compose']
+          >),
     async close() {
       isClosed = true;
       cancelIdle?.();
       cancelTimeout?.();
-      for (const job of waiting.splice(0)) job.reject(closed());
+      for (const job of waiting.drain()) job.reject(closed());
       // Its exit rejects what runs.
       await worker?.terminate();
     },
@@ -144,7 +170,7 @@ function htmlChars({ effect, email }: Composition): number {
   return (effect.html?.length ?? 0) + (effect.kind === 'forward' ? (email.html?.length ?? 0) : 0);
 }
 
-function finish(job: PendingJob, answer: ThreadAnswer): void {
+function finish(job: PendingJob, answer: Exclude<ThreadAnswer, 'ready'>): void {
   if ('value' in answer) return job.resolve(answer.value);
   const { kind, code, message, hint } = answer.error;
   job.reject(new MillraceError(kind, code, message, hint === undefined ? {} : { hint }));
@@ -160,6 +186,13 @@ function ended(cause: unknown): MillraceError {
       cause,
     },
   );
+}
+
+function unavailable(cause: unknown): MillraceError {
+  return new MillraceError('transient', 'mail.thread_unavailable', 'there is no thread for large mail now', {
+    hint: 'It is tried again. If it lasts, the machine lacks memory, or the unit may have no more tasks.',
+    cause,
+  });
 }
 
 function closed(): MillraceError {

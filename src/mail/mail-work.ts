@@ -1,6 +1,6 @@
 /**
  * What may take long over a mail, as functions of plain data: they run in place, or in a thread of their own
- * (`mail-thread.ts`), and give the same.
+ * (`mail-thread.ts`), and give the same. Which inbox the mail is for decides there whose turn it is.
  */
 import { authenticate } from './authentication.ts';
 import type { Authentication, SignedMessage } from './authentication.ts';
@@ -32,19 +32,19 @@ export type Composed =
   | { readonly request: null; readonly skipped: string };
 
 export interface MailWork {
-  parseMessage(raw: Uint8Array): Promise<ParsedEmail>;
-  allAttachmentBytes(raw: Uint8Array): Promise<Uint8Array[]>;
+  parseMessage(raw: Uint8Array, inbox: string): Promise<ParsedEmail>;
+  allAttachmentBytes(raw: Uint8Array, inbox: string): Promise<Uint8Array[]>;
   /** @throws MillraceError `authentication.dns_failed` (transient) */
-  authenticate(message: SignedMessage): Promise<Authentication>;
+  authenticate(message: SignedMessage, inbox: string): Promise<Authentication>;
   /** @throws MillraceError (permanent) what `composeReply`, `composeSend` and `composeForward` throw */
   compose(composition: Composition): Promise<Composed>;
 }
 
-export const mailWorkInPlace: MailWork = {
+export const mailWorkInPlace = {
   parseMessage,
   allAttachmentBytes,
   authenticate,
-  async compose({ effect, files, ...origin }) {
+  async compose({ effect, files, ...origin }: Composition): Promise<Composed> {
     if (effect.kind === 'reply') return composeReply({ ...origin, reply: effect });
     if (effect.kind === 'send') {
       const request = composeSend(origin, { recipients: effect, content: effect });
@@ -53,4 +53,4 @@ export const mailWorkInPlace: MailWork = {
     const request = composeForward(origin, { recipients: effect, content: effect, files });
     return { request, skipped: null };
   },
-};
+} satisfies MailWork;

@@ -97,7 +97,7 @@ export function createRunTool(
     }
     const email = mail.complete
       ? mail.email
-      : await mailWork.parseMessage(await rawMessage(mail, attempt.signal));
+      : await mailWork.parseMessage(await rawMessage(mail, attempt.signal), options.inbox);
     const recipient = replyRecipient(email, domains);
     const guarded = noReplyReason(email, { domains, address: mail.address });
     if (guarded !== null || recipient === null)
@@ -110,12 +110,15 @@ export function createRunTool(
       deps.authenticate(email, {
         raw: await rawMessage(mail, signal),
         receivedMs: Date.parse(mail.arrivedAt ?? mail.receivedAt),
+        inbox: options.inbox,
       }),
     );
     const rule = settingsFor(revision.bundle.settings, exportName);
     const refusal = await senderRefusal(rule, email, authentication);
     if (refusal) return refusedOutcome(refusal, base);
-    const files = once(async () => mailWork.allAttachmentBytes(await rawMessage(mail, signal)));
+    const files = once(async () =>
+      mailWork.allAttachmentBytes(await rawMessage(mail, signal), options.inbox),
+    );
     const { inbox } = options;
     const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
     const run: Run = { cause, mail, email, files, authentication, recipient, revision, exportName, signal };

@@ -17,7 +17,7 @@ export type LookUpText = (name: string) => Promise<string[]>;
 
 export type AuthenticateSender = (
   email: ParsedEmail,
-  message: { raw: Uint8Array; receivedMs: number },
+  message: { raw: Uint8Array; receivedMs: number; inbox: string },
 ) => Promise<Authentication>;
 
 export interface SenderRule {
@@ -61,10 +61,10 @@ export function createSenderAuthentication(deps: {
       return [name, 'failed'];
     }
   };
-  return async (email, { raw, receivedMs }) => {
+  return async (email, { raw, receivedMs, inbox }) => {
     const records = Object.fromEntries(await Promise.all(recordNames(email).map(found)));
     const fields = { headers: email.headers };
-    return deps.mailWork.authenticate({ raw, fields, records, receivedMs });
+    return deps.mailWork.authenticate({ raw, fields, records, receivedMs }, inbox);
   };
 }
 

@@ -43,11 +43,11 @@ async function replyWith(html: string): Promise<Composition> {
 describe('a large message', { timeout: 60_000 }, () => {
   it('is read as in place, and others have their turn meanwhile', async () => {
     thread = createMailThread({ clock: systemClock });
-    const reading = thread.parseMessage(LARGE);
+    const reading = thread.parseMessage(LARGE, 'desk');
     expect(await turnsDuring(reading)).toBeGreaterThan(10);
     expect(await reading).toEqual(await parseMessage(LARGE));
     expect(await turnsDuring(parseMessage(LARGE))).toBeLessThan(3);
-    const files = await thread.allAttachmentBytes(LARGE);
+    const files = await thread.allAttachmentBytes(LARGE, 'desk');
     expect(files.map((file) => file.byteLength)).toEqual([12_000 * 57]);
     expect(Buffer.from(files[0]!.subarray(0, 3)).toString()).toBe('ABC');
   });
@@ -56,8 +56,8 @@ describe('a large message', { timeout: 60_000 }, () => {
     thread = createMailThread({ clock: systemClock });
     const done: string[] = [];
     await Promise.all([
-      thread.parseMessage(LARGE).then(() => done.push('large')),
-      thread.parseMessage(SMALL).then(() => done.push('small')),
+      thread.parseMessage(LARGE, 'desk').then(() => done.push('large')),
+      thread.parseMessage(SMALL, 'desk').then(() => done.push('small')),
     ]);
     expect(done).toEqual(['small', 'large']);
   });
@@ -67,7 +67,9 @@ describe('a large message', { timeout: 60_000 }, () => {
     const many = Array.from({ length: 30_000 }, (_, n) => `<p>${n} ${'text '.repeat(20)}</p>`).join('\r\n');
     const heavy = Buffer.from(`${HEAD}Content-Type: text/html\r\n\r\n${many}`);
     const light = Buffer.from(`${HEAD}\r\n${'x'.repeat(100_000)}`);
-    const outcomes = await Promise.allSettled([heavy, light, heavy].map((raw) => thread.parseMessage(raw)));
+    const outcomes = await Promise.allSettled(
+      [heavy, light, heavy].map((raw) => thread.parseMessage(raw, 'desk')),
+    );
     expect(outcomes).toMatchObject([
       { reason: { code: 'mail.thread_ended', kind: 'permanent' } },
       { status: 'fulfilled' },
@@ -82,17 +84,35 @@ describe('a large message', { timeout: 60_000 }, () => {
       Buffer.from(`${HEAD}\r\n${word} ${'x'.repeat(100_000)}`),
     );
     for (let round = 0; round < 5; round++) {
-      await thread.parseMessage(LARGE);
+      await thread.parseMessage(LARGE, 'desk');
       clock.advance(30_000);
-      const read = await Promise.all(mails.map((raw) => thread.parseMessage(raw)));
+      const read = await Promise.all(mails.map((raw) => thread.parseMessage(raw, 'desk')));
       expect(read.map(({ text }) => text.split(' ')[0])).toEqual(['first', 'second', 'third']);
     }
+  });
+
+  it('that finds no thread is tried again, and so are those behind it', async () => {
+    thread = createMailThread({ clock: systemClock }, { memoryMb: 1 });
+    const outcomes = await Promise.allSettled([LARGE, LARGE].map((raw) => thread.parseMessage(raw, 'desk')));
+    const unavailable = { reason: { code: 'mail.thread_unavailable', kind: 'transient' } };
+    expect(outcomes).toMatchObject([unavailable, unavailable]);
+  });
+
+  it('waits for one of each other inbox, and not for all that one inbox gets', async () => {
+    thread = createMailThread({ clock: systemClock });
+    const done: string[] = [];
+    const read = (inbox: string): Promise<unknown> =>
+      thread.parseMessage(LARGE, inbox).then(() => done.push(inbox));
+    await Promise.all(['busy', 'busy', 'busy', 'busy', 'quiet', 'other'].map(read));
+    // The first began before any other waited.
+    expect(done).toEqual(['busy', 'busy', 'quiet', 'other', 'busy', 'busy']);
   });
 
   it('that takes for ever fails alone', async () => {
     const clock = createManualClock();
     thread = createMailThread({ clock });
-    const [long, next] = [LARGE, LARGE].map((raw) => thread.parseMessage(raw));
+    await thread.parseMessage(LARGE, 'desk');
+    const [long, next] = [LARGE, LARGE].map((raw) => thread.parseMessage(raw, 'desk'));
     clock.advance(120_000);
     await expect(long).rejects.toMatchObject({ code: 'mail.thread_ended', kind: 'permanent' });
     expect((await next)!.attachments).toHaveLength(1);
@@ -100,12 +120,12 @@ describe('a large message', { timeout: 60_000 }, () => {
 
   it('that waits when the process ends is tried again by the next', async () => {
     thread = createMailThread({ clock: systemClock });
-    const waiting = [LARGE, LARGE].map((raw) => thread.parseMessage(raw));
+    const waiting = [LARGE, LARGE].map((raw) => thread.parseMessage(raw, 'desk'));
     const outcomes = Promise.allSettled(waiting);
     await thread.close();
     const closed = { reason: { code: 'mail.thread_closed', kind: 'transient' } };
     expect(await outcomes).toMatchObject([closed, closed]);
-    await expect(thread.parseMessage(LARGE)).rejects.toMatchObject(closed.reason);
+    await expect(thread.parseMessage(LARGE, 'desk')).rejects.toMatchObject(closed.reason);
   });
 });
 
