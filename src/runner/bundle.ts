@@ -7,7 +7,8 @@
  */
 import { createHash } from 'node:crypto';
 import { readFileSync, realpathSync, statSync } from 'node:fs';
-import { dirname, join, sep } from 'node:path';
+import { isBuiltin } from 'node:module';
+import { basename, dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, version as esbuildVersion } from 'esbuild';
 import type { BuildFailure, Message, Plugin } from 'esbuild';
@@ -78,6 +79,7 @@ export async function bundleTools(options: {
   const reserved = inspection.functions.filter((name) => RESERVED_EXPORTS.includes(name));
   if (reserved.length > 0) throw buildFailed(`${reserved.join(', ')}: not a name for a tool`);
   const exports = inspection.functions;
+  if (exports.length === 0) throw buildFailed(`${basename(entry)} exports no function: each one is an inbox`);
   const settings = checkedSettings(inspection.settings, exports);
   return { revision, ...built, exports, settings, tests: checkedTests(inspection.tests, exports) };
 }
@@ -154,7 +156,7 @@ function guard(root: string): Plugin {
           const from = isOffered ? dirname(toolApi) : resolveDir;
           const options = { kind, importer, resolveDir: from, with: attributes, pluginData: guard };
           const resolved = await setup.resolve(path, options);
-          if (resolved.errors.length > 0) return { errors: resolved.errors, warnings: resolved.warnings };
+          if (resolved.errors.length > 0) return { errors: [{ text: unresolved(path) }] };
           if (resolved.external) return refusal(path);
           if (resolved.namespace === 'file' && !isAllowed(resolved.path)) return refusal(path);
           return { path: resolved.path, namespace: resolved.namespace, sideEffects: resolved.sideEffects };
@@ -165,6 +167,14 @@ function guard(root: string): Plugin {
       );
     },
   };
+}
+
+function unresolved(path: string): string {
+  const name = JSON.stringify(path);
+  if (isBuiltin(path))
+    return `${name} is a module of Node, which tools have not: docs/tools.md says what there is`;
+  const isOfPackage = /^[@a-z0-9]/i.test(path);
+  return `Could not resolve ${name}${isOfPackage ? ': is it in package.json and package-lock.json?' : ''}`;
 }
 
 /** What a plugin of esbuild answers to refuse a file. */

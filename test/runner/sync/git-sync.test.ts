@@ -210,7 +210,7 @@ describe('tools from Git', () => {
     expect(builds).toBe(2);
     await using daemon = world.start({ look, builder: 'of another release' });
     expect((await daemon.live()).bundle.code).toContain('one');
-    await expect.poll(() => builds).toBe(3);
+    await expect.poll(() => builds, { timeout: 15_000 }).toBe(3);
   });
 
   it('reach every runner on the stream, in the same order, with the latest first for one that begins', async () => {

@@ -11,11 +11,15 @@ import { InvalidResult } from './plain-value.ts';
 const { stringify } = JSON;
 const MAX_SHOWN_CHARS = 500;
 
-/** The `tests` export as data that the host can check; what is none is marked as such. */
-export function plainTests(tests: unknown): unknown {
-  const json = stringify(tests ?? null, (_, value: unknown) => {
+/** What is exported beside the functions, as data that the host can check; what is none is marked as such. */
+export function plainData(exported: unknown): unknown {
+  const json = stringify(exported ?? null, (_, value: unknown) => {
     if (value instanceof RegExp) return { regExp: String(value) };
-    return typeof value === 'function' || typeof value === 'bigint' ? { notData: typeof value } : value;
+    const isData =
+      typeof value === 'number'
+        ? Number.isFinite(value)
+        : typeof value !== 'function' && typeof value !== 'bigint';
+    return isData ? value : { notData: typeof value };
   });
   return fromJson(json);
 }

@@ -13,7 +13,7 @@ import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
 import { installGlobals } from './globals.ts';
 import { fromJson, settleCall, tellHost, toJson } from './host.ts';
-import { judge, plainTests, testOf } from './judge.ts';
+import { judge, plainData, testOf } from './judge.ts';
 import { InvalidResult } from './plain-value.ts';
 import { createRandom } from './random.ts';
 import { createState } from './state.ts';
@@ -95,5 +95,5 @@ function contextFor(
 
 function inspect(tools: Record<string, unknown>): Record<'functions' | 'settings' | 'tests', unknown> {
   const functions = Object.keys(tools).filter((name) => typeof tools[name] === 'function');
-  return { functions, settings: tools['settings'] ?? null, tests: plainTests(tools['tests']) };
+  return { functions, settings: plainData(tools['settings']), tests: plainData(tools['tests']) };
 }
