@@ -11,14 +11,15 @@
  */
 import { z } from 'zod';
 import type { Recipient } from '../mail/address.ts';
-import type { ParsedEmail } from '../mail/email.ts';
 import type { MailWork } from '../mail/mail-work.ts';
 import { hasCode } from '../platform/errors.ts';
 import type { LiveTools } from '../streams/live-tools.ts';
 import { jsonRecord, streamNames } from '../streams/records.ts';
-import type { DeliveryRecord, InboxRecord } from '../streams/records.ts';
+import type { DeliveryRecord } from '../streams/records.ts';
 import type { Attempt, Outcome, Output } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
+import { inboxRecord } from './inbox-record.ts';
+import type { InboxFields } from './inbox-record.ts';
 import { createKeepMail } from './kept-mail.ts';
 import type { InboundProvider, KeptMail, Routes } from './kept-mail.ts';
 import { providerEvent, recipientsOf } from './provider-event.ts';
@@ -32,14 +33,8 @@ export interface ReceiveOptions {
 }
 
 const DEFAULT_MISSING_ATTEMPTS = 12;
-/** A parsed email larger than this is cut for its record; the raw message has the rest. */
-const MAX_INLINE_BYTES = 700 * 1024;
 /** An event that comes so much later than its mail says when that was. */
 const LATE_WEBHOOK_MS = 60_000;
-const CUT_TEXT_CHARS = 32 * 1024;
-const CUT_HEADERS = 100;
-const CUT_HEADER_CHARS = 1000;
-const CUT_ATTACHMENTS = 200;
 
 export function createReceive(
   deps: {
@@ -94,8 +89,6 @@ function arrivedLongBefore(record: StreamRecord, at: string | undefined): { arri
   return { arrivedAt: new Date(arrivedMs).toISOString() };
 }
 
-type InboxFields = Omit<InboxRecord, 'kind' | 'version' | 'complete'>;
-
 /** The record for one recipient, on the stream of the inbox that serves it. */
 function outputFor(
   recipient: Recipient,
@@ -108,36 +101,6 @@ function outputFor(
   const key = by === inbox ? fields.emailId : `${fields.emailId}/${address}`;
   const stream = by ? streamNames.inbox(by) : streamNames.unrouted;
   return { stream, record: inboxRecord({ ...fields, inbox: inbox ?? '', tag, address }, key) };
-}
-
-/** The record for one inbox; what does not fit is cut and said to be. */
-function inboxRecord(fields: InboxFields, key: string): Output['record'] {
-  const { text, html } = fields.email;
-  // Tens of megabytes are not made into JSON only to see that they are too many.
-  if (text.length + (html?.length ?? 0) <= MAX_INLINE_BYTES) {
-    const whole = jsonRecord({ kind: 'email', version: 1, ...fields, complete: true }, key);
-    if (Buffer.byteLength(whole.body) <= MAX_INLINE_BYTES) return whole;
-  }
-  return jsonRecord(
-    { kind: 'email', version: 1, ...fields, email: cutEmail(fields.email), complete: false },
-    key,
-  );
-}
-
-function cutEmail(email: ParsedEmail): ParsedEmail {
-  return {
-    ...email,
-    text: email.text.slice(0, CUT_TEXT_CHARS),
-    newText: email.newText.slice(0, CUT_TEXT_CHARS),
-    html: null,
-    subject: email.subject.slice(0, CUT_HEADER_CHARS),
-    headers: email.headers
-      .slice(0, CUT_HEADERS)
-      .map(([name, value]) => [name.slice(0, CUT_HEADER_CHARS), value.slice(0, CUT_HEADER_CHARS)]),
-    to: email.to.slice(0, CUT_HEADERS),
-    cc: email.cc.slice(0, CUT_HEADERS),
-    attachments: email.attachments.slice(0, CUT_ATTACHMENTS),
-  };
 }
 
 const tagListSchema = z
