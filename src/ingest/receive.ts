@@ -28,11 +28,13 @@ import type { Arrival, Delivery } from './provider-event.ts';
 export interface ReceiveOptions {
   /** Our domains, normalised. */
   domains: readonly string[];
-  /** After so many attempts a content that the provider does not know is parked. */
+  /** After so many attempts in a row at a content that the provider does not know it is parked. */
   maxMissingAttempts?: number;
 }
 
 const DEFAULT_MISSING_ATTEMPTS = 12;
+/** Mails whose content is missing that are counted; beyond, the count of the oldest begins anew. */
+const MAX_COUNTED_MAILS = 10_000;
 /** An event that comes so much later than its mail says when that was. */
 const LATE_WEBHOOK_MS = 60_000;
 
@@ -47,7 +49,7 @@ export function createReceive(
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
   const { tools, mailWork } = deps;
   const keepMail = createKeepMail(deps);
-  const maxMissingAttempts = options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS;
+  const isMissingForGood = createMissingCount(options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS);
 
   async function receiveEmail(arrival: Arrival, record: StreamRecord, attempt: Attempt): Promise<Outcome> {
     const { data } = arrival;
@@ -58,8 +60,9 @@ export function createReceive(
     let kept: KeptMail;
     try {
       kept = await keepMail({ emailId, recipients, served }, attempt.signal);
+      isMissingForGood(emailId, null);
     } catch (error) {
-      if (!hasCode(error, 'resend.content_missing') || attempt.number < maxMissingAttempts) throw error;
+      if (!isMissingForGood(emailId, error)) throw error;
       return { kind: 'dead-letter', reason: 'receive.content_missing', error, facts: { emailId } };
     }
     const email = await mailWork.parseMessage(kept.raw, recipients[0]?.inbox ?? '');
@@ -79,6 +82,23 @@ export function createReceive(
       kind: 'done',
       outputs: [{ stream: streamNames.delivery, record: deliveryRecord(event.delivery, record) }],
     };
+  };
+}
+
+/**
+ * Says of an attempt whether the content has been missing so many times in a row: the attempts of the stage count every
+ * failure, and after an outage of an hour the first moment without the content would be the last. A restart begins anew.
+ */
+function createMissingCount(maxInARow: number): (emailId: string, error: unknown) => boolean {
+  const counts = new Map<string, number>();
+  return (emailId, error) => {
+    const inARow = hasCode(error, 'resend.content_missing') ? (counts.get(emailId) ?? 0) + 1 : 0;
+    counts.delete(emailId);
+    if (inARow >= maxInARow) return true;
+    if (inARow > 0) counts.set(emailId, inARow);
+    const [oldest] = counts.keys();
+    if (counts.size > MAX_COUNTED_MAILS && oldest !== undefined) counts.delete(oldest);
+    return false;
   };
 }
 

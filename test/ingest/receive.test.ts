@@ -129,6 +129,23 @@ it('a mail whose content never comes holds up its follow-up until it is parked',
   await expect.poll(() => inboxOf('foo')).toEqual([followUp]);
 });
 
+it('other failures do not count as a content that never comes', async () => {
+  const emailId = randomUUID();
+  let calls = 0;
+  await goLive('foo');
+  startReceive(
+    providerWith(() => {
+      calls += 1;
+      if (calls === 9) return;
+      // Missing twice in a row at most, where three times would park it.
+      throw calls % 3 === 0 ? new MillraceError('transient', 'resend.unavailable', '503') : missing();
+    }),
+  );
+  await arrives({ emailId });
+  await expect.poll(() => inboxOf('foo')).toEqual([emailId]);
+  expect(calls).toBe(9);
+});
+
 it.each([
   { what: 'a small mail', text: 'Hello', isKeptBefore: false },
   { what: 'a mail of several pieces', text: 'x'.repeat(1_500_000), isKeptBefore: false },
