@@ -15,12 +15,18 @@ import type { NewRecord, Stream, StreamStore } from '../streams/stream-store.ts'
 
 /** Where the raw message comes from. */
 export interface InboundProvider {
-  /**
-   * The raw MIME of a received email; `resend.content_missing` (transient) while there is none. Calls for one inbox
-   * take turns with those for another.
-   */
-  rawMessage(emailId: string, signal: AbortSignal, inbox?: string): Promise<Uint8Array>;
+  /** The raw MIME of a received email; `resend.content_missing` (transient) while there is none. */
+  rawMessage(emailId: string, signal: AbortSignal, options?: FetchOptions): Promise<Uint8Array>;
 }
+
+export interface FetchOptions {
+  /** Calls for one inbox take turns with those for another. */
+  inbox?: string;
+  /** Waits for room for so many bytes, before they are in memory; called at most once. */
+  reserve?: Reserve;
+}
+
+export type Reserve = (bytes: number) => Promise<void>;
 
 /** By the name that a mail is for: the inbox whose tool has it, or null for none. */
 export type Routes = ReadonlyMap<string, string | null>;
@@ -47,6 +53,7 @@ export interface MailToKeep {
   readonly recipients: readonly Recipient[];
   /** The inboxes that have a tool now. */
   readonly served: readonly string[];
+  readonly reserve: Reserve;
 }
 
 /** @throws MillraceError what the provider throws, and what the store throws */
@@ -59,17 +66,18 @@ export function createKeepMail({
   store: StreamStore;
   inbound: InboundProvider;
 }): KeepMail {
-  return async ({ emailId, recipients, served }, signal) => {
+  return async ({ emailId, recipients, served, reserve }, signal) => {
     const routes: Routes = new Map(
       recipients.flatMap(({ inbox }) => (inbox === null ? [] : [[inbox, routeOf(inbox, served)]])),
     );
     const stream = store.stream(streamNames.mail(emailId));
     const kept = await findBlob(stream, signal);
     if (kept) {
+      await reserve(kept.bytes);
       const raw = await readBlob(store, kept, signal);
       return { raw, pointer: kept, routes: await decideOnce(stream, routes, signal) };
     }
-    const raw = await inbound.rawMessage(emailId, signal, recipients[0]?.inbox ?? '');
+    const raw = await inbound.rawMessage(emailId, signal, { inbox: recipients[0]?.inbox ?? '', reserve });
     // Most mail is small and new: then one append keeps all of it.
     const whole = await writeBlobWith(stream, raw, { beside: routesRecord(routes), signal });
     if (whole) return { raw, pointer: whole, routes };

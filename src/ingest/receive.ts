@@ -5,6 +5,9 @@
  * message, and gives one record to each inbox of ours that the mail names. A delivery event becomes a record on
  * `delivery`. Everything else is settled as skipped, with the reason: `unknown-event`, `foreign-domain`.
  *
+ * Of the raw messages that are fetched and parsed at once, all together have a budget: what does not fit into it waits,
+ * and a mail that is larger than all of it comes alone.
+ *
  * Key of an inbox record: the provider's `email_id`, so that a second webhook for the same mail adds
  * nothing, while a copy of a message under another `email_id` stands for itself (a Message-ID is the
  * sender's choice and never a key).
@@ -12,6 +15,8 @@
 import { z } from 'zod';
 import type { Recipient } from '../mail/address.ts';
 import type { MailWork } from '../mail/mail-work.ts';
+import { createBudget } from '../platform/budget.ts';
+import type { Budget } from '../platform/budget.ts';
 import { hasCode } from '../platform/errors.ts';
 import type { LiveTools } from '../streams/live-tools.ts';
 import { jsonRecord, streamNames } from '../streams/records.ts';
@@ -33,6 +38,10 @@ export interface ReceiveOptions {
 }
 
 const DEFAULT_MISSING_ATTEMPTS = 12;
+/** Of raw messages at once. Copies on the way, and the parser, take a few times as much of the largest. */
+const MEMORY_BYTES = 128 * 1024 * 1024;
+/** A mail up to this size waits for nobody: sixteen of them are little. */
+const UNCOUNTED_BYTES = 1024 * 1024;
 /** Mails whose content is missing that are counted; beyond, the count of the oldest begins anew. */
 const MAX_COUNTED_MAILS = 10_000;
 /** An event that comes so much later than its mail says when that was. */
@@ -44,10 +53,12 @@ export function createReceive(
     inbound: InboundProvider;
     tools: LiveTools;
     mailWork: Pick<MailWork, 'parseMessage'>;
+    /** Bytes of raw messages in memory. Default: of its own. */
+    memory?: Budget;
   },
   options: ReceiveOptions,
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { tools, mailWork } = deps;
+  const { tools, mailWork, memory = createBudget(MEMORY_BYTES) } = deps;
   const keepMail = createKeepMail(deps);
   const isMissingForGood = createMissingCount(options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS);
 
@@ -57,9 +68,14 @@ export function createReceive(
     const recipients = recipientsOf(arrival, options.domains);
     if (recipients.length === 0) return { kind: 'skipped', reason: 'foreign-domain', facts: { emailId } };
     const { inboxes: served } = await tools.live(attempt.signal);
+    // Until this mail is done.
+    using taken = new DisposableStack();
+    const reserve = async (bytes: number): Promise<void> => {
+      if (bytes > UNCOUNTED_BYTES) taken.use(await memory.take(bytes, attempt.signal));
+    };
     let kept: KeptMail;
     try {
-      kept = await keepMail({ emailId, recipients, served }, attempt.signal);
+      kept = await keepMail({ emailId, recipients, served, reserve }, attempt.signal);
       isMissingForGood(emailId, null);
     } catch (error) {
       if (!isMissingForGood(emailId, error)) throw error;

@@ -3,7 +3,7 @@
  * Nothing is retried here but an expired link; every other failure is told apart for the stage that calls.
  *
  * The bytes are complete or there is an error: a transfer that breaks off, stalls or exceeds the limit
- * yields nothing. The download is Node's own HTTP client, which takes half the time and a third of the memory of
+ * yields nothing. Room for them is reserved before they are read, and while that takes no time limit runs. The download is Node's own HTTP client, which takes half the time and a third of the memory of
  * a `fetch`: it is made for every mail.
  */
 import { get as getHttp } from 'node:http';
@@ -16,24 +16,25 @@ import { createDeadline } from '../platform/deadline.ts';
 import type { Deadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { RateGate } from '../platform/rate-gate.ts';
+import type { FetchOptions, Reserve } from './kept-mail.ts';
 
 export interface ResendInbound {
   /**
-   * The raw MIME of an inbound email; calls for one inbox take turns with those for another.
+   * The raw MIME of an inbound email.
    * @throws MillraceError
    *   permanent: `resend.invalid_email_id`, `resend.content_too_large`, `resend.rejected`;
    *   transient: `resend.content_missing` (not there yet, or no longer), `resend.content_above_quota`,
    *   `resend.download_failed`, and what `classifyResendError` names;
    *   or the signal's reason.
    */
-  rawMessage(emailId: string, signal: AbortSignal, inbox?: string): Promise<Uint8Array>;
+  rawMessage(emailId: string, signal: AbortSignal, options?: FetchOptions): Promise<Uint8Array>;
 }
 
 export interface ResendInboundOptions {
   /** Needs full access: a sending key may not read. */
   apiKey: string;
   baseUrl?: string;
-  /** For the API call and the download together (default 30 s). */
+  /** For the API call and the begin of the download, and as much again for its bytes (default 30 s). */
   timeoutMs?: number;
   /** Without a byte for so long, a download has failed (default 10 s). */
   idleTimeoutMs?: number;
@@ -52,6 +53,8 @@ const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 /** How often a link is asked for, if the one before had expired. */
 const MAX_LINKS = 2;
 const MAX_REDIRECTS = 3;
+/** Of an answer that does not say how long it is, before there must be room for the largest. */
+const FIRST_BYTES = 256 * 1024;
 /** What a signed link answers when its time is over, with one store or another. */
 const EXPIRED_STATUSES: readonly number[] = [400, 401, 403, 404, 410];
 
@@ -88,7 +91,7 @@ export function createResendInbound(
   };
 
   return {
-    async rawMessage(emailId, signal, inbox = '') {
+    async rawMessage(emailId, signal, { inbox = '', reserve = async () => {} } = {}) {
       if (!UUID.test(emailId))
         throw new MillraceError('permanent', 'resend.invalid_email_id', 'the email id is not a UUID');
       for (let links = 1; links <= MAX_LINKS; links += 1) {
@@ -98,8 +101,8 @@ export function createResendInbound(
         try {
           const link = await downloadLink(emailId, deadline.signal);
           using idle = createDeadline(clock, limits.idleTimeoutMs, deadline.signal);
-          const bytes = await download(link, { idle, maxBytes: limits.maxBytes, insecureAllowed });
-          if (bytes) return bytes;
+          const response = await openDownload(link, { signal: idle.signal, insecureAllowed });
+          if (response) return await readWhole(response, limits.maxBytes, pausing([deadline, idle], reserve));
         } catch (error) {
           throw asMillraceError(error, signal);
         }
@@ -109,38 +112,79 @@ export function createResendInbound(
   };
 }
 
-/** The bytes, or null if the link has expired. */
-async function download(
+/** Room without a time limit; the limits begin anew behind it, and the last of them with every byte that comes. */
+function pausing(deadlines: readonly [Deadline, Deadline], reserve: Reserve): Room {
+  return {
+    async reserve(bytes) {
+      for (const deadline of deadlines) deadline.pause();
+      await reserve(bytes);
+      for (const deadline of deadlines) deadline.restart();
+    },
+    arrived: () => deadlines[1].restart(),
+  };
+}
+
+interface Room {
+  reserve: Reserve;
+  /** Called for all that arrives. */
+  arrived(): void;
+}
+
+/** The answer that has the bytes, or null if the link has expired. */
+async function openDownload(
   link: URL,
-  { idle, maxBytes, insecureAllowed }: { idle: Deadline; maxBytes: number; insecureAllowed: boolean },
-): Promise<Uint8Array | null> {
-  let response = await open(link, idle.signal);
+  { signal, insecureAllowed }: { signal: AbortSignal; insecureAllowed: boolean },
+): Promise<IncomingMessage | null> {
+  let response = await open(link, signal);
   for (let redirects = 0; redirects < MAX_REDIRECTS; redirects++) {
     const { statusCode = 0, headers } = response;
     if (statusCode < 300 || statusCode > 399 || headers.location === undefined) break;
     response.destroy();
     const next = URL.parse(headers.location, link.href)?.href ?? '';
-    response = await open(checkedLink(next, insecureAllowed), idle.signal);
+    response = await open(checkedLink(next, insecureAllowed), signal);
   }
   const { statusCode: status = 0 } = response;
-  if (status < 200 || status > 299) {
+  if (status >= 200 && status <= 299) return response;
+  response.destroy();
+  if (EXPIRED_STATUSES.includes(status)) return null;
+  throw new MillraceError('transient', 'resend.download_failed', `the download answered ${status}`);
+}
+
+/** All bytes. Less than was announced, or a broken connection, is an error of the stream. */
+async function readWhole(response: IncomingMessage, maxBytes: number, room: Room): Promise<Uint8Array> {
+  const announced = Number(response.headers['content-length'] ?? NaN);
+  if (announced > maxBytes) {
     response.destroy();
-    if (EXPIRED_STATUSES.includes(status)) return null;
-    throw new MillraceError('transient', 'resend.download_failed', `the download answered ${status}`);
+    throw tooLarge(maxBytes);
   }
-  const announced = Number(response.headers['content-length'] ?? 0);
-  const chunks: Uint8Array[] = [];
+  let hasRoom = !Number.isNaN(announced);
+  if (hasRoom) await room.reserve(announced);
+  // A copy in the end would be as much again.
+  let bytes: Buffer = Buffer.allocUnsafe(hasRoom ? announced : FIRST_BYTES);
   let size = 0;
-  // Less than was announced, or a broken connection, is an error of the stream.
   for await (const chunk of response as AsyncIterable<Uint8Array>) {
-    idle.restart();
+    room.arrived();
+    if (size + chunk.byteLength > maxBytes) throw tooLarge(maxBytes);
+    if (size + chunk.byteLength > bytes.length) {
+      if (!hasRoom) await room.reserve(maxBytes);
+      hasRoom = true;
+      bytes = grown(bytes, Math.min(maxBytes, 2 * (size + chunk.byteLength)));
+    }
+    bytes.set(chunk, size);
     size += chunk.byteLength;
-    if (Math.max(size, announced) > maxBytes)
-      throw new MillraceError('permanent', 'resend.content_too_large', `the email exceeds ${maxBytes} bytes`);
-    chunks.push(chunk);
   }
   if (size === 0) throw new MillraceError('transient', 'resend.download_failed', 'the download was empty');
-  return Buffer.concat(chunks, size);
+  return size === bytes.length ? bytes : Buffer.copyBytesFrom(bytes, 0, size);
+}
+
+function grown(bytes: Buffer, length: number): Buffer {
+  const larger = Buffer.allocUnsafe(length);
+  bytes.copy(larger);
+  return larger;
+}
+
+function tooLarge(maxBytes: number): MillraceError {
+  return new MillraceError('permanent', 'resend.content_too_large', `the email exceeds ${maxBytes} bytes`);
 }
 
 function open(link: URL, signal: AbortSignal): Promise<IncomingMessage> {

@@ -9,6 +9,8 @@ export interface Deadline extends Disposable {
   readonly signal: AbortSignal;
   /** Starts the time again: for a limit on silence rather than on the whole. */
   restart(): void;
+  /** Until `restart`: for a wait of our own in between. */
+  pause(): void;
 }
 
 /** `using deadline = createDeadline(clock, 10_000, signal)`: until the end of the block. Follows every parent. */
@@ -34,6 +36,7 @@ export function createDeadline(
       cancel();
       cancel = arm();
     },
+    pause: () => cancel(),
     [Symbol.dispose]() {
       cancel();
       for (const parent of followed) parent.removeEventListener('abort', follow);

@@ -5,6 +5,8 @@ import type { InboundProvider } from '../../src/ingest/kept-mail.ts';
 import { eventLane } from '../../src/ingest/provider-event.ts';
 import { createReceive } from '../../src/ingest/receive.ts';
 import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
+import { createBudget } from '../../src/platform/budget.ts';
+import type { Budget } from '../../src/platform/budget.ts';
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
@@ -21,6 +23,8 @@ import { useTemporaryStore } from '../streams/temporary-store.ts';
 const DOMAIN = 'ours.example';
 const never = new AbortController().signal;
 const log = createLog('silent');
+/** On a machine that is busy. */
+const PATIENT = { timeout: 10_000 };
 const store = useTemporaryStore();
 let stop = new AbortController();
 let working: Promise<unknown>[] = [];
@@ -70,8 +74,8 @@ function providerWith(before: (emailId: string) => void = () => {}, text = 'Hell
   };
 }
 
-function startReceive(inbound: InboundProvider): void {
-  const deps = { store: store(), inbound, tools: followTools(), mailWork: mailWorkInPlace };
+function startReceive(inbound: InboundProvider, memory: Budget = createBudget(Infinity)): void {
+  const deps = { store: store(), inbound, tools: followTools(), mailWork: mailWorkInPlace, memory };
   const stage = createStage(
     { store: store(), clock, log },
     {
@@ -129,6 +133,62 @@ it('a mail whose content never comes holds up its follow-up until it is parked',
   await expect.poll(() => inboxOf('foo')).toEqual([followUp]);
 });
 
+it('holds no more of raw messages than it may, and one that is larger comes alone', async () => {
+  const MIB = 1024 * 1024;
+  const memory = createBudget(5 * MIB);
+  const sizes = [2, 2, 2, 9].map((mib) => mib * MIB);
+  let asked = 0;
+  const granted: { size: number; arrive: () => void }[] = [];
+  await goLive('foo');
+  startReceive(
+    {
+      async rawMessage(emailId, _signal, { reserve } = {}) {
+        const size = sizes[asked++]!;
+        await reserve?.(size);
+        const { promise, resolve: arrive } = Promise.withResolvers<void>();
+        granted.push({ size, arrive });
+        await promise;
+        return Buffer.from(plainMail({ id: emailId, to: `foo@${DOMAIN}` }));
+      },
+    },
+    memory,
+  );
+  for (const [index] of sizes.entries()) await arrives({ emailId: randomUUID(), subject: `Thing ${index}` });
+  const sizesGranted = (): number[] => granted.map(({ size }) => size / MIB);
+  await expect.poll(() => asked, PATIENT).toBe(4);
+  expect(sizesGranted()).toEqual([2, 2]);
+  granted[0]!.arrive();
+  await expect.poll(sizesGranted, PATIENT).toEqual([2, 2, 2]);
+  granted[1]!.arrive();
+  await expect.poll(() => inboxOf('foo'), PATIENT).toHaveLength(2);
+  expect(sizesGranted()).toEqual([2, 2, 2]);
+  granted[2]!.arrive();
+  await expect.poll(sizesGranted, PATIENT).toEqual([2, 2, 2, 9]);
+  expect(memory.taken).toBe(5 * MIB);
+  granted[3]!.arrive();
+  await expect.poll(() => inboxOf('foo'), PATIENT).toHaveLength(4);
+  expect(memory.taken).toBe(0);
+});
+
+it('waits for room for a raw message that lies there already, too', async () => {
+  const taken: number[] = [];
+  const memory = createBudget(Infinity);
+  const watched: Budget = {
+    take(amount, signal) {
+      taken.push(amount);
+      return memory.take(amount, signal);
+    },
+    taken: 0,
+  };
+  const emailId = randomUUID();
+  await writeBlob(store().stream(streamNames.mail(emailId)), Buffer.alloc(1_200_000, 'x'));
+  await goLive('foo');
+  startReceive({ rawMessage: () => Promise.reject(new Error('nobody is asked')) }, watched);
+  await arrives({ emailId });
+  await expect.poll(() => inboxOf('foo'), PATIENT).toEqual([emailId]);
+  expect([taken, memory.taken]).toEqual([[1_200_000], 0]);
+});
+
 it('other failures do not count as a content that never comes', async () => {
   const emailId = randomUUID();
   let calls = 0;
@@ -142,7 +202,7 @@ it('other failures do not count as a content that never comes', async () => {
     }),
   );
   await arrives({ emailId });
-  await expect.poll(() => inboxOf('foo')).toEqual([emailId]);
+  await expect.poll(() => inboxOf('foo'), PATIENT).toEqual([emailId]);
   expect(calls).toBe(9);
 });
 

@@ -1,13 +1,16 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { RequestListener } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { FetchOptions } from '../../src/ingest/kept-mail.ts';
 import { createResendInbound } from '../../src/ingest/resend-inbound.ts';
 import type { ResendInbound, ResendInboundOptions } from '../../src/ingest/resend-inbound.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createRateGate } from '../../src/platform/rate-gate.ts';
 import type { Fault, ResendStandIn } from '../resend-stand-in/contract.ts';
+import { createManualClock } from '../streams/manual-clock.ts';
 import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
 
 const RAW = 'From: ann@sender.example\r\nTo: bot@agent.example\r\nSubject: hi\r\n\r\nhello\r\n';
@@ -31,6 +34,26 @@ async function receive(raw: string | Uint8Array = RAW): Promise<string> {
 const digest = (data: Uint8Array): string => createHash('sha256').update(data).digest('hex');
 const error = (status: number, name: string): Fault => ({ kind: 'error', status, name });
 
+/** A store of files in place of Resend's, to which the download link leads. */
+async function serveFiles(
+  listener: RequestListener,
+): Promise<AsyncDisposable & { download(path: string, options?: FetchOptions): Promise<Uint8Array> }> {
+  const server = createServer(listener);
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const { port } = server.address() as AddressInfo;
+  return {
+    async download(path, options) {
+      const body = JSON.stringify({ raw: { download_url: `http://127.0.0.1:${port}${path}` } });
+      await standIn.fault('receive', { kind: 'body', status: 200, body });
+      return inbound.rawMessage(await receive(), never, options);
+    },
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await once(server.close(), 'close');
+    },
+  };
+}
+
 beforeEach(async () => {
   standIn = await startResendStandIn({ apiKey: 're_test', sendingKey: 're_send' });
   inbound = connect();
@@ -53,6 +76,22 @@ test('thirty megabytes arrive whole', async () => {
   );
   const bytes = await inbound.rawMessage(await receive(raw), never);
   expect(digest(bytes)).toBe(digest(raw));
+});
+
+test('room is reserved for what is announced, and no time limit runs meanwhile', async () => {
+  const clock = createManualClock();
+  const patient = createResendInbound(
+    { clock, gate: createRateGate(systemClock) },
+    { apiKey: 're_test', baseUrl: standIn.url, timeoutMs: 30_000, idleTimeoutMs: 10_000 },
+  );
+  const reserved: number[] = [];
+  const reserve = async (bytes: number): Promise<void> => {
+    reserved.push(bytes);
+    clock.advance(3_600_000);
+  };
+  const raw = Buffer.from(RAW + 'x'.repeat(5_000_000));
+  const bytes = await patient.rawMessage(await receive(raw), never, { reserve });
+  expect([digest(bytes), reserved]).toEqual([digest(raw), [raw.length]]);
 });
 
 test.each(['../emails', 'x', '', '__proto__', `${randomUUID()}/..`, `${randomUUID()}\n`])(
@@ -163,23 +202,45 @@ describe('what the download meets', () => {
       '/file': 'file:///etc/passwd',
       '/loop': '/loop',
     };
-    const server = createServer(({ url = '' }, response) => {
+    await using files = await serveFiles(({ url = '' }, response) => {
       const location = places[url];
       response.writeHead(location ? 302 : 200, location ? { location } : {}).end(location ? '' : RAW);
     });
-    await once(server.listen(0, '127.0.0.1'), 'listening');
-    const { port } = server.address() as AddressInfo;
-    const download = async (path: string): Promise<Uint8Array> => {
-      const link = `http://127.0.0.1:${port}${path}`;
-      const body = JSON.stringify({ raw: { download_url: link } });
-      await standIn.fault('receive', { kind: 'body', status: 200, body });
-      return inbound.rawMessage(await receive(), never);
-    };
+    const download = (path: string): Promise<Uint8Array> => files.download(path);
     expect(Buffer.from(await download('/moved')).toString()).toBe(RAW);
     await expect(download('/file')).rejects.toMatchObject({ code: 'resend.download_failed' });
     await expect(download('/loop')).rejects.toMatchObject({ code: 'resend.download_failed' });
-    server.closeAllConnections();
-    server.close();
+  });
+
+  test('one that does not say how long it is has room for the largest, once it is not small', async () => {
+    const raw = Buffer.from(RAW + 'x'.repeat(3_000_000));
+    await using files = await serveFiles(({ url }, response) => {
+      response.writeHead(200).flushHeaders();
+      response.end(url === '/small' ? RAW : raw);
+    });
+    inbound = connect({ maxBytes: 4_000_000 });
+    const reserved: number[] = [];
+    const reserve = async (bytes: number): Promise<void> => void reserved.push(bytes);
+    expect(digest(await files.download('/small', { reserve }))).toBe(digest(Buffer.from(RAW)));
+    expect(reserved).toEqual([]);
+    expect(digest(await files.download('/large', { reserve }))).toBe(digest(raw));
+    expect(reserved).toEqual([4_000_000]);
+    inbound = connect({ maxBytes: 2_000_000 });
+    await expect(files.download('/large')).rejects.toMatchObject({ code: 'resend.content_too_large' });
+  });
+
+  test('one that breaks off while there is no room for it is a failure to repeat', async () => {
+    const asked = Promise.withResolvers<Socket>();
+    await using files = await serveFiles(({ socket }, response) => {
+      response.writeHead(200, { 'content-length': 5_000_000 }).flushHeaders();
+      asked.resolve(socket);
+    });
+    const reserve = async (): Promise<void> => {
+      const socket = await asked.promise;
+      socket.destroy();
+      await once(socket, 'close');
+    };
+    await expect(files.download('/', { reserve })).rejects.toMatchObject({ code: 'resend.download_failed' });
   });
 
   test('a slow one that keeps coming is waited for', async () => {

@@ -1,6 +1,7 @@
 /** What one run may hold of the daemon's memory by `fetch`, and what all may; nothing is measured but what is counted. */
 import { expect, it } from 'vitest';
-import { createBudget, createFetchBudget } from '../../src/runner/fetch-budget.ts';
+import { createBudget } from '../../src/platform/budget.ts';
+import { createFetchBudget } from '../../src/runner/fetch-budget.ts';
 
 const { signal } = new AbortController();
 const MIB = 1024 * 1024;
