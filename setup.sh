@@ -30,6 +30,9 @@ LOCK=/run/millrace-setup.lock
 S2_LITE_ENDPOINT=http://127.0.0.1:4243
 CA_FILE=/etc/ssl/certs/ca-certificates.crt
 MIN_FREE_MB=1000
+# Of Debian 12: credentials that are folders, which the units load, came shortly before.
+MIN_SYSTEMD=252
+SYSTEMD_RUNS=/run/systemd/system
 SHOWN_LINES=40
 LOCK_WAIT_SECONDS=600
 
@@ -142,17 +145,24 @@ is_shared_program() {
 # --- What is there, and what is not ours ---
 
 detect_machine() {
+  local version free_mb
   case $(uname -m) in
     x86_64) node_arch=x64 sops_arch=amd64 ;;
     aarch64 | arm64) node_arch=arm64 sops_arch=arm64 ;;
     *) problems+=("This processor ($(uname -m)) is not supported: x86_64 or arm64 is needed.") ;;
   esac
   command -v apt-get >/dev/null || problems+=('There is no apt-get: Debian or Ubuntu is needed.')
-  [ -d /run/systemd/system ] || problems+=('systemd does not run here: its units are how Millrace is started.')
-  local free_mb
+  if [ -d "$SYSTEMD_RUNS" ]; then
+    version=$(systemctl --version | grep -oE '[0-9]+' | head -n 1 || true)
+    if [ "${version:-0}" -lt "$MIN_SYSTEMD" ]; then
+      problems+=("systemd ${version:-?} is too old, $MIN_SYSTEMD is needed: Debian 12, Ubuntu 24.04 or newer.")
+    fi
+  else
+    problems+=('systemd does not run here: its units are how Millrace is started.')
+  fi
   free_mb=$(df -Pm /opt 2>/dev/null | awk 'NR == 2 { print $4 }')
   if [ "${free_mb:-$MIN_FREE_MB}" -lt "$MIN_FREE_MB" ]; then
-    problems+=("/opt has $free_mb MB free, and $MIN_FREE_MB are needed.")
+    problems+=("/opt has $free_mb MB free, and $MIN_FREE_MB are needed: free some (apt-get clean; journalctl --vacuum-size=100M).")
   fi
 }
 

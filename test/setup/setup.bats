@@ -405,6 +405,19 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   [[ ${problems[0]} == *'Port 4243'*'let that program have another one'* ]]
 }
 
+@test "a systemd that is too old is told of beforehand" {
+  SYSTEMD_RUNS=$BATS_TEST_TMPDIR
+  for have in 249 252; do
+    problems=()
+    systemctl() { echo "systemd $have ($have.11-0ubuntu3)"; }
+    detect_machine
+    case $have in
+      249) [[ ${problems[*]} == *'systemd 249 is too old, 252 is needed: Debian 12, Ubuntu 24.04'* ]] ;;
+      *) [[ ${problems[*]} != *systemd* ]] ;;
+    esac
+  done
+}
+
 @test "S2's own server without its program or cargo is told of beforehand" {
   problems=()
   MAIL_DOMAIN=example.com PUBLIC_URL=https://mail.example.com RESEND_API_KEY=re_one MILLRACE_REPO=/srv/millrace STREAMS=local S2_LITE=1
