@@ -68,7 +68,7 @@ beforeEach(async () => {
   });
   const secret = await webhook('POST', '', {
     endpoint: `${publicUrl}/webhooks/resend`,
-    events: ['email.received'],
+    events: ['email.received', 'email.bounced', 'email.complained', 'email.suppressed'],
   });
   directory = mkdtempSync(join(tmpdir(), 'millrace-doctor-'));
   writeDaemonFile(directory, { url: publicUrl, token: 'secret-token', pid: 1 });
@@ -164,6 +164,12 @@ const broken: [string, () => Promise<void> | void, string, RegExp][] = [
     () => changeWebhook({ events: ['email.sent'] }),
     'webhook',
     /email\.received/,
+  ],
+  [
+    'the webhook is not told of bounces',
+    () => changeWebhook({ events: ['email.received', 'email.complained', 'email.suppressed'] }),
+    'webhook',
+    /not told of email\.bounced: mail goes on.*setup resend/s,
   ],
   [
     'the webhook is for another address',

@@ -110,7 +110,7 @@ async function answeredThen(
 
 const skipped = { outcome: 'skipped', reason: 'suppressed' };
 
-describe('suppression', { timeout: 90_000 }, () => {
+describe('suppression', { timeout: 180_000 }, () => {
   it('stops answers to an address after a bounce, and says why; others are answered', async () => {
     await answeredThen('bounced', await mailFrom('Ann <ann@a.example>'));
     await expect.poll(suppressed, WITHIN).toEqual(['ann@a.example']);

@@ -27,6 +27,12 @@ describe('the effects of a run', () => {
       [`desk/${emailId}/1`, 1, 'ann@sender.example'],
       [`desk/${emailId}/2`, 2, ['boss@far.example']],
     ]);
+    // What the provider says later of the one to several, it may say of any of them.
+    expect(frozen.map(({ request }) => request.tags?.slice(1))).toEqual([
+      [{ name: 'millrace_recipients', value: '2' }],
+      [],
+      [],
+    ]);
     expect(outcome).toMatchObject({
       outcome: 'done',
       facts: {

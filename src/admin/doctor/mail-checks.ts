@@ -164,6 +164,9 @@ async function lookAtDmarc(resolver: Resolver, name: string): Promise<Finding> {
   );
 }
 
+/** What stops mail to an address: `outbox/suppressing-event.ts`. */
+const SUPPRESSING_EVENTS = ['email.bounced', 'email.complained', 'email.suppressed'] as const;
+
 async function lookAtWebhook({ account, config, secrets }: DoctorContext): Promise<Finding[]> {
   if (!account) return [skipped('webhook', NO_RESEND)];
   if (config.publicUrl === null)
@@ -200,6 +203,15 @@ async function lookAtWebhook({ account, config, secrets }: DoctorContext): Promi
       fault(
         'webhook',
         `${endpoint} is not told of email.received`,
+        `Mend it: ${again}, or at ${WEBHOOKS_PAGE}.`,
+      ),
+    );
+  const untold = SUPPRESSING_EVENTS.filter((event) => !webhook.events.includes(event));
+  if (untold.length > 0)
+    findings.push(
+      warning(
+        'webhook',
+        `${endpoint} is not told of ${untold.join(', ')}: mail goes on to addresses that bounce or complain`,
         `Mend it: ${again}, or at ${WEBHOOKS_PAGE}.`,
       ),
     );
