@@ -5,16 +5,10 @@ import { availableParallelism } from 'node:os';
 import { Hono } from 'hono';
 import type { Registry } from 'prom-client';
 import { adminAuth } from './admin/admin-auth.ts';
-import { createAdminRoutes } from './admin/admin-routes.ts';
+import { createConsole } from './admin/console.ts';
 import { removeDaemonFile, writeDaemonFile } from './admin/daemon-file.ts';
 import { createHealth } from './admin/health.ts';
-import { createLocalMail } from './admin/local-mail.ts';
-import { createMailboxRoutes } from './admin/mailbox-routes.ts';
-import { createMailboxView } from './admin/mailbox-view.ts';
-import type { MailboxView } from './admin/mailbox-view.ts';
 import { createMonitorRoutes } from './admin/monitor-routes.ts';
-import { createSuppressionRoutes } from './admin/suppression-routes.ts';
-import { createToolRoutes } from './admin/tool-routes.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
 import type { InboundProvider } from './ingest/kept-mail.ts';
@@ -135,12 +129,16 @@ export async function createApp(deps: AppDeps): Promise<App> {
   if (runner) services.push(...runner.services);
   if (syncs) services.push(syncService(deps, parts, pool!));
   if (roles.includes('outbox')) services.push(outboxService(deps, parts));
-  const view = config.resend === null && roles.includes('ingest') ? createMailboxView({ store, log }) : null;
-  if (view) services.push({ name: 'mailbox', run: (signal) => view.run(signal) });
   const hasTools = (): boolean =>
     (!runner || runner.tools.current() !== undefined) &&
     (!roles.includes('ingest') || liveTools.current() !== undefined);
   const health = createHealth({ store, clock, services: () => running.health(), missingRoles, hasTools });
+  const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
+  const console = createConsole(
+    { store, health, inboxes, clock, log },
+    { isLocal: config.resend === null, domains: config.domains, keptMs: config.retentionDays * DAY_MS },
+  );
+  if (roles.includes('ingest')) services.push(console.service);
   const running = createServices({ clock, log }, [
     format.service,
     ...services.map((service) => format.behind(service)),
@@ -158,7 +156,7 @@ export async function createApp(deps: AppDeps): Promise<App> {
   let url: string | null = null;
   const token = secrets.adminToken?.reveal() ?? clock.uuid();
   if (roles.includes('ingest')) {
-    const app = routes(deps, { store, liveTools, monitor, token, view, registry });
+    const app = routes(deps, { store, monitor, token, console: console.routes, registry });
     const { host, port, supervisor } = config;
     url = await listen(app, { host, port, fd: supervisor.listenFd });
     const folder = supervisor.runtimeDir ?? config.dataDir;
@@ -359,17 +357,16 @@ function outboxService(deps: AppDeps, parts: Parts): Service {
 
 interface RouteParts {
   store: StreamStore;
-  liveTools: LiveTools;
   registry: Registry;
   /** What machines ask. */
   monitor: Hono;
-  /** Of the local mailbox, where there is one. */
-  view: MailboxView | null;
+  /** What a person asks, with the token. */
+  console: Hono;
   token: string;
 }
 
 function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Hono {
-  const { store, liveTools, monitor, view, token } = parts;
+  const { store, monitor, token } = parts;
   const app = new Hono();
   app.use('/webhooks/*', countRequests(parts.registry));
   app.route('/', monitor);
@@ -385,14 +382,6 @@ function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Ho
   }
   // What is public stands above this line.
   app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));
-  const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
-  app.route('/', createAdminRoutes({ store, inboxes, clock, log }));
-  app.route('/', createToolRoutes({ store, clock, log }));
-  const keptMs = config.retentionDays * DAY_MS;
-  app.route('/', createSuppressionRoutes({ store, clock, log }, { keptMs }));
-  if (view) {
-    const localMail = createLocalMail({ store, clock, log }, { domains: config.domains });
-    app.route('/', createMailboxRoutes({ store, localMail, view, inboxes, clock, log }));
-  }
+  app.route('/', parts.console);
   return app;
 }

@@ -3,21 +3,12 @@
  * that is not known is refused, not passed over: a misspelt one must not widen what is run again.
  */
 import { z } from 'zod';
-
-const MAX_PAGE = 500;
-const DEFAULT_PAGE = 100;
+import { numberText, pageSize } from './look-parameters.ts';
 
 const seqNum = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const seqNums = z
   .strictObject({ from: seqNum, to: seqNum })
   .refine(({ from, to }) => from <= to, 'the range ends before it begins');
-/** As they come in a query. */
-const numberText = z
-  .string()
-  .regex(/^\d{1,15}$/, 'must be a number')
-  .transform(Number);
-const pageSize = numberText.pipe(z.number().min(1).max(MAX_PAGE)).default(DEFAULT_PAGE);
-const streamName = z.string().min(1).max(512);
 const emailId = z
   .string()
   .regex(/^[\w.-]{1,128}$/, 'must be the id of an email')
@@ -65,21 +56,6 @@ export const replayBody = z
     (body) => body.unroutedTo !== undefined || (body.seqNums ?? body.since ?? body.emailId) !== undefined,
     'one of seqNums, since and emailId',
   );
-
-/** The id of an email, or a Message-ID. */
-export const traceQuery = z.strictObject({ id: z.string().regex(/^[\x21-\x7e]{1,998}$/, 'must be an id') });
-
-export const streamsQuery = z.strictObject({
-  prefix: z.string().max(512).default(''),
-  startAfter: z.string().max(512).optional(),
-  limit: pageSize,
-});
-
-export const recordsQuery = z.strictObject({
-  name: streamName,
-  from: numberText.optional(),
-  count: pageSize,
-});
 
 /** Without a revision: the one that was live before. */
 export const toolsPinBody = z.strictObject({

@@ -17,14 +17,8 @@ import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
-import {
-  deadLettersQuery,
-  recordsQuery,
-  redriveBody,
-  replayBody,
-  streamsQuery,
-  traceQuery,
-} from './admin-parameters.ts';
+import { deadLettersQuery, redriveBody, replayBody } from './admin-parameters.ts';
+import { recordsQuery, streamsQuery, traceQuery } from './look-parameters.ts';
 import { answerApiError, checked, jsonBody, readJsonBody } from './api-errors.ts';
 import { listDeadLetters } from './dead-letters.ts';
 import { redrive } from './redrive.ts';
@@ -33,6 +27,7 @@ import { createRerun } from './rerun.ts';
 import { assertInbox, stageStreams } from './stage-streams.ts';
 import { jsonOf } from '../streams/stream-scan.ts';
 import { emailIdsOf, traceEmail } from './trace.ts';
+import { stepWords } from './trace-text.ts';
 import type { EmailTrace } from './trace.ts';
 
 export interface AdminRoutesDeps {
@@ -91,7 +86,7 @@ export function createAdminRoutes(deps: AdminRoutesDeps): Hono {
       if (trace) emails.push(trace);
     }
     if (emails.length === 0) throw notFound();
-    return c.json({ emails });
+    return c.json({ emails: emails.map(inWords) });
   });
 
   app.get('/api/admin/streams', async (c) => {
@@ -111,6 +106,11 @@ export function createAdminRoutes(deps: AdminRoutesDeps): Hono {
     return c.json({ name, tail, records: batch.records.map(shownRecord), nextSeqNum, missing });
   });
   return app;
+}
+
+/** The steps with what they are in words, for who only shows them. */
+function inWords(trace: EmailTrace) {
+  return { ...trace, steps: trace.steps.map((step) => ({ ...step, ...stepWords(step) })) };
 }
 
 function stageOf(which: { stage?: 'receive' | 'outbox' | undefined; inbox?: string | undefined }) {

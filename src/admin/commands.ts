@@ -9,7 +9,7 @@ import { systemClock } from '../platform/clock.ts';
 import { daemonFolders } from '../platform/config.ts';
 import { createAdminClient } from './admin-client.ts';
 import { findDaemonFile } from './daemon-file.ts';
-import { printRecords, printStreams, printTrace } from './look-commands.ts';
+import { printMails, printRecords, printStreams, printTrace } from './look-commands.ts';
 import { printDeadLetters, redriveDeadLetters, replayMails } from './rerun-commands.ts';
 import { liftAddress, printSuppressions } from './suppression-commands.ts';
 import { pinRevision, printTools, unpinRevision } from './tool-commands.ts';
@@ -89,6 +89,19 @@ export function addAdminCommands(program: Command): void {
     .option('--id <id>', 'goes on with the replay that printed it; without it this is a new one')
     .option('--yes', 'without asking')
     .action((options: ReplayOptions) => replayMails(commandDeps(), options));
+  program
+    .command('mails')
+    .description('list mail that came, newest first: when, its id, from whom, to whom')
+    .argument(
+      '[text]',
+      'only where this stands in the sender, the recipients, the subject or the Message-ID',
+      '',
+    )
+    .option('--count <number>', 'how many', parseCount, 20)
+    .option('--json', 'as JSON', false)
+    .action((text: string, options: { count: number; json: boolean }) =>
+      printMails(commandDeps(), { text, ...options }),
+    );
   program
     .command('trace')
     .description('show the whole life of an email')

@@ -1,12 +1,12 @@
 /**
- * What became of each local mail, told from its traces: pure functions, from what the streams say to what a
+ * What became of each mail, told from its traces: pure functions, from what the streams say to what a
  * person reads. A mail is settled when every inbox that it reached has answered, declined or parked it.
  */
 import { z } from 'zod';
 import type { OutcomeRecord } from '../streams/journal-records.ts';
-import { streamNames } from '../streams/records.ts';
+import { settlementPrefix, streamNames } from '../streams/records.ts';
+import type { ArrivedMail } from './arrival.ts';
 import type {
-  ArrivedMail,
   DeliveredReply,
   FrozenRequest,
   InboxedMail,
@@ -27,7 +27,14 @@ export interface Standing {
   readonly reason: string | null;
   readonly error: OutcomeRecord['error'];
   readonly until: string | null;
+  /** Of a parked one: what puts it back (`POST /api/admin/redrive`). */
+  readonly deadLetter: DeadLetterName | null;
 }
+
+/** An inbox, or the stage that it stands at otherwise; and the number on what that reads. */
+export type DeadLetterName = ({ readonly inbox: string } | { readonly stage: 'receive' | 'outbox' }) & {
+  readonly seqNum: number;
+};
 
 /** A mail in one inbox. */
 export interface InboxCopy extends Standing {
@@ -39,12 +46,18 @@ export interface InboxCopy extends Standing {
   readonly toolMs: number | null;
   readonly logs: readonly string[];
   readonly outboxSeqNums: readonly number[];
-  readonly replies: readonly DeliveredReply[];
+  readonly replies: readonly ShownReply[];
 }
 
-/** A mail that was sent in. */
+/** What went out, and what the provider has said of it since; null for nothing. */
+export interface ShownReply extends DeliveredReply {
+  readonly delivery: string | null;
+}
+
+/** A mail that came. */
 export interface LocalMailView extends Standing {
   readonly emailId: string;
+  readonly isLocal: boolean;
   /** In `events`. */
   readonly seqNum: number;
   readonly sentAt: string;
@@ -72,7 +85,7 @@ export interface Conversation {
 }
 
 const SHOWN_LOG_LINES = 200;
-const UNDERWAY = { reason: null, error: null, until: null } as const;
+const UNDERWAY = { reason: null, error: null, until: null, deadLetter: null } as const;
 
 /** All of them, the latest first. */
 export function conversationsOf(traces: MailTraces): Conversation[] {
@@ -94,10 +107,11 @@ export function mailView(traces: MailTraces, emailId: string): LocalMailView | u
   const inboxed = copiesOf(traces, mail);
   const [first] = inboxed;
   const inboxes = inboxed.map((copy) => inboxCopy(traces, { emailId, copy }));
-  const standing = mailStanding(traces.received.get(mail.seqNum), inboxes);
+  const standing = mailStanding(traces.received.get(mail.seqNum), { mail, inboxes });
   return {
     ...standing,
     emailId,
+    isLocal: mail.isLocal,
     seqNum: mail.seqNum,
     sentAt: mail.at,
     from: mail.from,
@@ -139,13 +153,15 @@ function copiesOf(traces: MailTraces, mail: ArrivedMail): InboxedMail[] {
 function inboxCopy(traces: MailTraces, { emailId, copy }: { emailId: string; copy: InboxedMail }): InboxCopy {
   const inbox = copy.stream.slice(streamNames.inboxPrefix.length);
   const run = traces.runs.get(`${copy.stream} ${copy.key}`);
-  const requests = [...(traces.requests.get(emailId)?.values() ?? [])].filter(
-    (request) => request.inbox === inbox && request.inboxSeqNum === copy.seqNum,
+  // Of a copy that was put back: also those of what it stands for.
+  const prefix = settlementPrefix(inbox, copy.origin);
+  const requests = [...(traces.requests.get(emailId)?.values() ?? [])].filter(({ key }) =>
+    key.startsWith(prefix),
   );
-  const replies = requests.flatMap(({ idempotencyKey }) => traces.replies.get(idempotencyKey) ?? []);
+  const replies = requests.flatMap((request) => replyTo(traces, request) ?? []);
   const { revision, toolMs } = run?.facts ?? {};
   return {
-    ...copyStanding(traces, { stream: copy.stream, run, requests }),
+    ...copyStanding(traces, { copy, run, requests }),
     inbox,
     address: copy.address,
     seqNum: copy.seqNum,
@@ -157,6 +173,17 @@ function inboxCopy(traces: MailTraces, { emailId, copy }: { emailId: string; cop
   };
 }
 
+/** What a request led to, or null while it is not out. */
+function replyTo(traces: MailTraces, { key, idempotencyKey, shown }: FrozenRequest): ShownReply | null {
+  const local = traces.replies.get(idempotencyKey);
+  if (local) return { ...local, delivery: null };
+  const sent = traces.sent.get(key);
+  if (!shown || sent?.outcome !== 'done') return null;
+  const providerId = sent.facts['providerId'];
+  const delivery = typeof providerId === 'string' ? traces.deliveries.get(providerId) : undefined;
+  return { ...shown, at: sent.at, delivery: delivery ?? null };
+}
+
 /** Lines that the tool wrote with `context.log`. */
 function logLines(outcome: OutcomeRecord): string[] {
   const lines = z.array(z.string()).safeParse(outcome.facts['logs']);
@@ -165,13 +192,14 @@ function logLines(outcome: OutcomeRecord): string[] {
 
 function copyStanding(
   traces: MailTraces,
-  seen: { stream: string; run: OutcomeRecord | undefined; requests: readonly FrozenRequest[] },
+  seen: { copy: InboxedMail; run: OutcomeRecord | undefined; requests: readonly FrozenRequest[] },
 ): Standing {
-  const { run, requests } = seen;
-  if (seen.stream === streamNames.unrouted)
+  const { copy, run, requests } = seen;
+  if (copy.stream === streamNames.unrouted)
     return { ...UNDERWAY, state: 'not-answered', stage: 'receive', reason: 'no-tool' };
   if (!run) return { ...UNDERWAY, state: 'underway', stage: 'runner' };
-  if (run.outcome !== 'done') return outcomeStanding(run, 'runner');
+  const inbox = copy.stream.slice(streamNames.inboxPrefix.length);
+  if (run.outcome !== 'done') return outcomeStanding(run, { inbox, seqNum: copy.seqNum });
   const open = requests.filter(({ idempotencyKey }) => !traces.replies.has(idempotencyKey));
   const standings = open.map((request) => requestStanding(traces, request));
   return (
@@ -185,17 +213,17 @@ function copyStanding(
   );
 }
 
-function requestStanding(traces: MailTraces, { key, notBefore }: FrozenRequest): Standing {
+function requestStanding(traces: MailTraces, { key, seqNum, notBefore }: FrozenRequest): Standing {
   const sent = traces.sent.get(key);
   if (!sent) return { ...UNDERWAY, state: 'underway', stage: 'outbox' };
-  const standing = outcomeStanding(sent, 'outbox');
+  const standing = outcomeStanding(sent, { stage: 'outbox', seqNum });
   return standing.state === 'retrying' && sent.reason === 'outbox.scheduled'
     ? { ...standing, state: 'scheduled', until: notBefore }
     : standing;
 }
 
 /** How a stage's outcome reads where nothing comes after it. */
-function outcomeStanding(outcome: OutcomeRecord, stage: Standing['stage']): Standing {
+function outcomeStanding(outcome: OutcomeRecord, at: DeadLetterName): Standing {
   const states = {
     done: 'answered',
     skipped: 'not-answered',
@@ -206,10 +234,11 @@ function outcomeStanding(outcome: OutcomeRecord, stage: Standing['stage']): Stan
   const untilMs = outcome.aside?.untilMs ?? 0;
   return {
     state: states[outcome.outcome],
-    stage,
+    stage: 'inbox' in at ? 'runner' : at.stage,
     reason: outcome.reason,
     error: outcome.error,
     until: untilMs > 0 ? new Date(untilMs).toISOString() : null,
+    deadLetter: outcome.outcome === 'dead-letter' ? at : null,
   };
 }
 
@@ -220,14 +249,18 @@ function isSettled({ state }: Standing): boolean {
 }
 
 /** Of a mail to several inboxes: what still moves comes first, then what a person has to look at. */
-function mailStanding(received: OutcomeRecord | undefined, inboxes: readonly InboxCopy[]): Standing {
+function mailStanding(
+  received: OutcomeRecord | undefined,
+  { mail, inboxes }: { mail: ArrivedMail; inboxes: readonly InboxCopy[] },
+): Standing {
   if (!received) return { ...UNDERWAY, state: 'underway', stage: 'receive' };
-  if (received.outcome !== 'done') return outcomeStanding(received, 'receive');
+  if (received.outcome !== 'done')
+    return outcomeStanding(received, { stage: 'receive', seqNum: mail.seqNum });
   const order: readonly Standing['state'][] = ['parked', 'answered', 'not-answered'];
   const decisive =
     inboxes.find((copy) => !isSettled(copy)) ??
     order.flatMap((state) => inboxes.filter((copy) => copy.state === state))[0];
   if (!decisive) return { ...UNDERWAY, state: 'underway', stage: 'runner' };
-  const { state, stage, reason, error, until } = decisive;
-  return { state, stage, reason, error, until };
+  const { state, stage, reason, error, until, deadLetter } = decisive;
+  return { state, stage, reason, error, until, deadLetter };
 }

@@ -2,7 +2,8 @@
  * What the streams say about the newest mails, kept in memory and bounded: one small index for each stream.
  * It only collects; what the traces of one mail amount to is `conversation.ts`.
  *
- * A record that cannot be read is left out: it must not take the page away from all other mail.
+ * A copy that a person had put back takes the place of what it stands for. A record that cannot be read is left
+ * out: it must not take the page away from all other mail.
  */
 import { z } from 'zod';
 import { allRecipients, providerRequestSchema } from '../mail/email.ts';
@@ -11,16 +12,22 @@ import { threadKey } from '../mail/thread.ts';
 import { readBlob } from '../streams/blob.ts';
 import type { OutcomeRecord } from '../streams/journal-records.ts';
 import {
+  COPY_HEADERS,
   KEY_HEADER,
+  deliveryRecordSchema,
   headerOf,
   inboxRecordSchema,
   mailboxRecordSchema,
+  originSeqNum,
   outboxRecordSchema,
   parseJsonRecord,
   streamNames,
 } from '../streams/records.ts';
-import { jsonOf, outcomeOf } from '../streams/stream-scan.ts';
+import { outcomeOf } from '../streams/stream-scan.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
+import { arrivalOf } from './arrival.ts';
+import type { ArrivedMail } from './arrival.ts';
+import { baseKey } from './record-copy.ts';
 
 /** Mails that the page shows. */
 export const MAX_MAILS = 200;
@@ -29,21 +36,12 @@ const MAX_TRACES = 2000;
 /** What is shown of a text; the stream has all of it. */
 const SHOWN_TEXT_CHARS = 20_000;
 
-/** From `events`. */
-export interface ArrivedMail {
-  readonly emailId: string;
-  readonly seqNum: number;
-  readonly at: string;
-  readonly from: string;
-  readonly to: readonly string[];
-  readonly subject: string;
-  readonly messageId: string | null;
-}
-
 /** From `inbox/<name>`. */
 export interface InboxedMail {
   readonly stream: string;
   readonly seqNum: number;
+  /** What the keys of its requests begin with: of a copy, the number of what it stands for. */
+  readonly origin: number;
   readonly key: string;
   readonly address: string;
   readonly fromName: string;
@@ -60,9 +58,9 @@ export interface FrozenRequest {
   /** Of the record: what the outbox's outcome is found by. */
   readonly key: string;
   readonly seqNum: number;
-  readonly inbox: string;
-  readonly inboxSeqNum: number;
   readonly notBefore: string | null;
+  /** What it sends; null where the local mailbox tells that. */
+  readonly shown: DeliveredReply | null;
 }
 
 export interface ShownAttachment {
@@ -72,8 +70,9 @@ export interface ShownAttachment {
   readonly size: number;
 }
 
-/** From `mailbox`. `id` is its sequence number there. */
+/** From `mailbox`, or with real mail from `outbox`. */
 export interface DeliveredReply {
+  /** Its sequence number there. */
   readonly id: number;
   readonly at: string;
   readonly from: string;
@@ -84,8 +83,8 @@ export interface DeliveredReply {
   readonly isTextCut: boolean;
   readonly hasHtml: boolean;
   readonly headers: Readonly<Record<string, string>>;
-  /** Stands in for the one that a provider gives, so that a person can reply to it. */
-  readonly messageId: string;
+  /** In the local mailbox: stands in for the one that a provider gives, so that a person can reply to it. */
+  readonly messageId: string | null;
   readonly attachments: readonly ShownAttachment[];
 }
 
@@ -118,39 +117,46 @@ export class MailTraces {
   /** By idempotency key, as the next one. */
   readonly sent: Map<string, OutcomeRecord> = new Recent(MAX_TRACES);
   readonly replies: Map<string, DeliveredReply> = new Recent(MAX_TRACES);
+  /** What the provider said last, by its id. */
+  readonly deliveries: Map<string, string> = new Recent(MAX_TRACES);
 
-  addEvent(record: StreamRecord): void {
-    if (!headerOf(record, 'svix-id')?.startsWith('local_')) return;
-    const event = receivedEventSchema.safeParse(jsonOf(record));
-    if (!event.success) return;
-    const { data, created_at: at } = event.data;
-    this.mails.set(data.email_id, {
-      emailId: data.email_id,
-      seqNum: record.seqNum,
-      at,
-      from: data.from,
-      to: data.received_for,
-      subject: data.subject,
-      messageId: data.message_id || null,
-    });
+  /** @param of whether to keep what was written in the local mailbox, or else all mail */
+  addEvent(record: StreamRecord, of: { isLocal: boolean }): void {
+    const mail = arrivalOf(record);
+    if (!mail || (of.isLocal && !mail.isLocal)) return;
+    // A second webhook for the same mail is settled as a duplicate.
+    const isCopy = headerOf(record, COPY_HEADERS.of) !== undefined;
+    if (isCopy || !this.mails.has(mail.emailId)) this.mails.set(mail.emailId, mail);
   }
 
-  addReceived(record: StreamRecord): void {
+  /** The streams that receive has put it on. */
+  addReceived(record: StreamRecord): string[] {
     const outcome = outcomeOf(record);
-    if (outcome) this.received.set(outcome.seqNum, outcome);
+    if (!outcome) return [];
+    this.received.set(outcome.seqNum, outcome);
+    return streamsOf(outcome);
   }
 
   /** Where receive has put the mails that are known, `inbox/unrouted` among them. */
   inboxStreams(): Set<string> {
     const outcomes = [...this.mails.values()].flatMap(({ seqNum }) => this.received.get(seqNum) ?? []);
-    const streams = outcomes.flatMap(({ facts }) => z.array(z.string()).safeParse(facts['to']).data ?? []);
+    const streams = outcomes.flatMap(streamsOf);
     return new Set(streams.filter((stream) => stream.startsWith(streamNames.inboxPrefix)));
   }
 
   addInboxed(stream: string, record: StreamRecord): void {
+    // Mail that is not shown is not worth parsing.
+    const told = headerOf(record, KEY_HEADER);
+    if (
+      told !== undefined &&
+      !baseKey(told)
+        .split('/')
+        .some((part) => this.mails.has(part))
+    )
+      return;
     const parsed = parseJsonRecord(inboxRecordSchema, record);
     if (!this.mails.has(parsed.emailId)) return;
-    const key = headerOf(record, KEY_HEADER) ?? parsed.emailId;
+    const key = told ?? parsed.emailId;
     const ofMail = this.inboxed.get(parsed.emailId) ?? new Map<string, InboxedMail>();
     // A record that is there twice was handled once, at its first place.
     if (ofMail.has(`${stream} ${key}`)) return;
@@ -158,6 +164,7 @@ export class MailTraces {
     ofMail.set(`${stream} ${key}`, {
       stream,
       seqNum: record.seqNum,
+      origin: originSeqNum(record),
       key,
       address: parsed.address,
       fromName: email.from?.name ?? '',
@@ -181,19 +188,25 @@ export class MailTraces {
     this.runs.set(`${stream} ${outcome.key}`, outcome);
   }
 
-  addRequest(record: StreamRecord): void {
+  /** @param request what is sent, where the page shows it as the reply */
+  addRequest(record: StreamRecord, request: ProviderRequest | null): void {
     const { idempotencyKey, cause, notBefore } = parseJsonRecord(outboxRecordSchema, record);
     const ofMail = this.requests.get(cause.emailId) ?? new Map<string, FrozenRequest>();
-    if (ofMail.has(idempotencyKey)) return;
+    if (ofMail.has(idempotencyKey) && headerOf(record, COPY_HEADERS.of) === undefined) return;
+    const at = new Date(record.timestampMs).toISOString();
     ofMail.set(idempotencyKey, {
       idempotencyKey,
       key: headerOf(record, KEY_HEADER) ?? '',
       seqNum: record.seqNum,
-      inbox: cause.inbox,
-      inboxSeqNum: cause.seqNum,
       notBefore,
+      shown: request && { id: record.seqNum, at, messageId: null, ...shownRequest(request) },
     });
     this.requests.set(cause.emailId, ofMail);
+  }
+
+  /** Whether the page shows the mail that a request belongs to. */
+  isRequestShown(record: StreamRecord): boolean {
+    return this.mails.has(parseJsonRecord(outboxRecordSchema, record).cause.emailId);
   }
 
   addSent(record: StreamRecord): void {
@@ -203,52 +216,64 @@ export class MailTraces {
 
   addReply(record: StreamRecord, request: ProviderRequest): void {
     const { idempotencyKey, providerId, at } = parseJsonRecord(mailboxRecordSchema, record);
-    this.replies.set(idempotencyKey, {
-      id: record.seqNum,
-      at,
-      from: request.from,
-      to: allRecipients(request).join(', '),
-      subject: request.subject,
-      ...shownText(request.text),
-      hasHtml: request.html !== undefined,
-      headers: request.headers,
-      messageId: `<${providerId}@local-mailbox>`,
-      attachments: (request.attachments ?? []).map(({ filename, contentType, content }, index) => ({
-        index,
-        filename,
-        contentType: contentType ?? null,
-        size: Buffer.byteLength(content, 'base64'),
-      })),
-    });
+    const messageId = `<${providerId}@local-mailbox>`;
+    this.replies.set(idempotencyKey, { id: record.seqNum, at, messageId, ...shownRequest(request) });
+  }
+
+  addDelivery(record: StreamRecord): void {
+    const { providerId, event } = parseJsonRecord(deliveryRecordSchema, record);
+    if (TOLD_DELIVERIES.includes(event)) this.deliveries.set(providerId, event);
   }
 }
 
+/** That a mail was opened says nothing about whether it arrived that these do not. */
+const TOLD_DELIVERIES: readonly string[] = [
+  'delivered',
+  'delivery_delayed',
+  'bounced',
+  'complained',
+  'failed',
+  'suppressed',
+];
+
+/** Both kinds of records that hold one. */
+const requestRecordSchema = z.object({ request: outboxRecordSchema.shape.request });
+
 /**
- * The request of a `mailbox` record, wherever it lies.
+ * The request of a record of `mailbox` or `outbox`, wherever it lies.
  * @throws MillraceError what `readBlob` throws, `records.malformed` (permanent)
  */
-export async function requestOfReply(
+export async function requestOf(
   store: Pick<StreamStore, 'stream'>,
   record: StreamRecord,
   signal: AbortSignal,
 ): Promise<ProviderRequest> {
-  const { request } = parseJsonRecord(mailboxRecordSchema, record);
+  const { request } = parseJsonRecord(requestRecordSchema, record);
   if (!('blob' in request)) return request;
   const bytes = await readBlob(store, request.blob, signal);
   return providerRequestSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
 }
 
-const receivedEventSchema = z.object({
-  type: z.literal('email.received'),
-  created_at: z.string(),
-  data: z.object({
-    email_id: z.string(),
-    from: z.string(),
-    received_for: z.array(z.string()),
-    message_id: z.string(),
-    subject: z.string(),
-  }),
-});
+function streamsOf({ facts }: OutcomeRecord): string[] {
+  return z.array(z.string()).safeParse(facts['to']).data ?? [];
+}
+
+function shownRequest(request: ProviderRequest) {
+  return {
+    from: request.from,
+    to: allRecipients(request).join(', '),
+    subject: request.subject,
+    ...shownText(request.text),
+    hasHtml: request.html !== undefined,
+    headers: request.headers,
+    attachments: (request.attachments ?? []).map(({ filename, contentType, content }, index) => ({
+      index,
+      filename,
+      contentType: contentType ?? null,
+      size: Buffer.byteLength(content, 'base64'),
+    })),
+  };
+}
 
 function shownText(text: string): { text: string; isTextCut: boolean } {
   return { text: text.slice(0, SHOWN_TEXT_CHARS).toWellFormed(), isTextCut: text.length > SHOWN_TEXT_CHARS };

@@ -1,18 +1,23 @@
 /**
- * The local mailbox over HTTP: the page, and the API that the page and `millrace send` use. Mounted behind
- * `adminAuth`.
+ * The console over HTTP: the page, what it shows, and where there is a local mailbox the API that the page and
+ * `millrace send` use to write to it. Mounted behind `adminAuth`. What an operator does from the page goes through the
+ * admin API.
  *
  * - `GET /`: 200, the page. `GET /mailbox/<file>`: 200, its parts; 404.
- * - `GET /api/mailbox`: 200, conversations with the state of every mail, and the inboxes that are served.
- * - `POST /api/mailbox`: 201 `{emailId}` for the fields of an email (JSON); 413, 415, 422.
- * - `POST /api/mailbox/eml?to=…`: 201 `{emailId}` for a raw message; `to` once or several times, default: its
- *   To and Cc; 413, 422.
+ * - `GET /api/mailbox`: 200, the newest conversations with the state of every mail, the inboxes that are served,
+ *   and what became of the tools.
  * - `GET /api/mailbox/events`: 200, server-sent events: `change` whenever the first answer would differ; 503
  *   beyond `MAX_EVENT_STREAMS`.
  * - `GET /api/mailbox/mails/<emailId>?waitSeconds=…`: 200, one mail, when it is settled or the time is over; 404.
- * - `POST /api/mailbox/mails/<emailId>/again`: 201 `{emailId}`: the same message once more, as a new mail; 404.
- * - `GET /api/mailbox/replies/<id>`: 200, its HTML as JSON; 404.
+ * - `GET /api/mailbox/replies/<id>`: 200, its HTML as JSON; 404. The id is a reply's, as the first answer has it.
  * - `GET /api/mailbox/replies/<id>/attachments/<index>`: 200, as a download; 404.
+ *
+ * Only of the local mailbox:
+ *
+ * - `POST /api/mailbox`: 201 `{emailId}` for the fields of an email (JSON); 413, 415, 422.
+ * - `POST /api/mailbox/eml?to=…`: 201 `{emailId}` for a raw message; `to` once or several times, default: its
+ *   To and Cc; 413, 422.
+ * - `POST /api/mailbox/mails/<emailId>/again`: 201 `{emailId}`: the same message once more, as a new mail; 404.
  *
  * Errors are JSON: `{error: {code, message, hint}}`; 503 where the stream store is not to be reached, after
  * which the mail may have been taken all the same.
@@ -29,19 +34,21 @@ import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { findBlob, readBlob } from '../streams/blob.ts';
 import { streamNames } from '../streams/records.ts';
+import { recordAt } from '../streams/stream-scan.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import { MAX_MESSAGE_BYTES } from './local-mail.ts';
 import type { LocalMail } from './local-mail.ts';
-import { requestOfReply } from './mail-traces.ts';
+import { requestOf } from './mail-traces.ts';
 import { addMailboxPage } from './mailbox-page.ts';
 import type { MailboxView } from './mailbox-view.ts';
 
 export interface MailboxRoutesDeps {
   store: StreamStore;
-  localMail: LocalMail;
+  /** Null with real mail. */
+  localMail: LocalMail | null;
   view: MailboxView;
-  /** Names of the inboxes that are served now. */
-  inboxes: () => readonly string[];
+  /** Our domains, normalised; the first is the main one. */
+  domains: readonly string[];
   clock: Clock;
   log: Log;
 }
@@ -52,23 +59,68 @@ const MAX_EVENT_STREAMS = 50;
 /** Below what proxies and browsers take for a dead connection. */
 const HEARTBEAT_MS = 15_000;
 const MAX_WAIT_SECONDS = 60;
+/** Whoever opens the page is told so, sooner than a proxy would. */
+const FIRST_READ_MS = 20_000;
 
 export function createMailboxRoutes(deps: MailboxRoutesDeps): Hono {
-  const { store, localMail, view, inboxes, log } = deps;
+  const { localMail, view, clock, log } = deps;
   const app = new Hono();
   app.onError((error, c) => answerError(error, c, log));
-  addMailboxPage(app);
+  addMailboxPage(app, { isLocal: localMail !== null });
 
   app.get('/api/mailbox', async (c) => {
-    await view.changed(0, c.req.raw.signal);
+    using limit = createDeadline(clock, FIRST_READ_MS, c.req.raw.signal);
+    await view.changed(0, limit.signal);
+    if (limit.signal.aborted) throw notRead();
+    const tools = view.tools();
     return c.json({
       version: view.version(),
-      domains: localMail.domains,
-      inboxes: inboxes(),
+      isLocal: localMail !== null,
+      domains: deps.domains,
+      inboxes: tools.live?.inboxes ?? [],
+      tools,
       conversations: view.conversations(),
     });
   });
+  app.get('/api/mailbox/events', eventStream(deps));
 
+  app.get('/api/mailbox/mails/:emailId', async (c) => {
+    await view.changed(0, c.req.raw.signal);
+    const seconds = Math.min(Number(c.req.query('waitSeconds') ?? 0) || 0, MAX_WAIT_SECONDS);
+    const mail = await settledMail(deps, {
+      emailId: c.req.param('emailId'),
+      seconds,
+      signal: c.req.raw.signal,
+    });
+    return mail ? c.json(mail) : c.json(notFound('mail'), 404);
+  });
+
+  app.get('/api/mailbox/replies/:id{[0-9]{1,15}}', async (c) => {
+    const reply = await readReply(deps, Number(c.req.param('id')), c.req.raw.signal);
+    return reply ? c.json({ html: reply.html ?? null }) : c.json(notFound('reply'), 404);
+  });
+
+  app.get('/api/mailbox/replies/:id{[0-9]{1,15}}/attachments/:index{[0-9]{1,4}}', async (c) => {
+    const reply = await readReply(deps, Number(c.req.param('id')), c.req.raw.signal);
+    const attachment = reply?.attachments?.[Number(c.req.param('index'))];
+    if (!attachment) return c.json(notFound('attachment'), 404);
+    // Whatever a tool says that it is: it is saved, never shown.
+    return c.body(new Uint8Array(Buffer.from(attachment.content, 'base64')), 200, {
+      'Content-Type': 'application/octet-stream',
+      'Content-Disposition': contentDisposition(attachment.filename),
+      'X-Content-Type-Options': 'nosniff',
+      'Content-Security-Policy': "default-src 'none'; sandbox",
+    });
+  });
+  if (localMail) addComposing(app, { ...deps, localMail });
+  return app;
+}
+
+/** Of the local mailbox: what puts mail on its way. */
+function addComposing(
+  app: Hono,
+  { store, localMail, view }: Pick<MailboxRoutesDeps, 'store' | 'view'> & { localMail: LocalMail },
+): void {
   app.post('/api/mailbox', limitBody(MAX_JSON_BYTES), async (c) => {
     if (!/^application\/json\b/i.test(c.req.header('Content-Type') ?? '')) {
       const message = 'the fields of an email are sent as application/json';
@@ -84,18 +136,6 @@ export function createMailboxRoutes(deps: MailboxRoutesDeps): Hono {
     return c.json(await localMail.deliver(raw, recipients ? { recipients } : {}), 201);
   });
 
-  app.get('/api/mailbox/events', eventStream(deps));
-
-  app.get('/api/mailbox/mails/:emailId', async (c) => {
-    const seconds = Math.min(Number(c.req.query('waitSeconds') ?? 0) || 0, MAX_WAIT_SECONDS);
-    const mail = await settledMail(deps, {
-      emailId: c.req.param('emailId'),
-      seconds,
-      signal: c.req.raw.signal,
-    });
-    return mail ? c.json(mail) : c.json(notFound('mail'), 404);
-  });
-
   app.post('/api/mailbox/mails/:emailId/again', async (c) => {
     const mail = view.mail(c.req.param('emailId'));
     const pointer = mail && (await findBlob(store.stream(streamNames.mail(mail.emailId))));
@@ -103,25 +143,6 @@ export function createMailboxRoutes(deps: MailboxRoutesDeps): Hono {
     const raw = await readBlob(store, pointer, c.req.raw.signal);
     return c.json(await localMail.deliver(raw, { recipients: mail.to }), 201);
   });
-
-  app.get('/api/mailbox/replies/:id{[0-9]{1,15}}', async (c) => {
-    const reply = await readReply(store, Number(c.req.param('id')), c.req.raw.signal);
-    return reply ? c.json({ html: reply.html ?? null }) : c.json(notFound('reply'), 404);
-  });
-
-  app.get('/api/mailbox/replies/:id{[0-9]{1,15}}/attachments/:index{[0-9]{1,4}}', async (c) => {
-    const reply = await readReply(store, Number(c.req.param('id')), c.req.raw.signal);
-    const attachment = reply?.attachments?.[Number(c.req.param('index'))];
-    if (!attachment) return c.json(notFound('attachment'), 404);
-    // Whatever a tool says that it is: it is saved, never shown.
-    return c.body(new Uint8Array(Buffer.from(attachment.content, 'base64')), 200, {
-      'Content-Type': 'application/octet-stream',
-      'Content-Disposition': contentDisposition(attachment.filename),
-      'X-Content-Type-Options': 'nosniff',
-      'Content-Security-Policy': "default-src 'none'; sandbox",
-    });
-  });
-  return app;
 }
 
 function eventStream({ view, clock }: MailboxRoutesDeps): (c: Context) => Response {
@@ -165,14 +186,15 @@ async function settledMail(
   }
 }
 
+/** Of the local mailbox, or of what goes to the provider. */
 async function readReply(
-  store: StreamStore,
+  { store, localMail }: Pick<MailboxRoutesDeps, 'store' | 'localMail'>,
   id: number,
   signal: AbortSignal,
 ): Promise<ProviderRequest | null> {
-  const { records } = await store.stream(streamNames.mailbox).read({ fromSeqNum: id, maxRecords: 1, signal });
-  const [record] = records;
-  return record?.seqNum === id ? requestOfReply(store, record, signal) : null;
+  const stream = store.stream(localMail ? streamNames.mailbox : streamNames.outbox);
+  const record = await recordAt(stream, id, signal);
+  return record ? requestOf(store, record, signal) : null;
 }
 
 async function readJson(c: Context): Promise<unknown> {
@@ -205,6 +227,12 @@ function contentDisposition(filename: string): string {
     (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
   );
   return `attachment; filename="${ascii}"; filename*=UTF-8''${encoded}`;
+}
+
+function notRead(): MillraceError {
+  return new MillraceError('transient', 'streams.unavailable', 'the streams could not be read yet', {
+    hint: 'Ask again in a moment; `millrace doctor` says what is wrong with the store.',
+  });
 }
 
 function notFound(what: string) {

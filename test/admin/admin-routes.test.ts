@@ -12,7 +12,14 @@ beforeAll(async () => {
 });
 afterAll(() => world[Symbol.asyncDispose]());
 
-const GETS = ['dead-letters?stage=receive', 'trace?id=a', 'streams', 'streams/records?name=events'];
+const GETS = [
+  'dead-letters?stage=receive',
+  'trace?id=a',
+  'streams',
+  'streams/records?name=events',
+  'mails',
+  'health',
+];
 const one = { inbox: 'desk', seqNums: { from: 0, to: 0 } };
 const again = { inbox: 'desk', id: 'a', emailId: 'e0' };
 
@@ -38,6 +45,10 @@ describe('the admin API', () => {
     'dead-letters?stage=receive&from=9999999999999999',
     'dead-letters?stage=receive&open=yes',
     'dead-letters?stage=receive&opn=true',
+    'mails?limit=501',
+    'mails?before=-1',
+    'mails?from=ann',
+    `mails?text=${'x'.repeat(501)}`,
     'trace',
     'trace?id=',
     'trace?id=a%00b',

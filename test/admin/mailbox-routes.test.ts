@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Conversation, LocalMailView } from '../../src/admin/conversation.ts';
 import { createMailboxView } from '../../src/admin/mailbox-view.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
+import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
@@ -182,7 +183,10 @@ describe('conversations', () => {
   it('are there again after a restart of the view', async () => {
     const emailId = await world.send('reverser');
     const stop = new AbortController();
-    const view = createMailboxView({ store: world.store, log: createLog('silent') });
+    const view = createMailboxView(
+      { store: world.store, clock: systemClock, log: createLog('silent') },
+      { isLocal: true },
+    );
     const running = view.run(stop.signal);
     await view.changed(0, stop.signal);
     expect(view.mail(emailId)).toEqual(world.view.mail(emailId));
@@ -201,15 +205,18 @@ describe('conversations', () => {
         if (name !== 'tools') return stream;
         return {
           ...stream,
-          async read(options) {
+          async tail(signal) {
             if (++passes === 2) written.resolve(await world.send('silent', { subject: 'Meanwhile' }));
-            return stream.read(options);
+            return stream.tail(signal);
           },
         };
       },
     };
     const stop = new AbortController();
-    const view = createMailboxView({ store, log: createLog('silent') });
+    const view = createMailboxView(
+      { store, clock: systemClock, log: createLog('silent') },
+      { isLocal: true },
+    );
     const running = view.run(stop.signal);
     await view.changed(0, stop.signal);
     await world.send('silent', { subject: 'Wakes it' });

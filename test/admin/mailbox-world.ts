@@ -69,7 +69,7 @@ export async function startMailbox(tools: Record<string, Tool>): Promise<Mailbox
     ]);
   const liveTools = createLiveTools({ store, log });
   const localMail = createLocalMail({ store, clock, log }, { domains: [DOMAIN] });
-  const view = createMailboxView({ store, log });
+  const view = createMailboxView({ store, clock, log }, { isLocal: true });
 
   const stop = new AbortController();
   const stage = (options: Pick<StageOptions, 'name' | 'source' | 'journal' | 'handle'>): Promise<void> =>
@@ -105,7 +105,7 @@ export async function startMailbox(tools: Record<string, Tool>): Promise<Mailbox
   ];
   const app = new Hono();
   app.use('*', adminAuth(TOKEN));
-  app.route('/', createMailboxRoutes({ store, localMail, view, inboxes: () => inboxes, clock, log }));
+  app.route('/', createMailboxRoutes({ store, localMail, view, domains: [DOMAIN], clock, log }));
   const server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log });
   stack.defer(() => server.close(DRAIN_MS));
   // As the daemon does it: the services first, so that whoever listens for changes is let go.

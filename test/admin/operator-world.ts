@@ -8,6 +8,8 @@ import { join } from 'node:path';
 import { Hono } from 'hono';
 import { adminAuth } from '../../src/admin/admin-auth.ts';
 import { createAdminRoutes } from '../../src/admin/admin-routes.ts';
+import { createHealth } from '../../src/admin/health.ts';
+import { createLookRoutes } from '../../src/admin/look-routes.ts';
 import type { DeadLetter } from '../../src/admin/dead-letters.ts';
 import type { RedrivePage } from '../../src/admin/redrive.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
@@ -45,6 +47,8 @@ export async function startOperatorWorld(): Promise<OperatorWorld> {
   const app = new Hono();
   app.use('*', adminAuth(OPERATOR_TOKEN));
   app.route('/', createAdminRoutes({ store, inboxes: () => ['desk', 'default'], clock, log }));
+  const process = { services: () => [], missingRoles: () => ['runner' as const], hasTools: () => false };
+  app.route('/', createLookRoutes({ store, health: createHealth({ store, clock, ...process }), log }));
   const server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log });
   stack.defer(() => server.close(1000));
 

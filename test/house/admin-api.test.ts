@@ -5,17 +5,17 @@ import { expect, it } from 'vitest';
 import {
   deadLettersQuery,
   liftBody,
-  recordsQuery,
   redriveBody,
   replayBody,
-  streamsQuery,
   suppressionsQuery,
   toolsPinBody,
   toolsUnpinBody,
-  traceQuery,
 } from '../../src/admin/admin-parameters.ts';
+import { mailsQuery, recordsQuery, streamsQuery, traceQuery } from '../../src/admin/look-parameters.ts';
 import { createAdminRoutes } from '../../src/admin/admin-routes.ts';
 import { createSuppressionRoutes } from '../../src/admin/suppression-routes.ts';
+import type { Health } from '../../src/admin/health.ts';
+import { createLookRoutes } from '../../src/admin/look-routes.ts';
 import { createToolRoutes } from '../../src/admin/tool-routes.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
@@ -25,6 +25,8 @@ const parameters: Record<string, z.ZodObject> = {
   'GET /api/admin/dead-letters': deadLettersQuery,
   'POST /api/admin/redrive': redriveBody,
   'POST /api/admin/replay': replayBody,
+  'GET /api/admin/mails': mailsQuery,
+  'GET /api/admin/health': z.object({}),
   'GET /api/admin/trace': traceQuery,
   'GET /api/admin/streams': streamsQuery,
   'GET /api/admin/streams/records': recordsQuery,
@@ -50,9 +52,11 @@ it('documents every route that is there, and no other', () => {
   // No route is called: the store is not needed to list them.
   const store = { stream: () => ({}) } as unknown as StreamStore;
   const deps = { store, clock: systemClock, log: createLog('silent') };
+  const health = {} as Health;
   const apps = [
     createAdminRoutes({ ...deps, inboxes: () => [] }),
     createToolRoutes(deps),
+    createLookRoutes({ ...deps, health }),
     createSuppressionRoutes(deps, { keptMs: 0 }),
   ];
   const served = new Set(

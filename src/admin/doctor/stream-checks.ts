@@ -8,13 +8,12 @@ import { daemonFolders } from '../../platform/config.ts';
 import { hasCode } from '../../platform/errors.ts';
 import { openConfiguredStoreToRead } from '../../streams/configured-store.ts';
 import { assertReadable } from '../../streams/format.ts';
-import { readProgress } from '../../streams/journal.ts';
 import { streamNames } from '../../streams/records.ts';
 import type { StreamStore } from '../../streams/stream-store.ts';
 import { findDaemonFile } from '../daemon-file.ts';
 import { listDeadLetters } from '../dead-letters.ts';
 import { createRerun } from '../rerun.ts';
-import { stageStreams } from '../stage-streams.ts';
+import { allStages, stageLag } from '../stage-lag.ts';
 import type { StageStreams } from '../stage-streams.ts';
 import { toolRevisions } from '../tool-revisions.ts';
 import { fault, ok, skipped, warning } from './check.ts';
@@ -22,7 +21,6 @@ import type { Check, DoctorContext, Finding } from './check.ts';
 
 /** What has waited for longer is not just under way. */
 const OLD_MS = 15 * 60_000;
-const MAX_INBOXES = 500;
 const MAX_DEAD_LETTERS = 100;
 const STAGES_AT_ONCE = 8;
 /** No stream ever has so many records: an append under this condition is refused, if it may be made at all. */
@@ -156,30 +154,14 @@ async function lookAtTools(
   return ok('tools', `${live.revision} is live, from ${source}`);
 }
 
-async function allStages(store: StreamStore, signal: AbortSignal): Promise<StageStreams[]> {
-  const { names } = await store.list({ prefix: streamNames.inboxPrefix, limit: MAX_INBOXES, signal });
-  const inboxes = names.filter((name) => name !== streamNames.unrouted);
-  return [
-    stageStreams({ stage: 'receive' }),
-    ...inboxes.map((name) => stageStreams({ inbox: name.slice(streamNames.inboxPrefix.length) })),
-    stageStreams({ stage: 'outbox' }),
-  ];
-}
-
 async function lookAtStage(
   { clock, log }: DoctorContext,
   { store, stage }: { store: StreamStore; stage: StageStreams },
   signal: AbortSignal,
 ): Promise<Finding[]> {
   const name = stage.inbox === null ? stage.stage : `inbox ${stage.inbox}`;
-  const progress = await readProgress(store.stream(stage.journal), signal);
-  const source = store.stream(stage.source);
-  const tail = await source.tail(signal);
-  let oldest = progress.low;
-  while (oldest < tail && (progress.settled.has(oldest) || progress.aside.has(oldest))) oldest++;
-  const waiting = Math.max(0, tail - progress.low - progress.settled.size);
-  const { records } = await source.read({ fromSeqNum: oldest, maxRecords: 1, signal });
-  const ageMs = records[0] ? clock.nowMs() - records[0].timestampMs : 0;
+  const { waiting, oldestAt, retried } = await stageLag(store, stage, signal);
+  const ageMs = oldestAt === null ? 0 : clock.nowMs() - Date.parse(oldestAt);
   const findings: Finding[] = [];
   if (ageMs > OLD_MS)
     findings.push(
@@ -189,12 +171,11 @@ async function lookAtStage(
         'Does its daemon run, and does it keep up? See units, daemon and keys.',
       ),
     );
-  const retried = [...progress.aside.values()].filter(({ attempts }) => attempts > 3);
-  if (retried.length > 0)
+  if (retried > 0)
     findings.push(
       warning(
         'lag',
-        `${name}: ${retried.length} are tried again and again`,
+        `${name}: ${retried} are tried again and again`,
         'The log says why: journalctl -u "millrace*" | grep attempt_failed.',
       ),
     );

@@ -38,6 +38,9 @@ const reasonTexts = {
   'no-sender': 'It does not say who wrote it.',
   'sender-cap': 'This sender has had as many automatic replies as one gets in a day.',
   'thread-cap': 'This conversation has had as many automatic replies as it gets in a day.',
+  suppressed: 'The address has bounced for good or complained before, so nothing is sent there.',
+  'sender-not-allowed': 'Its sender may not write to this tool.',
+  'sender-unauthenticated': 'It does not prove who wrote it, which this tool asks for.',
   'foreign-domain': 'None of its addresses belongs to this daemon.',
 };
 
@@ -98,12 +101,12 @@ function stepsOf(mail, copy) {
   const toolNote = copy?.toolMs === undefined || copy.toolMs === null ? '' : milliseconds(copy.toolMs);
   const names = ['webhook', 'events', copy ? `inbox/${copy.inbox}` : 'inbox', 'tool', 'outbox', 'reply'];
   const notes = [
-    'local',
+    mail.isLocal ? 'local' : '',
     `#${mail.seqNum}`,
     copy ? `#${copy.seqNum}` : '',
     toolNote,
     numbers(copy?.outboxSeqNums ?? []),
-    numbers(copy?.replies.map(({ id }) => id) ?? []),
+    mail.isLocal ? numbers(copy?.replies.map(({ id }) => id) ?? []) : deliveries(copy?.replies ?? []),
   ];
   return names.map((name, step) => ({ name, note: notes[step] ?? '', state: stateOf(step) }));
 }
@@ -117,6 +120,11 @@ function flowName(name) {
 /** As records are named: `#3`. @param {readonly number[]} seqNums */
 function numbers(seqNums) {
   return seqNums.map((seqNum) => `#${seqNum}`).join(' ');
+}
+
+/** What the provider said of them. @param {InboxCopy['replies']} replies */
+function deliveries(replies) {
+  return replies.map(({ delivery }) => (delivery ?? '').replaceAll('_', ' ')).join(' ');
 }
 
 /** @param {number} ms */

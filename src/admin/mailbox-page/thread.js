@@ -3,6 +3,8 @@
  */
 import { element, sizeText, timeElement } from './element.js';
 import { flowStrip, reasonText, stateWords } from './flow.js';
+import { redriveButton } from './redrive.js';
+import { traceDetails } from './trace.js';
 
 /** @typedef {import('./flow.js').Mail} Mail */
 /** @typedef {import('./flow.js').InboxCopy} InboxCopy */
@@ -13,7 +15,10 @@ import { flowStrip, reasonText, stateWords } from './flow.js';
 export function listItem(conversation, isCurrent) {
   const last = /** @type {Mail} */ (conversation.mails.at(-1));
   const reply = last.inboxes.flatMap(({ replies }) => replies).at(-1);
-  const preview = reply?.text ?? last.text ?? '';
+  const texts = { parked: last.error?.message, 'not-answered': reasonText(last.reason) };
+  const told = texts[/** @type {keyof typeof texts} */ (last.state)];
+  const preview = told ?? reply?.text ?? last.text ?? '';
+  const inboxes = last.to.map(localPart).join(', ');
   return element(
     'li',
     {},
@@ -23,7 +28,7 @@ export function listItem(conversation, isCurrent) {
       element(
         'span',
         { class: 'list-line' },
-        element('b', {}, last.to.map(localPart).join(', ')),
+        element('b', {}, last.isLocal ? inboxes : `${last.fromName || last.from} → ${inboxes}`),
         timeElement(conversation.latestAt),
       ),
       element('span', { class: 'list-subject' }, conversation.subject || 'No subject'),
@@ -51,7 +56,9 @@ export function mailElement(mail, onAgain) {
     ...(mail.inboxes.length > 0
       ? mail.inboxes.flatMap((copy) => copyElements(mail, copy))
       : [flowStrip(mail, null), outcomeNote(mail, null)]),
+    traceDetails(mail.emailId),
     hasNoAnswer &&
+      mail.isLocal &&
       element(
         'div',
         { class: 'again' },
@@ -100,10 +107,12 @@ function replyCard(reply, copy) {
     { class: 'card letter reply' },
     letterHead({ from: reply.from, name: copy.inbox, to: reply.to, at: reply.at }),
     element('p', { class: 'letter-subject' }, reply.subject),
+    reply.delivery !== null && deliveryNote(reply.delivery),
   );
   const text = element('div', { class: 'letter-text' }, reply.text);
   card.append(reply.hasHtml ? htmlOrText(reply, text) : text);
-  if (reply.isTextCut) card.append(cutNote(`mailbox #${reply.id}`));
+  if (reply.isTextCut)
+    card.append(cutNote(`${reply.messageId === null ? 'outbox' : 'mailbox'} #${reply.id}`));
   if (reply.attachments.length > 0) {
     const links = reply.attachments.map((file) =>
       element(
@@ -124,6 +133,12 @@ function replyCard(reply, copy) {
   }
   card.append(headerDetails(reply));
   return card;
+}
+
+/** What the provider said. @param {string} delivery */
+function deliveryNote(delivery) {
+  const state = { delivered: 'answered', delivery_delayed: 'retrying' }[delivery] ?? 'parked';
+  return element('p', { class: 'pill', 'data-state': state }, delivery.replaceAll('_', ' '));
 }
 
 /** @param {{ from: string, name: string, to: string, at: string }} head */
@@ -200,7 +215,7 @@ function outcomeNote(standing, copy) {
 }
 
 /** @param {import('../conversation.ts').Standing} standing @param {InboxCopy | null} copy */
-function parkedNote({ stage, reason, error }, copy) {
+function parkedNote({ stage, reason, error, deadLetter }, copy) {
   const title = stage === 'runner' && copy ? `Parked: ${copy.inbox} failed` : `Parked at ${stage}`;
   return note(
     'parked',
@@ -213,6 +228,7 @@ function parkedNote({ stage, reason, error }, copy) {
       error?.hint ? ` ${error.hint}` : '',
     ),
     element('p', {}, 'It waits here alone: no other email is held up by it.'),
+    ...(deadLetter ? [redriveButton(deadLetter)] : []),
   );
 }
 
