@@ -49,27 +49,26 @@ export async function upgrade(
   signal: AbortSignal,
 ): Promise<void> {
   const { releases, print } = deps;
-  using lock = releases.lock();
-  void lock;
-  const before = await runningRelease(deps, options, signal);
-  print('Fetching what is new …');
-  const target = await releases.resolve(options.version, signal);
-  if (target.id === before) return print(`${before} (${target.name}) is what runs. Nothing to do.`);
-  if (options.version === null && (await releases.isAncestor(target.commit, before, signal)))
-    return print(`There is no version newer than ${before}, which runs. Name one to go back to it.`);
-  print(`Preparing ${target.id} (${target.name}) beside ${before} …`);
-  await releases.prepare(target, signal);
-  print('Asking it about the configuration and the streams …');
-  const answer = await deps.preflight(releases.folder(target.id), signal);
-  if (answer.format.writes > deps.readsFormat && !options.noWayBack) throw noWayBack(answer);
-  signal.throwIfAborted();
-  await switchTo(
-    deps,
-    { switching: switchingTo(releases, before, target.id), direction: 'forward' },
-    options,
-  );
-  const removed = await releases.prune(options.keep);
-  if (removed.length > 0) print(`Removed old releases: ${removed.join(', ')}.`);
+  await fromRunningRelease(deps, { options, signal }, async (before) => {
+    print('Fetching what is new …');
+    const target = await releases.resolve(options.version, signal);
+    if (target.id === before) return print(`${before} (${target.name}) is what runs. Nothing to do.`);
+    if (options.version === null && (await releases.isAncestor(target.commit, before, signal)))
+      return print(`There is no version newer than ${before}, which runs. Name one to go back to it.`);
+    print(`Preparing ${target.id} (${target.name}) beside ${before} …`);
+    await releases.prepare(target, signal);
+    print('Asking it about the configuration and the streams …');
+    const answer = await deps.preflight(releases.folder(target.id), signal);
+    if (answer.format.writes > deps.readsFormat && !options.noWayBack) throw noWayBack(answer);
+    signal.throwIfAborted();
+    await switchTo(
+      deps,
+      { switching: switchingTo(releases, before, target.id), direction: 'forward' },
+      options,
+    );
+    const removed = await releases.prune(options.keep);
+    if (removed.length > 0) print(`Removed old releases: ${removed.join(', ')}.`);
+  });
 }
 
 /** Goes to a complete release of this machine; by default to the one before. */
@@ -79,24 +78,25 @@ export async function rollback(
   signal: AbortSignal,
 ): Promise<void> {
   const { releases, print } = deps;
-  using lock = releases.lock();
-  void lock;
-  const before = await runningRelease(deps, options, signal);
-  const target = rollbackTarget(releases, options.to);
-  if (target === before) return print(`${before} is what runs. Nothing to do.`);
-  print(`Asking ${target} about the configuration and the streams …`);
-  await deps.preflight(releases.folder(target), signal);
-  signal.throwIfAborted();
-  await switchTo(deps, { switching: switchingTo(releases, before, target), direction: 'back' }, options);
+  await fromRunningRelease(deps, { options, signal }, async (before) => {
+    const target = rollbackTarget(releases, options.to);
+    if (target === before) return print(`${before} is what runs. Nothing to do.`);
+    print(`Asking ${target} about the configuration and the streams …`);
+    await deps.preflight(releases.folder(target), signal);
+    signal.throwIfAborted();
+    await switchTo(deps, { switching: switchingTo(releases, before, target), direction: 'back' }, options);
+  });
 }
 
-/** The release that runs, when nothing is left open. */
-async function runningRelease(
+/** What both begin with: nobody else switches meanwhile, and no earlier switch is left open. */
+async function fromRunningRelease(
   deps: UpgradeDeps,
-  options: Pick<UpgradeOptions, 'timing'>,
-  signal: AbortSignal,
-): Promise<string> {
+  { options, signal }: { options: Pick<UpgradeOptions, 'timing'>; signal: AbortSignal },
+  go: (running: string) => Promise<void>,
+): Promise<void> {
   const { releases, units, print } = deps;
+  using lock = releases.lock();
+  void lock;
   const current = currentOf(releases);
   try {
     await units.watch((await deps.preflight(releases.folder(current), signal)).healthUrls);
@@ -106,7 +106,7 @@ async function runningRelease(
     print(`${current}, which is current, finds fault: ${errorMessage(error)}`);
   }
   await settleBroken(deps, options);
-  return currentOf(releases);
+  await go(currentOf(releases));
 }
 
 function rollbackTarget(releases: Releases, to: string | null): string {
