@@ -1,4 +1,4 @@
-/** The tools that the README shows, built as the server builds what is pushed: bundled, their types checked, tried. */
+/** The tools that the README shows, each block by itself, built as the server builds what is pushed: bundled, their types checked, tried. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
@@ -8,12 +8,10 @@ import { folderWith, useSandbox } from './tool-fixture.ts';
 
 const sandbox = useSandbox();
 const readme = readFileSync(join(import.meta.dirname, '../../README.md'), 'utf8');
-const examples = [...readme.matchAll(/^```tsx?\n([^]*?)^```/gm)].map(([, code]) => code).join('\n');
+const blocks = [...readme.matchAll(/^```tsx?\n([^]*?)^```/gm)].map(([, code = '']) => code);
 
-const tests = `
-import type { Tests } from 'millrace';
-export const tests: Tests = {
-  reverser: [{ email: { text: 'abc' }, expect: { text: 'cba' } }],
+const reverser = "{ reverser: [{ email: { text: 'abc' }, expect: { text: 'cba' } }] }";
+const ticket = `{
   ticket: [
     {
       email: { subject: 'a < b', text: 'It is down.' },
@@ -25,15 +23,23 @@ export const tests: Tests = {
       },
     },
   ],
-};`;
+}`;
 
-const directory = folderWith({
-  'index.tsx': `${examples}\n${tests}`,
-  'tsconfig.json': '{ "compilerOptions": { "strict": true } }',
+it('there are two', () => {
+  expect(blocks).toHaveLength(2);
 });
 
-it('are what they say', async () => {
+// Both in one file, the second stood on what the first imports: nobody could paste it.
+it.each([
+  ['the first', 0, reverser, ['reverser']],
+  ['the one that writes tickets', 1, ticket, ['default', 'ticket']],
+])('%s is what it says', async (_name, block, tests, tools) => {
+  const index = `${blocks[block]}\nimport type { Tests } from 'millrace';\nexport const tests: Tests = ${tests};`;
+  const directory = folderWith({
+    'index.tsx': index,
+    'tsconfig.json': '{ "compilerOptions": { "strict": true } }',
+  });
   const build = createCheckedBuild({ clock, pool: sandbox.pool });
   const { exports } = await build({ directory }, new AbortController().signal);
-  expect(exports.toSorted()).toEqual(['default', 'reverser', 'ticket']);
+  expect(exports.toSorted()).toEqual(tools);
 });
