@@ -30,7 +30,7 @@ LOCK=/run/millrace-setup.lock
 S2_LITE_ENDPOINT=http://127.0.0.1:4243
 CA_FILE=/etc/ssl/certs/ca-certificates.crt
 MIN_FREE_MB=1000
-# Of Debian 12: credentials that are folders, which the units load, came shortly before.
+# Of Debian 12, the oldest that the units are tried on.
 MIN_SYSTEMD=252
 SYSTEMD_RUNS=/run/systemd/system
 SHOWN_LINES=40
