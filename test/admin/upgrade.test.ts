@@ -159,17 +159,30 @@ it('gives up the way back only when told to', async () => {
   expect(releases.current()).toBe(second);
 });
 
-it('goes back, there again, and to a release by its name', async () => {
+// The second time it went to what had just been gone back from, which was called going back.
+it('goes back, further back the second time, and forward only to a release that is named', async () => {
   const second = await release('second');
   await upgradeTo('main');
+  const third = await release('third');
+  await upgradeTo('main');
+  await goBack();
+  expect(links()).toEqual([second, third, null]);
+  expect(printed.at(-1)).toContain(`Rolled back from ${third} to ${second}`);
   await goBack();
   expect(links()).toEqual([first, second, null]);
+  await expect(goBack()).rejects.toMatchObject({ code: 'upgrade.no_release' });
+  await goBack(third.slice(0, 8));
+  expect(links()).toEqual([third, first, null]);
+  expect(restarts.slice(2)).toEqual([`back ${second}`, `back ${first}`, `forward ${third}`]);
+  await expect(goBack('ffffffff')).rejects.toMatchObject({ code: 'upgrade.no_release' });
+});
+
+it('goes back to a newer release from an older one that was upgraded to on purpose', async () => {
+  const second = await release('second');
+  await upgradeTo('main');
+  await upgradeTo(first);
   await goBack();
   expect(links()).toEqual([second, first, null]);
-  await goBack(first.slice(0, 8));
-  expect(links()).toEqual([first, second, null]);
-  expect(restarts.slice(1)).toEqual([`back ${first}`, `back ${second}`, `back ${first}`]);
-  await expect(goBack('ffffffff')).rejects.toMatchObject({ code: 'upgrade.no_release' });
 });
 
 it('does not go back to a release that would refuse what stands on the streams now', async () => {

@@ -5,6 +5,7 @@
  *   releases/ID/      a whole checkout with its packages; ID is the first 12 digits of the commit
  *   current           → releases/ID, the one that runs; replaced by renaming, so there always is one
  *   previous          → releases/ID, the one before, for `millrace rollback`
+ *   left              → releases/ID, what a rollback went back from; what runs, where the last switch was none
  *   switching.json    from where to where, while a switch is not confirmed
  *   upgrade.lock      held by whoever changes any of it
  *
@@ -23,12 +24,15 @@ const switchingSchema = z.object({ from: z.string(), to: z.string(), previous: z
 /** A switch that is not confirmed: after it, `previous` is what it was before. */
 export type Switching = z.infer<typeof switchingSchema>;
 
+type Link = 'current' | 'previous' | 'left';
+
 export interface Releases {
   readonly home: string;
   folder(id: string): string;
   /** Null where the link is missing, or leads elsewhere. */
   current(): string | null;
   previous(): string | null;
+  left(): string | null;
   complete(): string[];
   switching(): Switching | null;
   /** @throws MillraceError `upgrade.locked`, `upgrade.not_installed` (invalid) */
@@ -41,7 +45,7 @@ export interface Releases {
   prepare(release: { commit: string; id: string }, signal: AbortSignal): Promise<void>;
   /** Notes where the switch goes, then makes it. */
   begin(switching: Switching): Promise<void>;
-  point(link: 'current' | 'previous', id: string): Promise<void>;
+  point(link: Link, id: string): Promise<void>;
   /** Forgets the note: `current` is what it is to be. */
   confirm(): Promise<void>;
   /** Removes the oldest, and what broken runs left; never those that are linked. */
@@ -85,7 +89,7 @@ export function createReleases(
       signal,
     );
 
-  function linked(link: 'current' | 'previous'): string | null {
+  function linked(link: Link): string | null {
     try {
       const id = basename(readlinkSync(join(home, link)));
       return lstatSync(folder(id)).isDirectory() ? id : null;
@@ -125,6 +129,7 @@ export function createReleases(
     folder,
     current: () => linked('current'),
     previous: () => linked('previous'),
+    left: () => linked('left'),
     complete: () => readdirSync(releasesFolder).filter((name) => !name.startsWith('.')),
     switching() {
       try {

@@ -8,7 +8,7 @@
  *  4. point `current` there                        the units go on with what they have; a restart of theirs brings the new one
  *  5. restart, one unit after another              units of both releases, which the streams' format allows
  *  6. watch until all is well for a while          the new release, not confirmed
- *  7. `previous` to where we came from, forget the note, remove the oldest
+ *  7. `previous` to where we came from, `left` to what was gone back from, forget the note, remove the oldest
  *
  * Whatever fails from 4 to 6 is switched back by the code that runs here, which is that of the release before; the
  * new one need not even start. A run that was killed there is found by its note, and settled by the next one:
@@ -71,7 +71,7 @@ export async function upgrade(
   });
 }
 
-/** Goes to a complete release of this machine; by default to the one before. */
+/** Goes to a complete release of this machine; by default further back, and never to what was gone back from. */
 export async function rollback(
   deps: UpgradeDeps,
   options: { to: string | null; timing?: Partial<typeof settleTiming> },
@@ -79,12 +79,14 @@ export async function rollback(
 ): Promise<void> {
   const { releases, print } = deps;
   await fromRunningRelease(deps, { options, signal }, async (before) => {
-    const target = rollbackTarget(releases, options.to);
+    const target = await rollbackTarget(releases, { before, to: options.to }, signal);
     if (target === before) return print(`${before} is what runs. Nothing to do.`);
+    const isForward = await releases.isAncestor(before, target, signal);
     print(`Asking ${target} about the configuration and the streams …`);
     await deps.preflight(releases.folder(target), signal);
     signal.throwIfAborted();
-    await switchTo(deps, { switching: switchingTo(releases, before, target), direction: 'back' }, options);
+    const direction = isForward ? 'forward' : 'back';
+    await switchTo(deps, { switching: switchingTo(releases, before, target), direction }, options);
   });
 }
 
@@ -109,11 +111,15 @@ async function fromRunningRelease(
   await go(currentOf(releases));
 }
 
-function rollbackTarget(releases: Releases, to: string | null): string {
+async function rollbackTarget(
+  releases: Releases,
+  { before, to }: { before: string; to: string | null },
+  signal: AbortSignal,
+): Promise<string> {
   const there = releases.complete();
   const target =
     to === null
-      ? releases.previous()
+      ? await releaseBefore(releases, before, signal)
       : there.find((id) => id === to || (to.length >= 6 && id.startsWith(to)));
   if (target) return target;
   throw new MillraceError(
@@ -122,6 +128,22 @@ function rollbackTarget(releases: Releases, to: string | null): string {
     to === null ? 'there is no release before this one' : `there is no release ${to} on this machine`,
     { hint: `Here are ${there.join(', ')}. Another one comes with \`millrace upgrade VERSION\`.` },
   );
+}
+
+/** What ran before; where a rollback has gone back from that, the newest here that is older than what runs. */
+async function releaseBefore(
+  releases: Releases,
+  current: string,
+  signal: AbortSignal,
+): Promise<string | null> {
+  const previous = releases.previous();
+  if (previous === null || previous !== releases.left()) return previous;
+  let newest: string | null = null;
+  for (const id of releases.complete()) {
+    if (id === current || !(await releases.isAncestor(id, current, signal))) continue;
+    if (newest === null || (await releases.isAncestor(newest, id, signal))) newest = id;
+  }
+  return newest;
 }
 
 const switchingTo = (releases: Releases, from: string, to: string): Switching => ({
@@ -172,8 +194,13 @@ async function switchTo(
     );
   }
   await releases.point('previous', from);
+  await releases.point('left', direction === 'back' ? from : to);
   await releases.confirm();
-  print(`${to} runs. \`millrace rollback\` goes back to ${from}.`);
+  print(
+    direction === 'forward'
+      ? `${to} runs. \`millrace rollback\` goes back to ${from}.`
+      : `Rolled back from ${from} to ${to}, which runs. \`millrace rollback ${from}\` goes there again.`,
+  );
 }
 
 async function switchBack(
