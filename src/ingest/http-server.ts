@@ -84,7 +84,8 @@ function listen(server: Server, { host, port, fd }: HttpServerOptions): Promise<
   return new Promise((resolve, reject) => {
     const onError = (cause: Error): void => {
       const message = `cannot listen on ${fd == null ? `${host}:${port}` : `the socket that was handed over`}`;
-      const hint = 'Another process may have the port, or HOST is no address of this machine.';
+      const hint =
+        'Another process may have the port: set PORT (or METRICS_PORT) to another. Or HOST is no address of this machine.';
       reject(new MillraceError('invalid', 'ingest.cannot_listen', message, { cause, hint }));
     };
     server.once('error', onError);

@@ -162,7 +162,11 @@ test('closing cuts off what does not end in time', async () => {
 test('a port that is taken is told as such', async () => {
   const { port } = await serve(new Hono());
   const second = startHttpServer({ fetch: new Hono().fetch, host: '127.0.0.1', port, log });
-  await expect(second).rejects.toMatchObject({ kind: 'invalid', code: 'ingest.cannot_listen' });
+  await expect(second).rejects.toMatchObject({
+    kind: 'invalid',
+    code: 'ingest.cannot_listen',
+    hint: expect.stringContaining('set PORT') as string,
+  });
 });
 
 test('a connection that was accepted just before the end is still served', async () => {
