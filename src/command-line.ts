@@ -15,6 +15,7 @@ import { loadConfig } from './platform/config.ts';
 import { createLog } from './platform/log.ts';
 import { release } from './platform/release.ts';
 import type { Role } from './platform/roles.ts';
+import { printLine } from './platform/terminal.ts';
 import { addWorkbenchCommands } from './runner/workbench/workbench-commands.ts';
 
 const roles: readonly Role[] = ['ingest', 'runner', 'outbox', 'sync'];
@@ -22,7 +23,6 @@ const roles: readonly Role[] = ['ingest', 'runner', 'outbox', 'sync'];
 const REFUSED_EXIT_CODE = 3;
 /** For a person to mend, as a wrong configuration is: systemd does not start it again. */
 const USAGE_EXIT_CODE = 2;
-const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
 export function createCommandLine(): Command {
   const program = new Command('millrace').description('Runs your functions on incoming email.');
@@ -67,9 +67,9 @@ async function serve({ only, once }: { only?: Role; once?: true }, command: Comm
     return;
   }
   await using app = await createApp(deps);
-  if (app.link !== null) say(`\n  Write to your tools here:  ${app.link}\n`);
+  if (app.link !== null) printLine(`\n  Write to your tools here:  ${app.link}\n`);
   else if (app.url !== null)
-    say(
+    printLine(
       `\n  Millrace answers mail to ${config.domains.join(', ')}. Webhooks: ${config.publicUrl ?? app.url}/webhooks/resend\n`,
     );
   log.info(

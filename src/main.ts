@@ -3,13 +3,18 @@
  * what to do, and an exit code: 2 where a person has to mend something first, 1 for anything else that failed. A bug
  * shows its stack.
  */
+import { inspect } from 'node:util';
 import { createCommandLine } from './command-line.ts';
 import { MillraceError } from './platform/errors.ts';
+import { warnLine } from './platform/terminal.ts';
 
 try {
   await createCommandLine().parseAsync();
 } catch (error) {
-  if (!(error instanceof MillraceError)) throw error;
-  process.stderr.write(`millrace: ${error.message}\n${error.hint === undefined ? '' : `${error.hint}\n`}`);
+  if (!(error instanceof MillraceError)) {
+    warnLine(inspect(error));
+    process.exit(1);
+  }
+  warnLine(`millrace: ${error.message}${error.hint === undefined ? '' : `\n${error.hint}`}`);
   process.exitCode = error.kind === 'invalid' ? 2 : 1;
 }

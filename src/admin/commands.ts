@@ -7,6 +7,7 @@ import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import { systemClock } from '../platform/clock.ts';
 import { daemonFolders } from '../platform/config.ts';
+import { printable, printLine } from '../platform/terminal.ts';
 import { createAdminClient } from './admin-client.ts';
 import { findDaemonFile } from './daemon-file.ts';
 import { printMails, printRecords, printStreams, printTrace } from './look-commands.ts';
@@ -21,32 +22,21 @@ import type {
   StageOptions,
 } from './rerun-commands.ts';
 
-/** What comes out of mail must not move the cursor of who reads it, nor turn the line around. */
-const CONTROL_CHARACTERS = /(?![\n\t])[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
-
 function commandDeps(): CommandDeps {
   return {
     client: createAdminClient(findDaemonFile(daemonFolders())),
-    print: (text) => void process.stdout.write(`${printable(text)}\n`),
+    print: printLine,
     confirm,
     newId: () => systemClock.uuid(),
     sleep: (ms) => systemClock.sleep(ms),
   };
 }
 
-/** With escapes in place of what could move the cursor: in JSON they mean the same. */
-export function printable(text: string): string {
-  return text.replaceAll(
-    CONTROL_CHARACTERS,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
-}
-
 async function confirm(question: string): Promise<boolean> {
   if (!process.stdin.isTTY) return false;
   const terminal = createInterface({ input: process.stdin, output: process.stderr });
   try {
-    return /^y(?:es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim());
+    return /^y(?:es)?$/i.test((await terminal.question(`${printable(question)} [y/N] `)).trim());
   } finally {
     terminal.close();
   }

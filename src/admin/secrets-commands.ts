@@ -9,6 +9,7 @@ import { systemClock } from '../platform/clock.ts';
 import { loadConfig, programEnvironment } from '../platform/config.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { Secret } from '../platform/secret.ts';
+import { printLine, warnLine } from '../platform/terminal.ts';
 import { addRecipient, initSecrets, listRecipients, removeRecipient } from './recipient-work.ts';
 import { createResendAccount } from './resend-account.ts';
 import { readSecret } from './secret-input.ts';
@@ -45,8 +46,8 @@ interface Surroundings extends Pick<SecretsDeps, 'print' | 'warn'> {
 
 const terminal: Surroundings = {
   environment: programEnvironment(SOPS_VARIABLES),
-  print: (text) => void process.stdout.write(`${text}\n`),
-  warn: (text) => void process.stderr.write(`${text}\n`),
+  print: printLine,
+  warn: warnLine,
   readSecret,
 };
 

@@ -9,6 +9,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { daemonFolders } from '../platform/config.ts';
 import { MillraceError, errorMessage, hasCode } from '../platform/errors.ts';
+import { printLine } from '../platform/terminal.ts';
 import { createAdminClient } from './admin-client.ts';
 import type { AdminClient } from './admin-client.ts';
 import type { InboxCopy, LocalMailView } from './conversation.ts';
@@ -34,12 +35,10 @@ const WAIT_SECONDS = 20;
 /** With the line above: three minutes, within which a tool has run for certain. */
 const MAX_WAITS = 9;
 
-const toStdout = (text: string): void => void process.stdout.write(`${text}\n`);
-
 /** The command. Prints to standard output. */
 export async function sendFile(file: string, options: SendOptions): Promise<void> {
   const daemon = findDaemonFile(daemonFolders());
-  await sendMessage({ daemon, print: toStdout }, readMessage(file), options);
+  await sendMessage({ daemon, print: printLine }, readMessage(file), options);
 }
 
 /**

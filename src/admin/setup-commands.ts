@@ -7,6 +7,7 @@ import { text } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { systemClock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
+import { warnLine } from '../platform/terminal.ts';
 import { createResendAccount } from './resend-account.ts';
 import { setUpResend } from './resend-setup.ts';
 
@@ -39,7 +40,7 @@ async function printWebhookSecret({ domain, publicUrl, baseUrl, wait }: ResendOp
     });
   const account = createResendAccount(systemClock, { apiKey, ...(baseUrl === undefined ? {} : { baseUrl }) });
   const secret = await setUpResend(
-    { account, clock: systemClock, tell: (line) => void process.stderr.write(`${line}\n`) },
+    { account, clock: systemClock, tell: warnLine },
     { domains: domain, publicUrl: publicUrl.replace(/\/+$/, ''), waitForDns: wait },
   );
   if (secret !== null) process.stdout.write(`${secret}\n`);

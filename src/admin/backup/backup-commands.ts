@@ -8,12 +8,11 @@ import { makeDataDir } from '../../platform/data-dir.ts';
 import { MillraceError } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import { release } from '../../platform/release.ts';
+import { printLine } from '../../platform/terminal.ts';
 import { openConfiguredStore, openConfiguredStoreToRead } from '../../streams/configured-store.ts';
 import { assertReadable } from '../../streams/format.ts';
 import { serverCredentials } from '../server-credentials.ts';
 import { backup, restore } from './backup.ts';
-
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 export function addBackupCommands(program: Command, deps: { log: Log }): void {
   program
@@ -46,8 +45,8 @@ async function writeBackupFile(log: Log, file: string, signal: AbortSignal): Pro
   const store = await openConfiguredStoreToRead({ config, secrets, clock, log });
   try {
     await assertReadable(store, signal);
-    const counts = await backup({ store, clock, print: say }, { path: file, release }, signal);
-    say(
+    const counts = await backup({ store, clock, print: printLine }, { path: file, release }, signal);
+    printLine(
       `${counts.records} records of ${counts.streams} streams are in ${file}. It holds mail: keep it safe.`,
     );
   } finally {
@@ -60,13 +59,13 @@ async function readBackupFile(log: Log, file: string, signal: AbortSignal): Prom
   makeDataDir(config.dataDir);
   const store = await openConfiguredStore({ config, secrets, clock, log });
   try {
-    const done = await restore({ store, clock, print: say }, { path: file, release }, signal);
-    say(`${done.records} records are back on ${done.streams} streams, as of ${done.at}.`);
+    const done = await restore({ store, clock, print: printLine }, { path: file, release }, signal);
+    printLine(`${done.records} records are back on ${done.streams} streams, as of ${done.at}.`);
     if (done.inDoubt > 0)
-      say(
+      printLine(
         `${done.inDoubt} mails had not gone out by then. Each is looked for at Resend before it is sent, once 23 h have passed since; until then Resend itself recognises it.`,
       );
-    say(
+    printLine(
       'What came in after the backup is not in it: docs/operations.md says how to have Resend post it again.',
     );
   } finally {

@@ -8,6 +8,7 @@ import { loadConfig } from '../../platform/config.ts';
 import type { Config, Secrets } from '../../platform/config.ts';
 import { hasCode } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
+import { printable } from '../../platform/terminal.ts';
 import { createResendAccount } from '../resend-account.ts';
 import { createRunProgram } from '../run-program.ts';
 import { serverCredentials } from '../server-credentials.ts';
@@ -29,7 +30,7 @@ export function addDoctorCommand(program: Command, deps: { log: Log }): void {
     .option('--dns-server <address...>', "ask this DNS server instead of the system's")
     .action(async ({ json, dnsServer = [] }: { json: boolean; dnsServer?: string[] }) => {
       const findings = await findingsHere(deps.log, dnsServer);
-      process.stdout.write(json ? `${JSON.stringify({ findings }, null, 2)}\n` : page(findings));
+      process.stdout.write(json ? `${printable(JSON.stringify({ findings }, null, 2))}\n` : page(findings));
       if (findings.some(({ status }) => status === 'fault')) process.exitCode = 1;
     });
 }
@@ -82,8 +83,8 @@ function page(findings: readonly Finding[]): string {
   const isTerminal = process.stdout.isTTY;
   const lines = findings.flatMap(({ part, status, message, mend }) => {
     const sign = isTerminal ? `\u001b[${COLOURS[status]}m${SIGNS[status]}\u001b[0m` : SIGNS[status];
-    const line = `${sign}  ${part.padEnd(13)} ${message.replaceAll('\n', '\n                          ')}`;
-    return mend === undefined ? [line] : [line, `                          → ${mend}`];
+    const line = `${sign}  ${part.padEnd(13)} ${printable(message).replaceAll('\n', '\n                          ')}`;
+    return mend === undefined ? [line] : [line, `                          → ${printable(mend)}`];
   });
   const count = (status: Finding['status']): number => findings.filter((one) => one.status === status).length;
   const sum = `${count('fault')} faults, ${count('warning')} warnings, ${count('ok')} in order, ${count('skipped')} not looked at.`;

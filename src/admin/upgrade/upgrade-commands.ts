@@ -11,6 +11,7 @@ import { systemClock as clock } from '../../platform/clock.ts';
 import { programEnvironment } from '../../platform/config.ts';
 import { MillraceError, errorMessage } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
+import { printLine } from '../../platform/terminal.ts';
 import { streamFormat } from '../../streams/record-versions.ts';
 import { createRunProgram } from '../run-program.ts';
 import type { Program, RunProgram } from '../run-program.ts';
@@ -35,8 +36,6 @@ interface UpgradeFlags {
   within: number;
   wayBack: boolean;
 }
-
-const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 /** @param loadDaemon imports what the daemon is made of */
 export function addUpgradeCommands(
@@ -82,7 +81,7 @@ export function addUpgradeCommands(
     .option('--json', 'as JSON', false)
     .action(async ({ json }: { json: boolean }) => {
       const answer = await preflight({ clock, log: deps.log }, deps.loadDaemon);
-      say(json ? JSON.stringify(answer) : `Release ${answer.release} would work here.`);
+      printLine(json ? JSON.stringify(answer) : `Release ${answer.release} would work here.`);
     });
 }
 
@@ -94,7 +93,7 @@ function upgradeDeps(home: string): UpgradeDeps {
     preflight: (folder, signal) => askRelease(run, preflightProgram(home, folder), signal),
     readsFormat: streamFormat.reads,
     clock,
-    print: say,
+    print: printLine,
   };
 }
 

@@ -7,6 +7,7 @@ import type { Command } from 'commander';
 import { systemClock as clock } from '../../platform/clock.ts';
 import { loadConfig } from '../../platform/config.ts';
 import type { Log } from '../../platform/log.ts';
+import { printLine as print } from '../../platform/terminal.ts';
 import { openLocalStoreReadOnly } from '../../streams/local-store.ts';
 import { checkTools, developTools } from './dev.ts';
 import type { DevOptions, WorkbenchDeps } from './dev.ts';
@@ -14,8 +15,6 @@ import { writeStarter } from './starter.ts';
 
 /** As a shell has it: nothing was found wrong, but nothing was found right either. */
 const INTERRUPTED = 130;
-
-const print = (text: string): void => void process.stdout.write(`${text}\n`);
 
 export function addWorkbenchCommands(program: Command, { log }: { log: Log }): void {
   const deps: WorkbenchDeps = { clock, log, print };
