@@ -13,3 +13,22 @@ export function backoffMs(attempts: number, backoff: Backoff, random: () => numb
   const ceilingMs = Math.min(backoff.maxMs, backoff.baseMs * 2 ** Math.min(attempts - 1, 40));
   return Math.round(ceilingMs / 2 + (random() * ceilingMs) / 2);
 }
+
+/** Of what the other side asks for, and at most: by so much may more time pass. */
+const ASKED_SPREAD = 0.25;
+const MAX_SPREAD_MS = 60_000;
+
+/**
+ * The same where the other side has said when to come again: never before, and a little later by chance, so that all
+ * who were told the same time do not come at once.
+ * @param before.askedMs what it said, if anything
+ */
+export function retryDelayMs(
+  before: { attempts: number; askedMs: number | undefined },
+  backoff: Backoff,
+  random: () => number,
+): number {
+  const { attempts, askedMs = 0 } = before;
+  const spreadMs = Math.min(askedMs * ASKED_SPREAD, MAX_SPREAD_MS);
+  return Math.max(Math.ceil(askedMs + random() * spreadMs), backoffMs(attempts, backoff, random));
+}

@@ -130,6 +130,20 @@ describe('stage', () => {
     expect(attempts.findIndex(([n]) => n === 2)).toBeLessThan(attempts.length - 1);
   });
 
+  it('comes back after the time that the other side asked for, and not with all others at once', async () => {
+    const askedMs = 3_600_000;
+    await stream('source').append(Array.from({ length: 20 }, (_, n) => numbered(n)));
+    const { stop } = start(async () => {
+      throw new MillraceError('transient', 'test.quota', 'tomorrow', { retryAfterMs: askedMs });
+    });
+    await expect.poll(async () => (await outcomes()).length).toBe(20);
+    await stop();
+    const laterMs = (await outcomes()).map(({ at, aside }) => aside!.untilMs - Date.parse(at) - askedMs);
+    expect(Math.min(...laterMs)).toBeGreaterThanOrEqual(-1_000);
+    expect(Math.max(...laterMs)).toBeLessThan(120_000);
+    expect(Math.max(...laterMs) - Math.min(...laterMs)).toBeGreaterThan(1_000);
+  });
+
   it('parks what fails for good, with the error and the attempts, and goes on', async () => {
     await stream('source').append([0, 1, 2, 3].map((n) => numbered(n)));
     const { stop } = start(

@@ -2,7 +2,7 @@
  * Calls the handler for what is ready: `concurrency` at once, and none while the outputs of too many wait to become
  * durable. What the handler answers is an outcome; what it throws becomes one, by the kind of the error:
  *
- * - `transient` defers with backoff (or the other side's `retryAfterMs`) until `maxAttempts`;
+ * - `transient` defers with backoff (or for the other side's `retryAfterMs` and a little more) until `maxAttempts`;
  * - `permanent` and `invalid` are dead letters, and so is an exception that is not ours: one poisonous record must
  *   not stop its neighbours;
  * - `bug` stops the stage.
@@ -10,7 +10,7 @@
 import type { Clock } from '../../platform/clock.ts';
 import { MillraceError, errorKind } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
-import { backoffMs } from '../../platform/retry.ts';
+import { retryDelayMs } from '../../platform/retry.ts';
 import { jsonRecord } from '../records.ts';
 import type { Stream } from '../stream-store.ts';
 import type { ChangeSignal } from './change-signal.ts';
@@ -127,8 +127,9 @@ export function createAttempts(
     const reason = error instanceof MillraceError ? error.code : 'stage.exception';
     if (kind !== 'transient' || entry.attempts >= options.maxAttempts)
       return { kind: 'dead-letter', reason, error };
-    const askedMs = error instanceof MillraceError ? (error.retryAfterMs ?? 0) : 0;
-    const delayMs = Math.max(askedMs, backoffMs(entry.attempts, options.backoff, clock.random));
+    const askedMs = error instanceof MillraceError ? error.retryAfterMs : undefined;
+    const { attempts } = entry;
+    const delayMs = retryDelayMs({ attempts, askedMs }, options.backoff, clock.random);
     log.warn({ seqNum: entry.seqNum, attempts: entry.attempts, delayMs, error }, 'stage.attempt_failed');
     return { kind: 'deferred', untilMs: clock.nowMs() + delayMs, reason, holdsLane: true };
   }
