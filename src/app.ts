@@ -11,8 +11,9 @@ import { createHealth } from './admin/health.ts';
 import { createMonitorRoutes } from './admin/monitor-routes.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
+import { noInbound } from './ingest/kept-mail.ts';
 import type { InboundProvider } from './ingest/kept-mail.ts';
-import { eventLane } from './ingest/provider-event.ts';
+import { arrivalOrder } from './ingest/provider-event.ts';
 import { createReceive } from './ingest/receive.ts';
 import { countRequests } from './ingest/request-count.ts';
 import { createResendInbound } from './ingest/resend-inbound.ts';
@@ -28,7 +29,7 @@ import type { OutboundProvider } from './outbox/outbox.ts';
 import { createResendOutbound } from './outbox/resend-outbound.ts';
 import type { Clock } from './platform/clock.ts';
 import type { Config, Secrets } from './platform/config.ts';
-import { MillraceError, errorKind } from './platform/errors.ts';
+import { errorKind } from './platform/errors.ts';
 import { createServices } from './platform/lifecycle.ts';
 import type { Service } from './platform/lifecycle.ts';
 import { makeDataDir } from './platform/data-dir.ts';
@@ -229,22 +230,16 @@ function receiveServices(deps: AppDeps, parts: Parts): Service[] {
       source: streamNames.events,
       journal: streamNames.received,
       historyMs: config.retentionDays * DAY_MS,
-      concurrency: 16,
-      laneOf: (record) => eventLane(record, config.domains),
+      // One inbox never takes all.
+      concurrency: 20,
+      concurrencyPerKey: 16,
+      ...arrivalOrder(config.domains),
       handle: createReceive({ store, inbound, tools: liveTools, mailWork }, { domains: config.domains }),
       backoff: { baseMs: 500, maxMs: 60_000 },
       maxAttempts: 5_000,
     }),
   ];
 }
-
-/** The local mailbox puts the content there before the event: nobody need be asked for it. */
-const noInbound: InboundProvider = {
-  rawMessage: (emailId) =>
-    Promise.reject(
-      new MillraceError('permanent', 'receive.no_content', `the local mailbox has no mail ${emailId}`),
-    ),
-};
 
 function openDataDir({ dataDir }: Config, log: Log): void {
   const hint = `Every user of this machine may look into it: chmod -R go= ${dataDir}`;

@@ -6,6 +6,7 @@
  */
 import { z } from 'zod';
 import type { Recipient } from '../mail/address.ts';
+import { MillraceError } from '../platform/errors.ts';
 import { findBlob, readBlob, writeBlob, writeBlobWith } from '../streams/blob.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
 import { headerOf, jsonRecord, parseJsonRecord, streamNames } from '../streams/records.ts';
@@ -28,6 +29,14 @@ export interface FetchOptions {
 
 export type Reserve = (bytes: number) => Promise<void>;
 
+/** The local mailbox puts the content there before the event: nobody need be asked for it. */
+export const noInbound: InboundProvider = {
+  rawMessage: (emailId) =>
+    Promise.reject(
+      new MillraceError('permanent', 'receive.no_content', `the local mailbox has no mail ${emailId}`),
+    ),
+};
+
 /** By the name that a mail is for: the inbox whose tool has it, or null for none. */
 export type Routes = ReadonlyMap<string, string | null>;
 
@@ -48,7 +57,7 @@ const routesSchema = z.object({
 /** Attempts at one mail leave a few records each; beyond this it is something else. */
 const MAX_SCANNED_RECORDS = 10_000;
 
-export interface MailToKeep {
+interface MailToKeep {
   readonly emailId: string;
   readonly recipients: readonly Recipient[];
   /** The inboxes that have a tool now. */
@@ -57,7 +66,7 @@ export interface MailToKeep {
 }
 
 /** @throws MillraceError what the provider throws, and what the store throws */
-export type KeepMail = (mail: MailToKeep, signal: AbortSignal) => Promise<KeptMail>;
+type KeepMail = (mail: MailToKeep, signal: AbortSignal) => Promise<KeptMail>;
 
 export function createKeepMail({
   store,

@@ -55,6 +55,13 @@ export type ProviderEvent =
   | { readonly kind: 'delivery'; readonly delivery: Delivery }
   | { readonly kind: 'unknown'; readonly type: string };
 
+export interface EventOrder {
+  /** @throws MillraceError `receive.malformed_event` (permanent) */
+  laneOf(record: StreamRecord): string | null;
+  /** Of mail for several inboxes that of the first. Throws the same. */
+  fairnessKeyOf(record: StreamRecord): string;
+}
+
 const parsedEvents = new WeakMap<StreamRecord, ProviderEvent>();
 
 /** @throws MillraceError `receive.malformed_event` (permanent) */
@@ -103,22 +110,21 @@ export function recipientsOf({ data }: Arrival, domains: readonly string[]): Rec
   );
 }
 
-/** One person's mail about one thing to one inbox arrives there in order; nothing else waits for another. */
-export function eventLane(record: StreamRecord, domains: readonly string[]): string | null {
-  const event = providerEvent(record);
-  if (event.kind !== 'arrival') return null;
-  const { from, subject } = event.arrival.data;
-  const author = addressesOf(from.slice(0, MAX_FROM_CHARS))[0] ?? from;
-  return correspondenceKey(author, subject, fairnessInbox(event.arrival, domains));
-}
-
-/** Mail takes turns by its inbox; what becomes of sent mail counts as one more. */
-export function eventFairnessKey(record: StreamRecord, domains: readonly string[]): string {
-  const event = providerEvent(record);
-  return event.kind === 'arrival' ? `inbox/${fairnessInbox(event.arrival, domains)}` : 'other';
-}
-
-/** The first inbox that it is for. */
-export function fairnessInbox(arrival: Arrival, domains: readonly string[]): string {
-  return recipientsOf(arrival, domains)[0]?.inbox ?? '';
+/** One person's mail about one thing to one inbox arrives there in order, and nothing else waits for another; inboxes take turns. */
+export function arrivalOrder(domains: readonly string[]): EventOrder {
+  const inboxOf = (arrival: Arrival): string => recipientsOf(arrival, domains)[0]?.inbox ?? '';
+  return {
+    laneOf(record) {
+      const event = providerEvent(record);
+      if (event.kind !== 'arrival') return null;
+      const { from, subject } = event.arrival.data;
+      const author = addressesOf(from.slice(0, MAX_FROM_CHARS))[0] ?? from;
+      return correspondenceKey(author, subject, inboxOf(event.arrival));
+    },
+    fairnessKeyOf(record) {
+      const event = providerEvent(record);
+      // What becomes of sent mail takes turns as one inbox more.
+      return event.kind === 'arrival' ? `inbox/${inboxOf(event.arrival)}` : 'other';
+    },
+  };
 }

@@ -11,7 +11,7 @@ import type { OwnedUnit } from '../streams/ownership.ts';
 import { streamNames } from '../streams/records.ts';
 import type { StageMeter } from '../streams/stage-meter.ts';
 import { createStage } from '../streams/stage.ts';
-import { createOutbox, leavesDoubt, outboxLane } from './outbox.ts';
+import { createOutbox, leavesDoubt, outboxOrder } from './outbox.ts';
 import type { OutboundProvider } from './outbox.ts';
 import { createSuppressions } from './suppressions.ts';
 import type { Suppressions } from './suppressions.ts';
@@ -49,8 +49,10 @@ export function createOutboxUnit(deps: OutboxUnitDeps, options: { keptMs: number
           source: streamNames.outbox,
           journal: streamNames.sent,
           historyMs: options.keptMs,
-          concurrency: 16,
-          laneOf: outboxLane,
+          // One inbox never takes all.
+          concurrency: 20,
+          concurrencyPerKey: 16,
+          ...outboxOrder,
           handle: createOutbox({ store, outbound, suppressions, clock }),
           recordsAttempts: true,
           leavesDoubt,

@@ -104,10 +104,11 @@ async function readRequest(
   return JSON.parse(Buffer.from(await readBlob(store, pointer, signal)).toString('utf8')) as ProviderRequest;
 }
 
-/** Mail of one conversation leaves in order. */
-export function outboxLane(record: StreamRecord): string | null {
-  return parseJsonRecord(outboxRecordSchema, record).thread;
-}
+/** Mail of one conversation leaves in order; inboxes take turns, so that a burst of one does not delay another's reply. */
+export const outboxOrder = {
+  laneOf: (record: StreamRecord): string => parseJsonRecord(outboxRecordSchema, record).thread,
+  fairnessKeyOf: (record: StreamRecord): string => parseJsonRecord(outboxRecordSchema, record).cause.inbox,
+};
 
 /** Refusals: after them it is certain that the mail was not taken. */
 const REFUSALS: readonly string[] = [

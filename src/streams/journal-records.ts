@@ -18,6 +18,7 @@ const asideSchema = z.object({
   seqNum: seqNumSchema,
   key: z.string(),
   lane: z.string().nullable(),
+  fairnessKey: z.string().optional(),
   attempts: z.number().int().nonnegative(),
   untilMs: z.number(),
   holdsLane: z.boolean(),

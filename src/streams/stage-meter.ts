@@ -68,7 +68,7 @@ export function createStageMeter({
   registry.registerMetric(
     new Gauge({
       name: 'millrace_stage_aside_records',
-      help: 'Records that are set aside: deferred, or waiting behind another of their conversation.',
+      help: 'Records that are set aside: deferred, waiting behind another of their conversation, or passed over until their inbox has its turn.',
       labelNames: ['stage', 'inbox'],
       registers: [],
       collect() {

@@ -7,13 +7,16 @@
  * The states of a record:
  *
  * - *unread*: at or above the position of the reader. The reader pauses while `window` records or `windowBytes`
- *   are in memory, or `aside` records are set aside, so memory depends neither on the backlog nor on sizes.
+ *   are in memory, or `aside` records are set aside, so memory depends neither on the backlog nor on sizes. Where
+ *   records have a fairness key, it passes over those of a key that has its share of memory, and reads on: a burst
+ *   under one key does not keep it from the others. Of those passed over only the number is kept, and the journal
+ *   takes them for unread.
  * - *duplicate*: its key is settled, or another unsettled record has it: settled at once as `duplicate`.
  * - *waiting*: an earlier record of its lane is not settled. The first `laneBodies` of a lane keep their
  *   body in memory, if it is small; of the others only the number is kept, and they are read again when their
  *   turn comes: so a long lane does not use up the window and hold back the other lanes.
  * - *ready*: its lane is free, it waits for one of `concurrency` slots, and while `outputBytes` wait to be
- *   committed for those to become durable. First come, first served.
+ *   committed for those to become durable. Fairness keys take turns; within one, first come, first served.
  * - *running*: the handler has it. Where `recordsAttempts` is set, the attempt is on the journal before.
  * - *committing*: the outcome is known. Outputs are appended first, then the outcome on the journal.
  *   A crash in between repeats the record: outputs may be there twice, and whoever reads them drops the
@@ -47,6 +50,8 @@ import { entryOf } from './stage/entry.ts';
 import type { Entry } from './stage/entry.ts';
 import type { HandlerOptions, Outcome } from './stage/handler.ts';
 import { createLanes } from './stage/lanes.ts';
+import { createPassedOver } from './stage/passed-over.ts';
+import { createReader } from './stage/reader.ts';
 import { defaultLimits } from './stage/stage-limits.ts';
 import type { StageLimits } from './stage/stage-limits.ts';
 import { createStanding } from './stage/standing.ts';
@@ -63,6 +68,8 @@ export interface StageOptions extends HandlerOptions {
   journal: string;
   /** Records of one lane are handled one after another; null for none. Default: none. */
   laneOf?(record: StreamRecord): string | null;
+  /** Records take turns by it, so that a burst under one key delays no other; all of a lane have the same. Default: none. */
+  fairnessKeyOf?(record: StreamRecord): string;
   /** Called when an outcome is durable, before the next record of its lane begins. */
   onSettled?(outcome: OutcomeRecord): void;
   /** How long a settled key is remembered, in running time. Default: 72 h. */
@@ -79,6 +86,7 @@ export interface StageStats {
   readonly position: number;
   readonly inMemory: number;
   readonly bytesInMemory: number;
+  /** Deferred, waiting without their body, or passed over. */
   readonly aside: number;
   readonly settledKeys: number;
   /** Who waits inside the stage for something to change: a handful, whatever the backlog. */
@@ -101,7 +109,7 @@ export function createStage(
   options: StageOptions,
 ): Stage {
   const { clock } = deps;
-  const { bounds, log, source, halt, changed, lanes, standing, commits } = partsOf(deps, options);
+  const { bounds, log, source, halt, changed, lanes, passedOver, standing, commits } = partsOf(deps, options);
   const attempts = createAttempts(
     { clock, log, source, lanes, standing, commits, changed },
     {
@@ -112,9 +120,11 @@ export function createStage(
       halted: halt.signal,
     },
   );
-  const deferral = createDeferral<Entry>(
-    { clock, changed },
-    { wakeMs: bounds.wakeMs, hasRoom: () => !lanes.isFull, wake: wakeDeferred },
+  const deferral = createDeferral<Entry>({ clock }, { wakeMs: bounds.wakeMs, wake: wakeDeferred });
+  const fairnessKeyOf = options.fairnessKeyOf?.bind(options);
+  const read = createReader(
+    { source, clock, log, lanes, standing, passedOver, changed },
+    { ...bounds, fairnessKeyOf, admit },
   );
   const unsettledKeys = new Map<string, number>();
   const { promise: ready, resolve: markReady } = Promise.withResolvers<void>();
@@ -128,25 +138,13 @@ export function createStage(
 
   // ── From unread to ready, waiting or duplicate ─────────────────────────────────────────────────────────
 
-  async function read(signal: AbortSignal): Promise<void> {
-    for await (const batch of source.follow({ fromSeqNum: standing.position, signal })) {
-      if (batch.missing) log.error({ source: options.source, ...batch.missing }, 'stage.records_missing');
-      for (const record of batch.records) {
-        while ((lanes.isFull || standing.asideCount >= bounds.aside) && !signal.aborted) await changed.wait();
-        if (signal.aborted) return;
-        standing.position = record.seqNum + 1;
-        if (!standing.has(record.seqNum)) admit(record);
-      }
-      standing.position = Math.max(standing.position, batch.nextSeqNum);
-    }
-  }
-
-  function admit(record: StreamRecord): void {
+  function admit(record: StreamRecord, fairnessKey: string): void {
     const { seqNum } = record;
     const key = headerOf(record, KEY_HEADER) ?? `${options.source}#${seqNum}`;
     const { lane, misfit } = laneOf(record);
     const doubtSinceMs = standing.progress.doubts.get(seqNum) ?? null;
-    const entry: Entry = { seqNum, key, lane, record, attempts: 0, doubtSinceMs, aside: undefined };
+    const unmet = { attempts: 0, doubtSinceMs, aside: undefined };
+    const entry: Entry = { seqNum, key, lane, fairnessKey, record, ...unmet };
     lanes.hold(entry);
     if (standing.hasSettledKey(key) || unsettledKeys.has(key))
       return decide(entry, { kind: 'skipped', reason: 'duplicate' }, 0);
@@ -267,7 +265,7 @@ export function createStage(
     position: standing.position,
     inMemory: lanes.inMemory,
     bytesInMemory: lanes.bytesInMemory,
-    aside: standing.asideCount,
+    aside: standing.asideCount + passedOver.size,
     settledKeys: standing.progress.keys.size,
     waiters: changed.waiters,
   });
@@ -307,13 +305,15 @@ function partsOf(deps: { store: StreamStore; clock: Clock; log: Log }, options: 
     },
   );
   const changed = createChangeSignal();
-  const lanes = createLanes(bounds);
-  const standing = createStanding({ clock, log, journal, lanes }, bounds);
+  const maxTurnsPerKey = options.concurrencyPerKey ?? options.concurrency;
+  const lanes = createLanes(bounds, { maxTurnsPerKey });
+  const passedOver = createPassedOver();
+  const standing = createStanding({ clock, log, journal, lanes, passedOver }, bounds);
   const commits = createCommits(
     { store, clock, log, journal, standing, changed },
     { batchRecords: bounds.commitRecords },
   );
   /** Aborted when the stage has failed, with what it fails with. */
   const halt = new AbortController();
-  return { bounds, log, source, halt, changed, lanes, standing, commits };
+  return { bounds, log, source, halt, changed, lanes, passedOver, standing, commits };
 }

@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterEach, expect, it } from 'vitest';
 import type { InboundProvider } from '../../src/ingest/kept-mail.ts';
-import { eventLane } from '../../src/ingest/provider-event.ts';
+import { arrivalOrder } from '../../src/ingest/provider-event.ts';
 import { createReceive } from '../../src/ingest/receive.ts';
 import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import { createBudget } from '../../src/platform/budget.ts';
@@ -83,7 +83,7 @@ function startReceive(inbound: InboundProvider, memory: Budget = createBudget(In
       source: streamNames.events,
       journal: streamNames.received,
       concurrency: 4,
-      laneOf: (record) => eventLane(record, [DOMAIN]),
+      ...arrivalOrder([DOMAIN]),
       handle: createReceive(deps, { domains: [DOMAIN], maxMissingAttempts: 3 }),
       backoff: { baseMs: 1, maxMs: 1 },
       maxAttempts: 1_000,
@@ -247,16 +247,15 @@ function streamsOf(outcome: Awaited<ReturnType<ReturnType<typeof createReceive>>
 }
 
 it('orders what names no author or subject, too, and refuses no mail for it', () => {
-  const lane = (data: object): string | null => eventLane(eventWith(data), [DOMAIN]);
+  const lane = (data: object): string | null => arrivalOrder([DOMAIN]).laneOf(eventWith(data));
   const plain = lane({ from: 'ann@sender.example', subject: 'Greetings' });
   expect(lane({ from: '"Ann" <ANN@sender.example>', subject: 'RE: AW: greetings' })).toBe(plain);
   expect(
     lane({ from: 'ann@sender.example', subject: 'Greetings', received_for: [`bar@${DOMAIN}`] }),
   ).not.toBe(plain);
   expect(lane({ from: null, subject: 7 })).toBe(lane({}));
-  expect(
-    eventLane({ ...eventWith({}), body: Buffer.from('{"type":"email.sent","data":{"email_id":"x"}}') }, []),
-  ).toBe(null);
+  const body = Buffer.from('{"type":"email.sent","data":{"email_id":"x"}}');
+  expect(arrivalOrder([DOMAIN]).laneOf({ ...eventWith({}), body })).toBeNull();
 });
 
 function eventWith(data: object): StreamRecord {

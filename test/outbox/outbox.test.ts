@@ -1,7 +1,7 @@
 /** The outbox handler: what is sent under which key, what waits, and what is looked up before it is sent again. */
 import { describe, expect, it } from 'vitest';
 import type { ProviderRequest } from '../../src/mail/email.ts';
-import { createOutbox, outboxLane } from '../../src/outbox/outbox.ts';
+import { createOutbox, outboxOrder } from '../../src/outbox/outbox.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { systemClock } from '../../src/platform/clock.ts';
@@ -80,7 +80,7 @@ describe('outbox', () => {
       kind: 'done',
       facts: { providerId: 'p1', idempotencyKey: 'reverser/3/0/x', cause: frozen.cause },
     });
-    expect(outboxLane(record)).toBe('reverser/t1');
+    expect(outboxOrder.laneOf(record)).toBe('reverser/t1');
   });
 
   it('sends a request that lies beside its record', async () => {

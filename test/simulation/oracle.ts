@@ -3,7 +3,8 @@
  * that leaves, and says at once what must not be. It knows what the stage promises, not how it is made.
  *
  * - A record has one final outcome; a key is settled as done once; a mail leaves once.
- * - Within a lane a record is handled when all before it are settled, unless they were scheduled for later.
+ * - Within a lane, from the webhook's event on, a record is handled when all before it are settled, unless they were
+ *   scheduled for later.
  * - The `low` of a journal's checkpoints never goes back, and what follows the newest one is bounded: so is
  *   what a recovery reads.
  * - At the end every mail has the outcome that its plan says.
@@ -109,7 +110,6 @@ export function createOracle(world: World): Oracle {
     if (body.cause) orMake(requests, body.cause.emailId, () => new Set()).add(key);
     if (facts.firstOfKey.has(key)) return;
     facts.firstOfKey.set(key, record.seqNum);
-    if (stream === streamNames.events) return;
     facts.laneOf.set(record.seqNum, body.thread);
     orMake(facts.lanes, body.thread, () => []).push(record.seqNum);
   }

@@ -3,7 +3,7 @@
  * outbox. The stage, the services that restart it and the outbox's handler are the real ones; what a mail will
  * meet on its way (failures, a slow tool, a refusal) is written in the mail itself.
  */
-import { createOutbox, leavesDoubt, outboxLane } from '../../src/outbox/outbox.ts';
+import { createOutbox, leavesDoubt, outboxOrder } from '../../src/outbox/outbox.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createServices } from '../../src/platform/lifecycle.ts';
@@ -53,6 +53,7 @@ export const SMALL_LIMITS: StageLimits = {
   laneBodyBytes: 400,
   outputBytes: 2_000,
   aside: 1_000,
+  passedOver: 12,
   commitRecords: 4,
   checkpointOutcomes: 6,
   trimMs: 20_000,
@@ -124,13 +125,16 @@ export function createPipeline(
   const services = createServices({ clock, log }, [
     stageService({
       source: streamNames.events,
+      laneOf: (record) => planOf(record).thread,
+      fairnessKeyOf: (record) => planOf(record).inbox,
+      concurrencyPerKey: 2,
       handle: (record, { number, signal }) => receive(daemon, { record, number, signal }),
     }),
     runner('a'),
     runner('b'),
     stageService({
       source: streamNames.outbox,
-      laneOf: outboxLane,
+      ...outboxOrder,
       recordsAttempts: true,
       leavesDoubt,
       handle: outbox,

@@ -178,10 +178,11 @@ function scheduleMails(scene: Scene): number {
     });
   };
   for (let n = 0; n < mails; n++) {
+    const inbox = world.pick(['a', 'a', 'b'] as const);
     const plan: MailPlan = {
       mailId: `mail-${n}`,
-      thread: `thread-${world.int(threads)}`,
-      inbox: world.pick(['a', 'a', 'b']),
+      thread: `${inbox}/thread-${world.int(threads)}`,
+      inbox,
       fetchFails: world.chance(0.2) ? 1 + world.int(3) : 0,
       isMalformed: world.chance(0.03),
       toolFails: world.chance(0.2) ? 1 + world.int(3) : 0,

@@ -64,17 +64,15 @@ export function createAttempts(
   let isStopping = false;
 
   function start(): void {
-    while (
-      !isStopping &&
-      running < options.concurrency &&
-      commits.outputBytes < options.maxOutputBytes &&
-      lanes.readyCount > 0
-    ) {
+    while (!isStopping && running < options.concurrency && commits.outputBytes < options.maxOutputBytes) {
+      const turn = lanes.takeReady();
+      if (!turn) return;
       running++;
-      void attempt(lanes.takeReady()!)
+      void attempt(turn.entry)
         .catch((error: unknown) => options.onFailure(error))
         .finally(() => {
           running--;
+          turn.end();
           start();
           changed.notify();
         });

@@ -1,14 +1,16 @@
 /**
  * Records that are not to be handled before a time, in two heaps with one timer for the earliest. A time that somebody
  * named is by the wall clock, which can jump, so it is looked at every `wakeMs` all the same. A backoff is by the
- * monotonic clock: a wall clock that is set back by an hour must not keep an answer for an hour. Not more are woken
- * than there is room for: ten thousand that are due together come in turn.
+ * monotonic clock: a wall clock that is set back by an hour must not keep an answer for an hour. All that are due are
+ * woken, some at a time: that they come in turn, also with what is fresh, is the lanes' part.
  *
  * That a deferral survives a restart is the journal's part; the stage gives them here again.
  */
 import type { Clock } from '../../platform/clock.ts';
-import type { ChangeSignal } from './change-signal.ts';
 import { createDueQueue } from './due-queue.ts';
+
+/** Woken in one go; in between, others have their turn. */
+const WOKEN_AT_ONCE = 500;
 
 export interface Deferral<T> {
   /** `holdsLane` tells a backoff from a time that somebody named. */
@@ -18,18 +20,15 @@ export interface Deferral<T> {
 }
 
 export function createDeferral<T>(
-  deps: { clock: Clock; changed: ChangeSignal },
-  options: { wakeMs: number; hasRoom: () => boolean; wake: (item: T) => void },
+  { clock }: { clock: Clock },
+  options: { wakeMs: number; wake: (item: T) => void },
 ): Deferral<T> {
-  const { clock, changed } = deps;
   const scheduled = createDueQueue<T>();
   const backoffs = createDueQueue<T>();
   let cancelTimer: (() => void) | undefined;
-  let awaitsRoom = false;
   let isStopped = false;
 
   function arm(): void {
-    if (awaitsRoom) return;
     cancelTimer?.();
     const waitMs = Math.min(
       (scheduled.nextDueMs() ?? Infinity) - clock.nowMs(),
@@ -46,19 +45,12 @@ export function createDeferral<T>(
 
   function wakeDue(): void {
     if (isStopped) return;
-    for (let item; options.hasRoom() && (item = takeDue());) options.wake(item);
-    if (options.hasRoom()) arm();
-    else void awaitRoom();
-  }
-
-  /** Looks again when something has changed; one at a time, however many are due. */
-  async function awaitRoom(): Promise<void> {
-    cancelTimer?.();
-    if (awaitsRoom) return;
-    awaitsRoom = true;
-    await changed.wait();
-    awaitsRoom = false;
-    wakeDue();
+    for (let woken = 0; woken < WOKEN_AT_ONCE; woken++) {
+      const item = takeDue();
+      if (item === undefined) break;
+      options.wake(item);
+    }
+    arm();
   }
 
   return {

@@ -6,6 +6,8 @@ export interface Entry {
   readonly seqNum: number;
   readonly key: string;
   readonly lane: string | null;
+  /** Empty for none. */
+  readonly fairnessKey: string;
   /** Absent while it is set aside. */
   record: StreamRecord | undefined;
   attempts: number;
@@ -17,10 +19,11 @@ export interface Entry {
 
 /** Without a deferral it waits behind another of its lane. */
 export function asideOf(
-  { seqNum, key, lane, attempts, doubtSinceMs }: Entry,
+  { seqNum, key, lane, fairnessKey, attempts, doubtSinceMs }: Entry,
   deferral: Pick<Aside, 'untilMs' | 'holdsLane'> = { untilMs: 0, holdsLane: false },
 ): Aside {
-  return { seqNum, key, lane, attempts, doubtSinceMs, ...deferral };
+  const base = { seqNum, key, lane, attempts, doubtSinceMs, ...deferral };
+  return fairnessKey === '' ? base : { ...base, fairnessKey };
 }
 
 /** As recovery finds it; its body is read again when its turn comes. */
@@ -30,6 +33,7 @@ export function entryOf(aside: Aside, doubtSinceMs: number | null): Entry {
     seqNum,
     key,
     lane,
+    fairnessKey: aside.fairnessKey ?? '',
     record: undefined,
     attempts,
     doubtSinceMs: aside.doubtSinceMs ?? doubtSinceMs,

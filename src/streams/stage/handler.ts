@@ -48,6 +48,8 @@ export interface Attempt {
 export interface HandlerOptions {
   /** Handlers at once. */
   concurrency: number;
+  /** Of these, for one fairness key. Default: all. */
+  concurrencyPerKey?: number;
   handle(record: StreamRecord, attempt: Attempt): Promise<Outcome>;
   /** Backoff after a transient failure. */
   backoff: Backoff;

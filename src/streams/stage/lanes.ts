@@ -2,30 +2,46 @@
  * The unsettled records of a stage: whose turn it is, and whose body is in memory.
  *
  * A lane is an ordering key. Its head is ready, running, committing, or deferred with the lane held; the others
- * wait behind it, in order. A record of no lane is ready at once. Those that are ready are taken first come, first
- * served.
+ * wait behind it, in order. A record of no lane is ready at once.
+ *
+ * Those that are ready take turns by their fairness key, within a key first come, first served: however many of one
+ * are ready, the next of another is a turn away. Those of a key that are due again take turns with its fresh ones, so
+ * that ten thousand that were deferred do not hold up what has just come.
  *
  * A record takes a place in memory (`record-window.ts`) until it is settled or deferred. One that waits gives its
  * place up where it is large, where many of its lane wait already, or where the head may be deferred for long; it
  * is read again when its turn comes. So a long lane does not use up the window and hold back the other lanes.
  */
+import { createFairQueue } from '../../platform/fair-queue.ts';
+import type { FairQueue } from '../../platform/fair-queue.ts';
 import { createFifo } from '../../platform/fifo.ts';
 import type { Fifo } from '../../platform/fifo.ts';
 import type { Entry } from './entry.ts';
 import { createRecordWindow } from './record-window.ts';
 import type { StageLimits } from './stage-limits.ts';
 
+type Arrival = 'fresh' | 'again';
+
 interface Lane {
   head: Entry;
   readonly waiting: Fifo<Entry>;
 }
 
+/** A record that is handled now. */
+export interface Turn {
+  readonly entry: Entry;
+  /** Its fairness key may have another one. */
+  end(): void;
+}
+
 export interface Lanes {
   /** Memory is used up: what can stay outside stays there. */
   readonly isFull: boolean;
+  /** Another record of this key may come into memory. */
+  hasRoomFor(fairnessKey: string): boolean;
+  isInMemory(seqNum: number): boolean;
   readonly inMemory: number;
   readonly bytesInMemory: number;
-  readonly readyCount: number;
   /** Of the records that have a place in memory. */
   seqNums(): Iterable<number>;
   /** Records that gave up their place to wait in a lane; each stays here until it is settled or deferred. */
@@ -34,8 +50,8 @@ export interface Lanes {
   hold(entry: Entry): void;
   /** Ready if its lane is free; otherwise it waits. */
   enter(entry: Entry): void;
-  /** The next that is ready; it has a place in memory from now on. */
-  takeReady(): Entry | undefined;
+  /** The next whose turn it is; it has a place in memory from now on. */
+  takeReady(): Turn | undefined;
   /** Its place is free, and its lane goes on. */
   settle(entry: Entry): void;
   /** Its place is free; its lane goes on, or is held, as its `aside` says. */
@@ -48,16 +64,28 @@ export interface Lanes {
 
 export function createLanes(
   bounds: Pick<StageLimits, 'window' | 'windowBytes' | 'laneBodies' | 'laneBodyBytes'>,
+  options: { maxTurnsPerKey: number },
 ): Lanes {
   const inMemory = createRecordWindow<Entry>(bounds);
   const waitingAside = new Map<number, Entry>();
   const lanes = new Map<string, Lane>();
-  const ready = createFifo<Entry>();
+  /** Fairness keys, each as often as it has something ready. */
+  const turns = createFairQueue<string>({ maxOutPerKey: options.maxTurnsPerKey });
+  /** What is ready, by fairness key, and whether it is fresh or due again. */
+  const ready = new Map<string, FairQueue<Entry>>();
 
   const laneOf = (entry: Entry): Lane | undefined =>
     entry.lane === null ? undefined : lanes.get(entry.lane);
 
-  function enter(entry: Entry): void {
+  function makeReady(entry: Entry, arrival: Arrival): void {
+    const { fairnessKey } = entry;
+    const ofKey = ready.get(fairnessKey) ?? createFairQueue<Entry>({ maxOutPerKey: Infinity });
+    ready.set(fairnessKey, ofKey);
+    ofKey.push(arrival, entry);
+    turns.push(fairnessKey, fairnessKey);
+  }
+
+  function enter(entry: Entry, arrival: Arrival): void {
     const lane = laneOf(entry);
     if (lane) {
       lane.waiting.push(entry);
@@ -66,10 +94,12 @@ export function createLanes(
       return;
     }
     if (entry.lane !== null) lanes.set(entry.lane, { head: entry, waiting: createFifo() });
-    ready.push(entry);
+    makeReady(entry, arrival);
   }
 
+  /** One that has no body in memory is set aside already. */
   function setBodyAside(entry: Entry): void {
+    if (!entry.record) return;
     entry.record = undefined;
     inMemory.release(entry.seqNum);
     waitingAside.set(entry.seqNum, entry);
@@ -89,7 +119,7 @@ export function createLanes(
       return;
     }
     lane.head = next;
-    ready.push(next);
+    makeReady(next, 'fresh');
   }
 
   return {
@@ -103,16 +133,19 @@ export function createLanes(
     get bytesInMemory() {
       return inMemory.bytes;
     },
-    get readyCount() {
-      return ready.size;
-    },
+    hasRoomFor: (fairnessKey) => inMemory.hasRoomFor(fairnessKey),
+    isInMemory: (seqNum) => inMemory.has(seqNum),
     seqNums: () => inMemory.seqNums(),
     hold: (entry) => inMemory.hold(entry),
-    enter,
+    enter: (entry) => enter(entry, 'fresh'),
     takeReady() {
-      const entry = ready.take();
-      if (entry) inMemory.hold(entry);
-      return entry;
+      const key = turns.take();
+      if (key === undefined) return undefined;
+      const ofKey = ready.get(key)!;
+      const entry = ofKey.take()!;
+      if (ofKey.size === 0) ready.delete(key);
+      inMemory.hold(entry);
+      return { entry, end: () => turns.release(key) };
     },
     settle(entry) {
       givePlace(entry);
@@ -128,9 +161,8 @@ export function createLanes(
     resume(entry) {
       const holdsLane = entry.aside?.holdsLane;
       entry.aside = undefined;
-      inMemory.hold(entry);
-      if (holdsLane && entry.lane !== null) ready.push(entry);
-      else enter(entry);
+      if (holdsLane && entry.lane !== null) makeReady(entry, 'again');
+      else enter(entry, 'again');
     },
     restore(entry) {
       if (entry.aside) {
@@ -139,7 +171,7 @@ export function createLanes(
         return;
       }
       waitingAside.set(entry.seqNum, entry);
-      enter(entry);
+      enter(entry, 'fresh');
     },
   };
 }

@@ -4,7 +4,7 @@
  *
  * A checkpoint is `low`, the settled numbers above it, the records that are set aside, and the settled keys. `low`
  * is the lowest number that is neither settled nor set aside; it never moves back, so a record that is due again
- * keeps its place in `progress.aside` until its next outcome.
+ * keeps its place in `progress.aside` until its next outcome. What the reader has passed over counts as unread.
  */
 import type { Clock } from '../../platform/clock.ts';
 import type { Log } from '../../platform/log.ts';
@@ -14,6 +14,7 @@ import type { Journal, Progress } from '../journal.ts';
 import { fingerprint } from '../settled-keys.ts';
 import { asideOf } from './entry.ts';
 import type { Lanes } from './lanes.ts';
+import type { PassedOver } from './passed-over.ts';
 import type { StageLimits } from './stage-limits.ts';
 
 const CHECKPOINT_MS = 30_000;
@@ -37,10 +38,10 @@ export interface Standing {
 }
 
 export function createStanding(
-  deps: { clock: Clock; log: Log; journal: Journal; lanes: Lanes },
+  deps: { clock: Clock; log: Log; journal: Journal; lanes: Lanes; passedOver: PassedOver },
   bounds: Pick<StageLimits, 'checkpointOutcomes' | 'trimMs'>,
 ): Standing {
-  const { clock, log, journal, lanes } = deps;
+  const { clock, log, journal, lanes, passedOver } = deps;
   let progress = emptyProgress();
   let position = 0;
   let startedMs = 0;
@@ -62,7 +63,7 @@ export function createStanding(
 
   async function save(signal: AbortSignal): Promise<void> {
     progress.runningMs = runningMs();
-    progress.low = position;
+    progress.low = Math.min(position, passedOver.lowest ?? position);
     for (const seqNum of lanes.seqNums())
       if (seqNum < progress.low && !progress.aside.has(seqNum) && !lanes.waitingAside.has(seqNum))
         progress.low = seqNum;
