@@ -318,6 +318,29 @@ describe('the API', () => {
     await expect(world.view.changed(version, new AbortController().signal)).resolves.toBe(true);
   });
 
+  it('tells why a revision was refused, until one goes live', async () => {
+    const record = {
+      kind: 'tools',
+      version: 1,
+      revision: 'none',
+      status: 'refused',
+      inboxes: [],
+      at: 'then',
+    };
+    const told = async (fields: object): Promise<unknown> => {
+      const version = world.view.version();
+      await world.store.stream('tools').append([jsonRecord({ ...record, ...fields })]);
+      await world.view.changed(version, new AbortController().signal);
+      return ((await (await world.api('/api/mailbox')).json()) as { tools: unknown }).tools;
+    };
+    const error = 'index.ts:1:34: Expected ")" but found ";"';
+    expect(await told({ error })).toMatchObject({ live: { revision: 'r1' }, refused: { at: 'then', error } });
+    expect(await told({ status: 'live', revision: 'r2', error: null })).toMatchObject({
+      live: { revision: 'r2' },
+      refused: null,
+    });
+  });
+
   it('gives attachments away for saving only', async () => {
     const mail = world.view.mail(await world.send('pages'));
     const [reply] = mail!.inboxes[0]!.replies;
