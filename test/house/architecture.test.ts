@@ -17,6 +17,7 @@ const launcher = 'src/launch.mjs';
 
 /** What a folder may construct although another one defines it. */
 const sharedFactories: Record<string, string> = {
+  createBudget: 'a count of what is taken, made by whoever has the limit',
   createDeadline: 'a timer that lives as long as one call',
   createFairQueue: 'a collection, made by whoever holds it',
   createFifo: 'a collection, made by whoever holds it',
