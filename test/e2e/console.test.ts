@@ -104,6 +104,7 @@ describe.skipIf(!hasBrowser)('the console', { timeout: 90_000 }, () => {
     const [accepted] = await resend.accepted();
     await resend.postDeliveryEvent('bounced', accepted!.id);
     await page.locator('.reply .pill', { hasText: 'bounced' }).waitFor();
+    await inList('a question').getByText('Not delivered').waitFor();
     expect(problems).toEqual([]);
   });
 

@@ -14,7 +14,11 @@ import { traceDetails } from './trace.js';
 /** @param {Conversation} conversation @param {boolean} isCurrent */
 export function listItem(conversation, isCurrent) {
   const last = /** @type {Mail} */ (conversation.mails.at(-1));
-  const reply = last.inboxes.flatMap(({ replies }) => replies).at(-1);
+  const replies = last.inboxes.flatMap(({ replies: some }) => some);
+  const reply = replies.at(-1);
+  const hasBounced = replies.some(
+    ({ delivery }) => delivery !== null && deliveryState(delivery) === 'parked',
+  );
   const texts = { parked: last.error?.message, 'not-answered': reasonText(last.reason) };
   const told = texts[/** @type {keyof typeof texts} */ (last.state)];
   const preview = told ?? reply?.text ?? last.text ?? '';
@@ -36,7 +40,9 @@ export function listItem(conversation, isCurrent) {
         'span',
         { class: 'list-line' },
         element('span', { class: 'list-preview' }, preview.slice(0, 120)),
-        element('span', { class: 'pill', 'data-state': last.state }, stateWords[last.state]),
+        hasBounced
+          ? element('span', { class: 'pill', 'data-state': 'parked' }, 'Not delivered')
+          : element('span', { class: 'pill', 'data-state': last.state }, stateWords[last.state]),
       ),
     ),
   );
@@ -135,9 +141,14 @@ function replyCard(reply, copy) {
   return card;
 }
 
+/** As states of a mail are shown: well, not yet, or something for a person to look at. @param {string} delivery */
+function deliveryState(delivery) {
+  return { delivered: 'answered', delivery_delayed: 'retrying' }[delivery] ?? 'parked';
+}
+
 /** What the provider said. @param {string} delivery */
 function deliveryNote(delivery) {
-  const state = { delivered: 'answered', delivery_delayed: 'retrying' }[delivery] ?? 'parked';
+  const state = deliveryState(delivery);
   return element('p', { class: 'pill', 'data-state': state }, delivery.replaceAll('_', ' '));
 }
 

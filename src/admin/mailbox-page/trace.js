@@ -16,7 +16,7 @@ export async function traceElements(id) {
   /** @type {{ emails: Trace[] }} */
   const { emails } = await getJson(`api/admin/trace?id=${encodeURIComponent(id)}`);
   return emails.flatMap(({ emailId, steps, partlyRead }) => [
-    element('p', { class: 'muted' }, 'email ', element('code', {}, emailId)),
+    element('p', { class: 'muted' }, 'email ', element('code', {}, emailId), ', times in UTC'),
     element('ol', { class: 'trace' }, ...steps.slice(0, MAX_SHOWN_STEPS).map(stepElement)),
     steps.length > MAX_SHOWN_STEPS ? element('p', {}, 'There is more: millrace trace shows it.') : null,
     ...partlyRead.map(({ stream }) => element('p', {}, `Only a part of ${stream} was looked at.`)),
