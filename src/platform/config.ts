@@ -132,14 +132,15 @@ function hostFrom(value: string): string | null {
   return isIP(value) !== 0 || /^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$/i.test(value) ? value : null;
 }
 
-/** With or without a port, as Node takes them. */
 function dnsServersFrom(value: string): string[] | null {
   const servers = value.split(',').map((server) => server.trim());
-  const isServer = (server: string): boolean =>
-    isIP(server) !== 0 ||
-    (/^(?:\[[\da-f:.]+\]|[\d.]+):\d{1,5}$/i.test(server) &&
-      isIP(server.replace(/:\d+$/, '').replace(/[[\]]/g, '')) !== 0);
-  return servers.length <= MAX_DNS_SERVERS && servers.every(isServer) ? servers : null;
+  return servers.length <= MAX_DNS_SERVERS && servers.every(isDnsServer) ? servers : null;
+}
+
+/** With or without a port, as Node takes it. */
+function isDnsServer(server: string): boolean {
+  const withPort = /^(?:\[([\da-f:.]+)\]|([\d.]+)):\d{1,5}$/i.exec(server);
+  return isIP(withPort?.[1] ?? withPort?.[2] ?? server) !== 0;
 }
 
 function repositoryFrom(value: string): string | null {

@@ -1,5 +1,4 @@
 /** The environment as owners write it: defaults, what each variable becomes, and a table of bad ones. */
-import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { describe, expect, it } from 'vitest';
 import { parseConfig, variableNames } from '../../src/platform/config.ts';
@@ -10,13 +9,6 @@ import type { Role } from '../../src/platform/roles.ts';
 const webhookSecret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const resend = { MAIL_DOMAIN: 'example.com', RESEND_API_KEY: 're_one', RESEND_WEBHOOK_SECRET: webhookSecret };
 const s2 = { MAIL_DOMAIN: 'example.com', STREAMS: 's2', S2_ACCESS_TOKEN: 's2_token' };
-
-/** Variables of the documented table, in its order; cells without their backticks. */
-const documented = readFileSync(new URL('../../docs/configuration.md', import.meta.url), 'utf8')
-  .split('\n')
-  .filter((line) => line.startsWith('| `'))
-  .map((line) => line.split('|').map((cell) => cell.trim().replaceAll('`', '')))
-  .map(([, name = '', , fallback = '', example = '']) => ({ name, fallback, example }));
 
 describe('a good environment', () => {
   it('may be empty: everything runs on this machine', () => {
@@ -405,37 +397,6 @@ describe('secrets', () => {
 
   it('are not part of what may be printed', () => {
     expect(inspect(config, { depth: 9 })).not.toMatch(/hush|whsec/);
-  });
-});
-
-describe('docs/configuration.md', () => {
-  it('lists every variable of the code, and no other', () => {
-    const names = documented.map(({ name }) => name);
-    expect(names.toSorted()).toEqual([...variableNames, 'TOOL_SECRET_<NAME>'].toSorted());
-  });
-
-  it('has examples that are accepted together', () => {
-    const env = Object.fromEntries(
-      documented.map(({ name, example }) => [name.replace('<NAME>', 'KEY'), example]),
-    );
-    expect(() => parseConfig(env)).not.toThrow();
-  });
-
-  it('has defaults that are the code’s own', () => {
-    const { config } = parseConfig({});
-    const fallbackOf = Object.fromEntries(
-      documented.map(({ name, fallback }) => [name, fallback.split(' ')[0]]),
-    );
-    expect(fallbackOf).toMatchObject({
-      MAIL_DOMAIN: config.domains[0],
-      STREAMS: config.streams.kind,
-      DATA_DIR: config.dataDir,
-      TOOLS_PATH: config.tools.path,
-      HOST: config.host,
-      PORT: String(config.port),
-      RETENTION_DAYS: String(config.retentionDays),
-      LOG_LEVEL: config.logLevel,
-    });
   });
 });
 
