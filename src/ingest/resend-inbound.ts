@@ -15,6 +15,7 @@ import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import type { Deadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
+import { answerOf } from '../platform/rate-gate.ts';
 import type { RateGate } from '../platform/rate-gate.ts';
 import type { FetchOptions, Reserve } from './kept-mail.ts';
 
@@ -81,7 +82,7 @@ export function createResendInbound(
       { html_format: 'cid' },
       { signal },
     );
-    gate.observe(headers, error?.name === 'rate_limit_exceeded');
+    gate.observe(headers, answerOf(error));
     if (error?.name === 'not_found') throw contentMissing(emailId, 'Resend does not know it');
     // Neither is what the SDK makes of an error whose body is `null`.
     if (error || !data) throw classifyResendError(error ?? {}, headers);

@@ -20,6 +20,9 @@ import type { ErrorDetails } from '../platform/errors.ts';
 import { retryAfterMs } from '../platform/rate-gate.ts';
 import type { ResponseHeaders } from '../platform/rate-gate.ts';
 
+/** The names of what a request may lack are many, and more may come. */
+const REFUSED_INPUT = /^(?:invalid|missing)_/;
+
 /** As the SDK reports it. `statusCode` is null without an answer; a proxy's error may lack everything. */
 export interface ResendErrorReport {
   readonly name?: string | undefined;
@@ -93,6 +96,14 @@ const VERDICTS: ReadonlyMap<string, Verdict> = new Map([
   ['security_error', REJECTED],
 ]);
 
+/**
+ * True for a name of Resend's own, which decides whatever the status is: the SDK takes that from the body alone, where
+ * it may be missing. `application_error` is also what the SDK calls an answer that it could not read, or none.
+ */
+export function isAnswer({ name = '' }: ResendErrorReport): boolean {
+  return name !== 'application_error' && (VERDICTS.has(name) || REFUSED_INPUT.test(name));
+}
+
 /** An error of Resend's as ours; `headers` are those of the answer. */
 export function classifyResendError(report: ResendErrorReport, headers: ResponseHeaders): MillraceError {
   const name = report.name ?? 'no name';
@@ -110,7 +121,7 @@ export function classifyResendError(report: ResendErrorReport, headers: Response
 }
 
 function verdictByShape(name: string, status: number | null): Verdict {
-  if (/^(?:invalid|missing)_/.test(name)) return REJECTED;
+  if (REFUSED_INPUT.test(name)) return REJECTED;
   if (status === 401) return UNAUTHORIZED;
   if (status === null || status >= 500 || [408, 425, 429].includes(status)) return UNAVAILABLE;
   return REJECTED;

@@ -9,6 +9,7 @@ import { classifyResendError } from '../mail/resend-errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
+import { answerOf } from '../platform/rate-gate.ts';
 import type { RateGate } from '../platform/rate-gate.ts';
 import { sendingKey } from './resend-outbound.ts';
 
@@ -52,7 +53,7 @@ export function createFindSent(
     const answer = await method({ signal: deadline.signal });
     const headers = answer.headers as Parameters<RateGate['observe']>[0];
     const error = answer.error as Parameters<typeof classifyResendError>[0] | null;
-    gate.observe(headers, error?.name === 'rate_limit_exceeded');
+    gate.observe(headers, answerOf(error));
     signal.throwIfAborted();
     // A key that may only send never can: waiting would not help.
     if (error?.name === 'restricted_api_key') throw unknownOutcome('the key may not read');

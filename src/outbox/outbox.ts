@@ -4,7 +4,8 @@
  * A request goes out as it was frozen, under its idempotency key, at every attempt. Within 24 h the provider
  * itself recognises the key. An attempt whose outcome stayed unknown for longer than that (a lost answer,
  * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
- * has sent this request; each carries a fingerprint of its key as a tag. Before the provider our own journal is asked,
+ * has sent this request; each carries a fingerprint of its key as a tag. An attempt that is stopped for long between this
+ * judgement and its call is begun again. Before the provider our own journal is asked,
  * which knows longer than the stage remembers keys (`find-settled.ts`).
  *
  * Mail to whom it must not be sent (`suppressions.ts`) is skipped, at the latest moment: when it would go out. A request
@@ -13,6 +14,7 @@
  */
 import { allRecipients } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
+import { startStopwatch } from '../platform/clock.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
@@ -20,6 +22,7 @@ import { COPY_HEADERS, headerOf, outboxRecordSchema, parseJsonRecord } from '../
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { findSettled } from './find-settled.ts';
+import { refuseStale } from './resend-outbound.ts';
 import type { Suppressions } from './suppressions.ts';
 
 /** Who takes outbound mail: Resend, or the local mailbox in its place. */
@@ -63,6 +66,7 @@ export function createOutbox(deps: {
         ? await readRequest(store, frozen.request.blob, attempt.signal)
         : frozen.request;
     const doubtSinceMs = earliestDoubtMs(record, attempt);
+    const ageMs = startStopwatch(clock);
     const suppressed = suppressions.against(allRecipients(request));
     const isInDoubt = doubtSinceMs !== Infinity;
     if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS || (isInDoubt && suppressed.length > 0)) {
@@ -80,6 +84,7 @@ export function createOutbox(deps: {
       }));
       return { kind: 'skipped', reason: 'suppressed', facts: { ...facts, suppressed: because } };
     }
+    refuseStale(ageMs());
     try {
       const { providerId } = await outbound.send(request, frozen.idempotencyKey, attempt.signal);
       return { kind: 'done', facts: { ...facts, providerId } };
@@ -116,6 +121,7 @@ const REFUSALS: readonly string[] = [
   'resend.quota_exceeded',
   'resend.unauthorized',
   'platform.rate_gate_full',
+  'outbox.attempt_too_old',
 ];
 
 /** After all other failures, a 5xx among them, the mail may have been taken all the same. */

@@ -19,6 +19,15 @@ export interface Clock {
   uuid(): string;
 }
 
+/**
+ * How long ago this was called, by the clock that says more: the monotonic one may stand still while the machine
+ * sleeps, the other can be set back.
+ */
+export function startStopwatch(clock: Clock): () => number {
+  const [startMs, startMonotonicMs] = [clock.nowMs(), clock.monotonicMs()];
+  return () => Math.max(clock.nowMs() - startMs, clock.monotonicMs() - startMonotonicMs);
+}
+
 /** Node clamps a longer delay to 1 ms; a timer that is due later is armed again. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 

@@ -3,8 +3,9 @@
  * that is not theirs alone (Resend counts a whole team).
  *
  * - A call may start while fewer than `limit` others started within the last window. The limit is learnt
- *   from `ratelimit-limit`; until the first answer it is a cautious one. Who answers without telling a limit
- *   (no Resend, but what stands in its place) is not paced, and can still refuse.
+ *   from `ratelimit-limit`; until the first answer it is a cautious one. Who takes a call without ever having told a
+ *   limit (no Resend, but what stands in its place) is not paced, and can still refuse. An error without a limit says
+ *   nothing: it may be a gateway's, with the provider's limit behind it.
  * - `ratelimit-remaining: 0` closes the gate until `ratelimit-reset`: others use up the window, too.
  * - A refusal (429) closes it for `retry-after` and a little jitter, for everybody.
  * - Callers take turns by their fairness key: however many wait under one, the next of another is a turn away. So
@@ -26,9 +27,12 @@ export interface RateGate {
    * @throws the signal's reason; MillraceError `platform.rate_gate_full` (transient).
    */
   enter(signal: AbortSignal, fairnessKey: string): Promise<void>;
-  /** Learns from an answer; `refused` says that it was a refusal for the rate, not for a quota. */
-  observe(headers: ResponseHeaders, refused: boolean): void;
+  /** Learns from an answer. */
+  observe(headers: ResponseHeaders, answer: Answer): void;
 }
+
+/** `refused`: for the rate, not for a quota. `failed`: any other error. */
+export type Answer = 'taken' | 'refused' | 'failed';
 
 export interface RateGateOptions {
   /** Calls in a window before the provider has told its limit (default 2, the lowest that Resend grants). */
@@ -56,6 +60,7 @@ export function createRateGate(clock: Clock, options: RateGateOptions = {}): Rat
   /** When the calls of the last window started, oldest first. */
   const starts: number[] = [];
   let limit = options.initialLimit ?? 2;
+  let isLimitTold = false;
   let closedUntilMs = 0;
   let cancelTimer: (() => void) | undefined;
 
@@ -103,18 +108,27 @@ export function createRateGate(clock: Clock, options: RateGateOptions = {}): Rat
       });
     },
 
-    observe(headers, refused) {
+    observe(headers, answer) {
       const toldLimit = wholeNumber(headers?.['ratelimit-limit']);
-      if (toldLimit !== undefined && toldLimit > 0) limit = Math.min(toldLimit, MAX_LIMIT);
-      else if (headers !== null && !refused && toldLimit === undefined) limit = MAX_LIMIT;
+      if (toldLimit !== undefined && toldLimit > 0) {
+        isLimitTold = true;
+        limit = Math.min(toldLimit, MAX_LIMIT);
+      } else if (answer === 'taken' && headers !== null && !isLimitTold) limit = MAX_LIMIT;
       let pauseMs = 0;
-      if (refused) pauseMs = (retryAfterMs(headers) ?? DEFAULT_REFUSED_PAUSE_MS) + clock.random() * JITTER_MS;
+      if (answer === 'refused')
+        pauseMs = (retryAfterMs(headers) ?? DEFAULT_REFUSED_PAUSE_MS) + clock.random() * JITTER_MS;
       else if (wholeNumber(headers?.['ratelimit-remaining']) === 0)
         pauseMs = (wholeNumber(headers?.['ratelimit-reset']) ?? 0) * 1000;
       closedUntilMs = Math.max(closedUntilMs, clock.monotonicMs() + Math.min(pauseMs, MAX_PAUSE_MS));
       admit();
     },
   };
+}
+
+/** What a call's error, null for none, says about the rate. */
+export function answerOf(error: { name?: string | undefined } | null): Answer {
+  if (error === null) return 'taken';
+  return error.name === 'rate_limit_exceeded' ? 'refused' : 'failed';
 }
 
 /** The `retry-after` of an answer, which Resend gives in whole seconds; undefined where there is none. */

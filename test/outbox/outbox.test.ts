@@ -1,7 +1,7 @@
 /** The outbox handler: what is sent under which key, what waits, and what is looked up before it is sent again. */
 import { describe, expect, it } from 'vitest';
 import type { ProviderRequest } from '../../src/mail/email.ts';
-import { createOutbox, outboxOrder } from '../../src/outbox/outbox.ts';
+import { createOutbox, leavesDoubt, outboxOrder } from '../../src/outbox/outbox.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { systemClock } from '../../src/platform/clock.ts';
@@ -11,6 +11,7 @@ import { writeBlob } from '../../src/streams/blob.ts';
 import { jsonRecord, streamNames } from '../../src/streams/records.ts';
 import type { OutboxRecord } from '../../src/streams/records.ts';
 import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import { createManualClock } from '../streams/manual-clock.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const NOW_MS = Date.parse('2026-11-22T10:00:00Z');
@@ -132,6 +133,23 @@ describe('outbox', () => {
     const missing = provider(null);
     await outboxWith(missing.outbound)(record, attempt(sinceMs));
     expect(missing.sent.length).toBe(1);
+  });
+
+  it('begins again after a search during which the process stood still', async () => {
+    const standing = createManualClock(NOW_MS);
+    const { outbound, sent } = provider();
+    const findSent = async (): Promise<null> => {
+      standing.advance(HOUR_MS);
+      return null;
+    };
+    const deps = { store: store(), suppressions: suppressions(), clock: standing };
+    const handle = createOutbox({ ...deps, outbound: { ...outbound, findSent } });
+    await expect(handle(await recordOf(frozen), attempt(NOW_MS - 25 * HOUR_MS))).rejects.toMatchObject({
+      kind: 'transient',
+      code: 'outbox.attempt_too_old',
+    });
+    expect(sent).toEqual([]);
+    expect(leavesDoubt(new MillraceError('transient', 'outbox.attempt_too_old', ''))).toBe(false);
   });
 
   it('takes what its own journal says was sent under the key, before it asks the provider', async () => {

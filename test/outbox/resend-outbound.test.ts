@@ -6,6 +6,8 @@ import { systemClock } from '../../src/platform/clock.ts';
 import { hasCode } from '../../src/platform/errors.ts';
 import { createRateGate } from '../../src/platform/rate-gate.ts';
 import type { Fault, ResendStandIn } from '../resend-stand-in/contract.ts';
+import { createManualClock } from '../streams/manual-clock.ts';
+import type { ManualClock } from '../streams/manual-clock.ts';
 import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
 
 const REQUEST: ProviderRequest = {
@@ -29,6 +31,8 @@ function connect(apiKey: string = 're_test', timeoutMs: number = 10_000): Resend
 }
 
 const error = (status: number, name: string): Fault => ({ kind: 'error', status, name });
+
+const said = (body: object): Fault => ({ kind: 'body', status: 422, body: JSON.stringify(body) });
 
 async function sendUntilTaken(sender: ResendOutbound, key: string): Promise<void> {
   for (let attempt = 1; attempt <= 20; attempt += 1) {
@@ -118,6 +122,12 @@ describe('a clear refusal', () => {
     [error(500, 'internal_server_error'), 'transient', 'resend.unavailable'],
     [error(503, 'service_unavailable'), 'transient', 'resend.unavailable'],
     [error(409, 'concurrent_idempotent_requests'), 'transient', 'resend.busy'],
+    // The SDK knows a status from the body alone, and the name decides without one.
+    [said({ name: 'validation_error', message: 'no' }), 'permanent', 'resend.rejected'],
+    [said({ name: 'missing_required_field', message: 'no' }), 'permanent', 'resend.rejected'],
+    [said({ name: 'rate_limit_exceeded', message: 'no' }), 'transient', 'resend.rate_limited'],
+    [said({ name: 'application_error', message: 'no' }), 'transient', 'resend.outcome_unknown'],
+    [said({ name: 'brand_new', message: 'no' }), 'transient', 'resend.outcome_unknown'],
   ])('%j is %s %s', async (fault, kind, code) => {
     await standIn.fault('send', fault);
     await expect(outbound.send(REQUEST, 'k1', never)).rejects.toMatchObject({ kind, code });
@@ -153,6 +163,41 @@ test('the caller ends a call with its own reason', async () => {
   await expect.poll(async () => (await standIn.requests()).length).toBe(1);
   caller.abort(new Error('drain'));
   await expect(ended).rejects.toThrow('drain');
+});
+
+describe('an attempt that was stopped while it waited for its turn', () => {
+  const DAY_MS = 86_400_000;
+
+  test.each<[string, (clock: ManualClock) => void]>([
+    ['a process that stood still', (clock) => clock.advance(DAY_MS)],
+    [
+      'a machine that slept',
+      (clock) => {
+        clock.jumpTo(clock.nowMs() + DAY_MS);
+        clock.advance(61_000);
+      },
+    ],
+  ])('sends nothing: %s', async (_, stop) => {
+    const clock = createManualClock();
+    const gate = createRateGate(clock);
+    gate.observe({ 'retry-after': '60' }, 'refused');
+    const waiting = createResendOutbound({ clock, gate }, { apiKey: 're_test', baseUrl: standIn.url });
+    const sending = waiting.send(REQUEST, 'k1', never);
+    stop(clock);
+    await expect(sending).rejects.toMatchObject({ kind: 'transient', code: 'outbox.attempt_too_old' });
+    expect(await standIn.requests()).toHaveLength(0);
+  });
+
+  test('sends after a minute as ever', async () => {
+    const clock = createManualClock();
+    const gate = createRateGate(clock);
+    gate.observe({ 'retry-after': '60' }, 'refused');
+    const waiting = createResendOutbound({ clock, gate }, { apiKey: 're_test', baseUrl: standIn.url });
+    const sent = waiting.send(REQUEST, 'k1', never);
+    clock.advance(61_000);
+    await sent;
+    expect(await standIn.accepted()).toHaveLength(1);
+  });
 });
 
 test('a storm of sends stays below the limit that the provider tells', async () => {

@@ -2,7 +2,7 @@ import * as fc from 'fast-check';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createRateGate, retryAfterMs } from '../../src/platform/rate-gate.ts';
-import type { RateGate } from '../../src/platform/rate-gate.ts';
+import type { Answer, RateGate, ResponseHeaders } from '../../src/platform/rate-gate.ts';
 
 const never = new AbortController().signal;
 
@@ -28,7 +28,7 @@ test('in no second do more calls start than the provider allows, and all of them
       fc.array(fc.integer({ min: 0, max: 700 }), { maxLength: 40 }),
       async (limit, pausesMs) => {
         const gate = createRateGate(systemClock);
-        gate.observe({ 'ratelimit-limit': String(limit) }, false);
+        gate.observe({ 'ratelimit-limit': String(limit) }, 'taken');
         const startedMs: number[] = [];
         for (const pauseMs of pausesMs) {
           void gate.enter(never, 'a').then(() => startedMs.push(performance.now()));
@@ -49,7 +49,7 @@ test('two calls start before the provider has told its limit, then as many as it
   const startedMs = enterMany(gate, 8);
   await vi.advanceTimersByTimeAsync(0);
   expect(startedMs).toHaveLength(2);
-  gate.observe({ 'ratelimit-limit': '5', 'ratelimit-remaining': '3' }, false);
+  gate.observe({ 'ratelimit-limit': '5', 'ratelimit-remaining': '3' }, 'taken');
   await vi.advanceTimersByTimeAsync(0);
   expect(startedMs).toHaveLength(5);
 });
@@ -57,13 +57,13 @@ test('two calls start before the provider has told its limit, then as many as it
 test('who answers without telling a limit is not paced, until it refuses', async () => {
   const gate = createRateGate(systemClock);
   const startedMs = enterMany(gate, 50);
-  gate.observe(null, false);
+  gate.observe(null, 'taken');
   await vi.advanceTimersByTimeAsync(0);
   expect(startedMs).toHaveLength(2);
-  gate.observe({ 'content-type': 'application/json' }, false);
+  gate.observe({ 'content-type': 'application/json' }, 'taken');
   await vi.advanceTimersByTimeAsync(0);
   expect(startedMs).toHaveLength(50);
-  gate.observe({ 'retry-after': '3' }, true);
+  gate.observe({ 'retry-after': '3' }, 'refused');
   const laterMs = enterMany(gate, 1);
   await vi.advanceTimersByTimeAsync(2_900);
   expect(laterMs).toHaveLength(0);
@@ -71,9 +71,32 @@ test('who answers without telling a limit is not paced, until it refuses', async
   expect(laterMs).toHaveLength(1);
 });
 
+test.each<[ResponseHeaders, Answer]>([
+  [{ 'content-type': 'text/html' }, 'failed'],
+  [{ 'retry-after': '0' }, 'refused'],
+  [null, 'taken'],
+])('an answer of %j, %s, lifts no limit', async (headers, answer) => {
+  const gate = createRateGate(systemClock);
+  gate.observe(headers, answer);
+  await vi.advanceTimersByTimeAsync(1_000);
+  const startedMs = enterMany(gate, 50);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(startedMs).toHaveLength(2);
+});
+
+test('a limit that was told is not lifted by an answer that does not tell it', async () => {
+  const gate = createRateGate(systemClock);
+  gate.observe({ 'ratelimit-limit': '5' }, 'taken');
+  gate.observe({}, 'taken');
+  gate.observe({}, 'failed');
+  const startedMs = enterMany(gate, 50);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(startedMs).toHaveLength(5);
+});
+
 test('a refusal closes the gate for everybody until its retry-after', async () => {
   const gate = createRateGate(systemClock);
-  gate.observe({ 'ratelimit-limit': '10', 'retry-after': '7' }, true);
+  gate.observe({ 'ratelimit-limit': '10', 'retry-after': '7' }, 'refused');
   const startedMs = enterMany(gate, 3);
   await vi.advanceTimersByTimeAsync(6999);
   expect(startedMs).toHaveLength(0);
@@ -83,7 +106,7 @@ test('a refusal closes the gate for everybody until its retry-after', async () =
 
 test('the retry-after of an answer that is no refusal closes nothing', async () => {
   const gate = createRateGate(systemClock);
-  gate.observe({ 'ratelimit-limit': '10', 'ratelimit-remaining': '9', 'retry-after': '7' }, false);
+  gate.observe({ 'ratelimit-limit': '10', 'ratelimit-remaining': '9', 'retry-after': '7' }, 'taken');
   const startedMs = enterMany(gate, 3);
   await vi.advanceTimersByTimeAsync(0);
   expect(startedMs).toHaveLength(3);
@@ -91,7 +114,7 @@ test('the retry-after of an answer that is no refusal closes nothing', async () 
 
 test('a window that others have used up closes the gate until its reset', async () => {
   const gate = createRateGate(systemClock);
-  gate.observe({ 'ratelimit-limit': '10', 'ratelimit-remaining': '0', 'ratelimit-reset': '1' }, false);
+  gate.observe({ 'ratelimit-limit': '10', 'ratelimit-remaining': '0', 'ratelimit-reset': '1' }, 'taken');
   const startedMs = enterMany(gate, 1);
   await vi.advanceTimersByTimeAsync(999);
   expect(startedMs).toHaveLength(0);
@@ -101,7 +124,7 @@ test('a window that others have used up closes the gate until its reset', async 
 
 test('a refusal without retry-after, or with garbage, is a second', async () => {
   const gate = createRateGate(systemClock);
-  gate.observe({ 'ratelimit-limit': '-1', 'retry-after': 'soon' }, true);
+  gate.observe({ 'ratelimit-limit': '-1', 'retry-after': 'soon' }, 'refused');
   const startedMs = enterMany(gate, 1);
   await vi.advanceTimersByTimeAsync(999);
   expect(startedMs).toHaveLength(0);
