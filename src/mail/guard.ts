@@ -136,9 +136,9 @@ const BULK = /^\s*(?:bulk|list|junk|auto_reply)\b/i;
 
 /**
  * The address of the topmost Return-Path field: the last server wrote it, what stands below was there before.
- * Empty for `<>` (RFC 5321 §4.5.5); null where there is no such field. The server that receives our mail
- * always writes one, so a message without it never came over SMTP: it was written into the local mailbox,
- * by a person, who deserves the answer.
+ * Empty for `<>` (RFC 5321 §4.5.5); null where there is no such field, which is no reason to be silent: a bounce says `<>`,
+ * the local mailbox has no envelope, and whether a provider writes the field at all is its own affair. To take its lack
+ * for a machine's mail would be to answer nobody there.
  */
 function returnPathOf(email: ParsedEmail): string | null {
   const field = headerValues(email, 'return-path')[0];
