@@ -46,7 +46,7 @@ it('the reply of one inbox leaves among the first, behind a burst of another', a
   const durable = createDurableStreams({ nowMs: () => world.nowMs() });
   const store = createSimulatedStore(durable, network);
   const gate = createRateGate(clock);
-  gate.observe({ 'ratelimit-limit': '10' }, false);
+  gate.observe({ 'ratelimit-limit': '10' }, 'taken');
   const left: string[] = [];
   const outbound: OutboundProvider = {
     async send(request, idempotencyKey, signal) {
