@@ -168,7 +168,7 @@ describe('tools from Git', () => {
   });
 
   it('are rolled back by one command, stay there, and follow the branch again by another', async () => {
-    expect(await command('tools', 'rollback')).toContain('"five" is asked for');
+    expect(await command('tools', 'rollback')).toContain('"five": it is asked for');
     await expect.poll(liveSubject, { timeout: 15_000 }).toBe('five');
     await repository.push(tool('seven'), { message: 'seven' });
     await announce();
