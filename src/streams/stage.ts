@@ -167,10 +167,11 @@ export function createStage(
 
   function decide(entry: Entry, outcome: Outcome, durationMs: number): void {
     const decision = decisionOf(entry, outcome, { nowMs: clock.nowMs(), durationMs });
-    commits.decide(decision, (record) => settle(entry, record));
+    const waitMs = outcome.kind === 'deferred' ? outcome.untilMs - clock.nowMs() : 0;
+    commits.decide(decision, (record) => settle(entry, record, waitMs));
   }
 
-  function settle(entry: Entry, record: OutcomeRecord): void {
+  function settle(entry: Entry, record: OutcomeRecord, waitMs: number): void {
     standing.apply(record);
     options.onSettled?.(record);
     turn?.settled(record.outcome, record.durationMs);
@@ -179,7 +180,7 @@ export function createStage(
       entry.doubtSinceMs = record.aside.doubtSinceMs;
       entry.aside = record.aside;
       lanes.suspend(entry);
-      deferral.defer(record.aside, entry);
+      deferral.defer({ ...record.aside, waitMs }, entry);
     } else {
       if (unsettledKeys.get(entry.key) === entry.seqNum) unsettledKeys.delete(entry.key);
       lanes.settle(entry);
@@ -222,7 +223,8 @@ export function createStage(
       unsettledKeys.set(entry.key, entry.seqNum);
       if (!entry.aside) progress.aside.delete(entry.seqNum);
       lanes.restore(entry);
-      if (entry.aside) deferral.defer(entry.aside, entry);
+      const waitMs = aside.untilMs - clock.nowMs();
+      if (entry.aside) deferral.defer({ ...entry.aside, waitMs }, entry);
       else attempts.start();
     }
     attempts.start();

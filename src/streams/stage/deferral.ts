@@ -13,8 +13,14 @@ import { createDueQueue } from './due-queue.ts';
 const WOKEN_AT_ONCE = 500;
 
 export interface Deferral<T> {
-  /** `holdsLane` tells a backoff from a time that somebody named. */
-  defer(aside: { readonly untilMs: number; readonly holdsLane: boolean }, item: T): void;
+  /**
+   * `holdsLane` tells a backoff from a time that somebody named. `waitMs` is how far off `untilMs` was when it was
+   * decided: the clock may have been set back since.
+   */
+  defer(
+    due: { readonly untilMs: number; readonly holdsLane: boolean; readonly waitMs: number },
+    item: T,
+  ): void;
   /** From now on nothing wakes. */
   stop(): void;
 }
@@ -54,8 +60,8 @@ export function createDeferral<T>(
   }
 
   return {
-    defer({ untilMs, holdsLane }, item) {
-      if (holdsLane) backoffs.push(clock.monotonicMs() + Math.max(0, untilMs - clock.nowMs()), item);
+    defer({ untilMs, holdsLane, waitMs }, item) {
+      if (holdsLane) backoffs.push(clock.monotonicMs() + Math.max(0, waitMs), item);
       else scheduled.push(untilMs, item);
       arm();
     },
