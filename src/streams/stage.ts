@@ -307,8 +307,8 @@ function partsOf(deps: { store: StreamStore; clock: Clock; log: Log }, options: 
     },
   );
   const changed = createChangeSignal();
-  const maxTurnsPerKey = options.concurrencyPerKey ?? options.concurrency;
-  const lanes = createLanes(bounds, { maxTurnsPerKey });
+  const { concurrency: maxTurns, concurrencyPerKey: maxTurnsPerKey = maxTurns } = options;
+  const lanes = createLanes(bounds, { maxTurns, maxTurnsPerKey });
   const passedOver = createPassedOver();
   const standing = createStanding({ clock, log, journal, lanes, passedOver }, bounds);
   const commits = createCommits(

@@ -53,6 +53,24 @@ describe('a stage with large records', () => {
     expect(handled.slice(30)).toEqual(Array.from({ length: 10 }, (_, n) => n));
   });
 
+  it('takes in no more of those that are due again than it can handle at once, however slow the journal is', async () => {
+    await stream('source').append(Array.from({ length: 60 }, (_, n) => numbered(n)));
+    let most = 0;
+    let handled = 0;
+    const { stage, stop } = start(
+      async () => {
+        most = Math.max(most, stage.stats().inMemory);
+        return ++handled > 600
+          ? { kind: 'done' }
+          : { kind: 'deferred', untilMs: 0, reason: 'test', holdsLane: false };
+      },
+      { concurrency: 3, limits: { window: 8 } },
+    );
+    await settled(60);
+    await stop();
+    expect(most).toBeLessThanOrEqual(8 + 3);
+  });
+
   it('starts no handler while their outputs wait for the store', async () => {
     await stream('source').append(Array.from({ length: 40 }, (_, n) => numbered(n)));
     const opened = Promise.withResolvers<void>();

@@ -10,7 +10,8 @@
  *
  * A record takes a place in memory (`record-window.ts`) until it is settled or deferred. One that waits gives its
  * place up where it is large, where many of its lane wait already, or where the head may be deferred for long; it
- * is read again when its turn comes. So a long lane does not use up the window and hold back the other lanes.
+ * is read again when its turn comes. So a long lane does not use up the window and hold back the other lanes. Where
+ * memory is used up, as many as run at once are read beyond it; the others wait until those are settled or deferred.
  */
 import { createFairQueue } from '../../platform/fair-queue.ts';
 import type { FairQueue } from '../../platform/fair-queue.ts';
@@ -64,10 +65,12 @@ export interface Lanes {
 
 export function createLanes(
   bounds: Pick<StageLimits, 'window' | 'windowBytes' | 'laneBodies' | 'laneBodyBytes'>,
-  options: { maxTurnsPerKey: number },
+  options: { maxTurns: number; maxTurnsPerKey: number },
 ): Lanes {
   const inMemory = createRecordWindow<Entry>(bounds);
   const waitingAside = new Map<number, Entry>();
+  /** Records that were taken while memory was used up; each stays here until it gives its place. */
+  const beyondFull = new Set<number>();
   const lanes = new Map<string, Lane>();
   /** Fairness keys, each as often as it has something ready. */
   const turns = createFairQueue<string>({ maxOutPerKey: options.maxTurnsPerKey });
@@ -107,6 +110,7 @@ export function createLanes(
 
   function givePlace(entry: Entry): void {
     inMemory.release(entry.seqNum);
+    beyondFull.delete(entry.seqNum);
     waitingAside.delete(entry.seqNum);
   }
 
@@ -139,10 +143,17 @@ export function createLanes(
     hold: (entry) => inMemory.hold(entry),
     enter: (entry) => enter(entry, 'fresh'),
     takeReady() {
-      const key = turns.take();
+      const key = turns.next();
       if (key === undefined) return undefined;
       const ofKey = ready.get(key)!;
-      const entry = ofKey.take()!;
+      const entry = ofKey.next()!;
+      if (inMemory.isFull && !inMemory.has(entry.seqNum)) {
+        // As many as run at once may do so beyond it: those that fill it may be waiting behind them.
+        if (beyondFull.size >= options.maxTurns) return undefined;
+        beyondFull.add(entry.seqNum);
+      }
+      turns.take();
+      ofKey.take();
       if (ofKey.size === 0) ready.delete(key);
       inMemory.hold(entry);
       return { entry, end: () => turns.release(key) };
