@@ -24,6 +24,7 @@ import { startNameServer } from '../platform/name-server.ts';
 import type { NameServer } from '../platform/name-server.ts';
 import { startResendStandIn } from '../resend-stand-in/resend-stand-in.ts';
 import type { ResendStandIn } from '../resend-stand-in/contract.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const KEY = 're_doctor_full';
 const SENDING_KEY = 're_doctor_sending';
@@ -267,7 +268,7 @@ const problems = (findings: Finding[]) =>
 /** The command itself. */
 function doctor(): Promise<{ code: unknown; findings: Finding[]; text: string }> {
   const args = ['src/main.ts', 'doctor', '--json', '--dns-server', nameServer.address];
-  const env = { PATH: process.env['PATH'], ...variables };
+  const env = programEnvironment(variables);
   return new Promise((resolve, reject) => {
     execFile(process.execPath, args, { env }, (error, stdout, stderr) => {
       if (stderr) return reject(new Error(stderr));

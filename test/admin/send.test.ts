@@ -9,6 +9,7 @@ import type { SendOptions } from '../../src/admin/send.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { DOMAIN, TOKEN, reverser, startMailbox } from './mailbox-world.ts';
 import type { MailboxWorld } from './mailbox-world.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 let world: MailboxWorld;
 
@@ -89,7 +90,7 @@ describe('the command', () => {
   const run = (args: string[]) =>
     new Promise<{ code: number; stdout: string; stderr: string }>((resolve) => {
       const command = ['src/main.ts', 'send', ...args];
-      const env = { PATH: process.env['PATH'], DATA_DIR: world.directory };
+      const env = programEnvironment({ DATA_DIR: world.directory });
       execFile(process.execPath, command, { env }, (error, stdout, stderr) =>
         resolve({ code: error ? Number(error.code) : 0, stdout, stderr }),
       );

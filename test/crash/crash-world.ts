@@ -28,6 +28,7 @@ import type { CrashingDaemonOptions } from './crashing-daemon.ts';
 import { sourceProgram } from './daemon-bundle.ts';
 import type { DaemonProgram } from './daemon-bundle.ts';
 import type { KillPlan } from './kill-plan.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 export type Streams = 'local' | 's2';
 export const DOMAIN = 'agents.example';
@@ -151,7 +152,7 @@ export async function createCrashWorld(
 }
 
 async function millrace(variables: Record<string, string>, ...args: string[]): Promise<void> {
-  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables };
+  const env = programEnvironment(variables);
   const command = ['src/main.ts', ...args];
   await promisify(execFile)(process.execPath, command, { cwd: root, env });
 }
@@ -159,7 +160,7 @@ async function millrace(variables: Record<string, string>, ...args: string[]): P
 function spawnDaemon(args: readonly string[], variables: Record<string, string>): CrashingDaemon {
   const child: ChildProcess = spawn(process.execPath, args, {
     cwd: root,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
+    env: programEnvironment(variables),
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   let output = '';

@@ -14,6 +14,7 @@ import { s2Binary, startS2Lite } from '../streams/s2-lite.ts';
 import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
 import { writeTools } from './fleet.ts';
 import { plainMail } from './mail.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const INBOXES = ['ann', 'ben', 'cleo', 'dora'];
@@ -27,7 +28,7 @@ const EXPECTED = Array.from({ length: MAILS }, (_, round) =>
 
 async function millrace(variables: Record<string, string>, ...args: string[]): Promise<string> {
   const command = ['src/main.ts', ...args];
-  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables };
+  const env = programEnvironment(variables);
   return (await promisify(execFile)(process.execPath, command, { env })).stdout;
 }
 

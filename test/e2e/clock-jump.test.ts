@@ -13,6 +13,7 @@ import type { Finding } from '../../src/admin/doctor/check.ts';
 import { spawnResendStandIn } from '../resend-stand-in/client.ts';
 import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
 import { plainMail } from './mail.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 /** Of Debian's package libfaketime, by architecture. */
@@ -99,7 +100,7 @@ it.runIf(LIBRARY).each([
 
 function findings(variables: Record<string, string>): Promise<Finding[]> {
   const args = ['--no-node-snapshot', 'src/main.ts', 'doctor', '--json'];
-  const env = { PATH: process.env['PATH'], ...variables };
+  const env = programEnvironment(variables);
   return new Promise((resolve, reject) => {
     execFile(process.execPath, args, { env }, (error, stdout, stderr) => {
       if (stderr) return reject(new Error(stderr, { cause: error }));

@@ -7,6 +7,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { programEnvironment } from '../program-environment.ts';
 
 export { freePort } from '../streams/s2-lite.ts';
 
@@ -43,7 +44,7 @@ export async function startDaemon(
 ): Promise<Daemon> {
   const child = spawn(process.execPath, [...nodeFlags, 'src/main.ts', 'serve', ...args], {
     cwd: root,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
+    env: programEnvironment(variables),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let output = '';

@@ -17,6 +17,7 @@ import { parseJsonRecord, retentionFor, streamNames } from '../../src/streams/re
 import { openS2Store } from '../../src/streams/s2-store.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { readBodies } from '../streams/store-reading.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const WAIT_MS = 25_000;
@@ -39,7 +40,7 @@ export async function startFleetDaemon(
   const [program, ...rest] = [...prefix, process.execPath, 'src/main.ts', 'serve', ...args];
   const child = spawn(program!, rest, {
     cwd: root,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...variables },
+    env: programEnvironment(variables),
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const ended = once(child, 'exit');

@@ -6,6 +6,7 @@ import { createLog } from '../../src/platform/log.ts';
 import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
 import { temporaryDirectory } from './daemon.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 it.each([
   ['meta', { kind: 'format', version: 1, format: 99, release: '9.0.0', at: '2030-01-01T00:00:00Z' }],
@@ -25,7 +26,7 @@ it.each([
 
 function serve(variables: Record<string, string>): Promise<{ code: unknown; stderr: string }> {
   const args = ['src/main.ts', 'serve'];
-  const env = { PATH: process.env['PATH'], ...variables };
+  const env = programEnvironment(variables);
   return new Promise((resolve) => {
     execFile(process.execPath, args, { env }, (error, _stdout, stderr) =>
       resolve({ code: error?.code ?? 0, stderr }),

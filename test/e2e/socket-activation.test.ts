@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
 import { temporaryDirectory } from './daemon.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -18,7 +19,7 @@ function startOn(socket: number, dataDir: string): ChildProcess {
   const daemon = 'LISTEN_PID=$$ exec "$0" src/main.ts serve';
   return spawn('sh', ['-c', daemon, process.execPath], {
     cwd: root,
-    env: { PATH: process.env['PATH'], DATA_DIR: dataDir, LISTEN_FDS: '1', LOG_LEVEL: 'silent' },
+    env: programEnvironment({ DATA_DIR: dataDir, LISTEN_FDS: '1', LOG_LEVEL: 'silent' }),
     stdio: ['ignore', 'ignore', 'inherit', socket],
   });
 }

@@ -14,6 +14,7 @@ import type { DeliveryEvent, ResendStandIn } from '../resend-stand-in/contract.t
 import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
 import type { Daemon } from './daemon.ts';
 import { plainMail } from './mail.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const API_KEY = 're_suppression';
@@ -57,7 +58,7 @@ afterAll(() => stack.disposeAsync());
 
 /** What the command prints. */
 function millrace(...words: string[]): Promise<string> {
-  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], DATA_DIR: daemon.dataDir };
+  const env = programEnvironment({ DATA_DIR: daemon.dataDir });
   return new Promise((resolve) => {
     execFile(process.execPath, [main, ...words], { env, timeout: 30_000 }, (_error, stdout, stderr) =>
       resolve(`${stdout}${stderr}`),

@@ -19,6 +19,7 @@ import { freePort, temporaryDirectory } from './daemon.ts';
 import { openBasin, startFleetDaemon } from './fleet.ts';
 import type { Basin, FleetDaemon } from './fleet.ts';
 import { plainMail } from './mail.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const RESEND_SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const GIT_SECRET = 'a-long-random-word';
@@ -118,7 +119,7 @@ async function liveCommits(): Promise<(string | undefined)[]> {
 
 /** Exit code of one look. */
 async function lookOnce(): Promise<number> {
-  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], ...sync(), LOG_LEVEL: 'silent' };
+  const env = programEnvironment({ ...sync(), LOG_LEVEL: 'silent' });
   const args = ['src/main.ts', 'serve', '--only', 'sync', '--once'];
   return run(process.execPath, args, { env }).then(
     () => 0,

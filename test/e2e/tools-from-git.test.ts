@@ -17,6 +17,7 @@ import type { BareRepository, Content, PushOptions } from '../runner/sync/bare-r
 import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
 import type { Daemon } from './daemon.ts';
 import { plainMail } from './mail.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const RESEND_SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 const GIT_SECRET = 'a-long-random-word';
@@ -103,7 +104,7 @@ async function bodies(stream: string): Promise<Verdict[]> {
 
 /** What a subcommand of the program prints. */
 async function command(...args: string[]): Promise<string> {
-  const env = { PATH: process.env['PATH'], DATA_DIR: daemon.dataDir };
+  const env = programEnvironment({ DATA_DIR: daemon.dataDir });
   const { stdout } = await run(process.execPath, ['src/main.ts', ...args], { env });
   return stdout;
 }

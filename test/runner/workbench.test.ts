@@ -20,6 +20,7 @@ import { lastEmailIn } from '../../src/runner/workbench/trial.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
 import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
+import { programEnvironment } from '../program-environment.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = [join(root, 'src/main.ts')];
@@ -190,7 +191,11 @@ interface Ended {
 
 function start(file: string, args: readonly string[], { cwd = root }: { cwd?: string } = {}): Process {
   const PATH = `${dirname(process.execPath)}:${process.env['PATH']}`;
-  const child = spawn(file, args, { cwd, env: { PATH, HOME: base }, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(file, args, {
+    cwd,
+    env: programEnvironment({ PATH, HOME: base }),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   started.push(child);
   return child;
 }
