@@ -438,10 +438,14 @@ subject() { mirror_git log -1 --format=%s "$(resolve_ref)"; }
   use_proxy
   [ "$no_proxy" = localhost,127.0.0.1,::1,internal.example.com ]
   [ "$(env | grep -cE '^(no_proxy|NO_PROXY)=localhost|^NODE_USE_ENV_PROXY=1')" -eq 3 ]
-  python3 -m http.server 0 --bind 127.0.0.1 --directory "$ETC" >"$work/server" 2>&1 3>&- &
+  node -e 'require("http").createServer((_, answer) => answer.end("fine")).listen(0, "127.0.0.1", function () {
+    console.log(this.address().port);
+  })' >"$work/port" 3>&- &
   server=$!
-  until PORT=$(grep -oP 'port \K[0-9]+' "$work/server"); do kill -0 "$server"; done
-  echo fine >"$ETC/healthz"
+  until PORT=$(grep . "$work/port"); do
+    kill -0 "$server"
+    sleep 0.1
+  done
   UPSTREAM_HOST=127.0.0.1 is_healthy healthz || status=$?
   kill "$server"
   [ "${status:-0}" -eq 0 ]
