@@ -253,7 +253,7 @@ function toolsElements({ live, pinned, revisions }) {
             'li',
             { 'data-status': record.status },
             timeElement(record.at),
-            ` ${record.status}: ${named(record)}`,
+            ` ${[record.status, named(record)].filter(Boolean).join(': ')}`,
             record.error === null ? null : element('pre', { class: 'log' }, record.error),
           ),
         ),
@@ -261,7 +261,11 @@ function toolsElements({ live, pinned, revisions }) {
   ];
 }
 
-/** @param {import('../../streams/records.ts').ToolsRecord} record */
+/**
+ * Empty for what was refused before it was a revision.
+ * @param {import('../../streams/records.ts').ToolsRecord} record
+ */
 function named({ revision, commit }) {
-  return commit ? `${commit.id.slice(0, 10)} ${commit.subject}` : revision;
+  if (commit) return `${commit.id.slice(0, 10)} ${commit.subject}`;
+  return revision === 'none' ? '' : revision;
 }
