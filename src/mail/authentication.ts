@@ -62,7 +62,10 @@ const HOST_NAME = /^[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?$/i;
 export function recordNames(email: Pick<ParsedEmail, 'headers'>): string[] {
   const signatures = headerValues(email, 'dkim-signature');
   if (signatures.length === 0 || signatures.length > MAX_SIGNATURES) return [];
-  const tags = signatures.map((value) => ({ domain: domainIn(value, 'd'), selector: tagIn(value, 's') }));
+  const tags = signatures.map((value) => ({
+    domain: normaliseDomain(tagIn(value, 'd')),
+    selector: tagIn(value, 's'),
+  }));
   const author = authorDomain(email);
   const domains = [author, ...tags.map(({ domain }) => domain)].filter((domain) => domain !== null);
   const keys = tags.map(({ domain, selector }) => `${selector}._domainkey.${domain}`);
@@ -156,10 +159,6 @@ function authorDomain(fields: Pick<ParsedEmail, 'headers'>): string | null {
 /** A tag of a DKIM-Signature (RFC 6376 3.2). */
 function tagIn(signature: string, tag: string): string {
   return new RegExp(`(?:^|;)\\s*${tag}\\s*=\\s*([^;\\s]{1,253})`).exec(signature)?.[1] ?? '';
-}
-
-function domainIn(signature: string, tag: string): string | null {
-  return normaliseDomain(tagIn(signature, tag));
 }
 
 /** Where a policy for the domain may stand: itself, its last seven labels, and each of those with one less. */

@@ -11,6 +11,7 @@ import type { OwnedUnit } from '../streams/ownership.ts';
 import { streamNames } from '../streams/records.ts';
 import type { StageMeter } from '../streams/stage-meter.ts';
 import { createStage } from '../streams/stage.ts';
+import type { StageOptions } from '../streams/stage.ts';
 import { createOutbox, leavesDoubt, outboxOrder } from './outbox.ts';
 import type { OutboundProvider } from './outbox.ts';
 import { createSuppressions } from './suppressions.ts';
@@ -22,6 +23,24 @@ export interface OutboxUnitDeps {
   log: Log;
   meter: StageMeter;
   registry: Registry;
+}
+
+/** `outbox` → `sent`. */
+export function outboxStage(deps: Parameters<typeof createOutbox>[0]): StageOptions {
+  return {
+    name: 'outbox',
+    source: streamNames.outbox,
+    journal: streamNames.sent,
+    // One inbox never takes all.
+    concurrency: 20,
+    concurrencyPerKey: 16,
+    ...outboxOrder,
+    handle: createOutbox(deps),
+    recordsAttempts: true,
+    leavesDoubt,
+    backoff: { baseMs: 1_000, maxMs: 300_000 },
+    maxAttempts: 2_000,
+  };
 }
 
 /** @param options.keptMs how long outcomes, and what is known of addresses, are kept */
@@ -42,24 +61,8 @@ export function createOutboxUnit(deps: OutboxUnitDeps, options: { keptMs: number
     name: 'outbox',
     async work(store, signal) {
       const suppressions = createSuppressions({ store, clock, log }, options);
-      const stage = createStage(
-        { store, clock, log, meter },
-        {
-          name: 'outbox',
-          source: streamNames.outbox,
-          journal: streamNames.sent,
-          historyMs: options.keptMs,
-          // One inbox never takes all.
-          concurrency: 20,
-          concurrencyPerKey: 16,
-          ...outboxOrder,
-          handle: createOutbox({ store, outbound, suppressions, clock }),
-          recordsAttempts: true,
-          leavesDoubt,
-          backoff: { baseMs: 1_000, maxMs: 300_000 },
-          maxAttempts: 2_000,
-        },
-      );
+      const toSent = outboxStage({ store, outbound, suppressions, clock });
+      const stage = createStage({ store, clock, log, meter }, { ...toSent, historyMs: options.keptMs });
       // Before the first attempt is on the journal: nothing is sent that was forbidden before.
       await suppressions.restore(signal);
       current = suppressions;

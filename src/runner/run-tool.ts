@@ -35,6 +35,7 @@ import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
 import type { ThreadHistory } from './thread-history.ts';
 import type { Hold, ToolBreaker } from './tool-breaker.ts';
 import { runLimits, settingsFor } from './tool-settings.ts';
+import type { ResolvedSettings } from './tool-settings.ts';
 import type { StateSession, ToolState } from './tool-state.ts';
 import type { ToolRevision } from './tool-revision.ts';
 import type { ToolSet } from './tool-set.ts';
@@ -73,6 +74,7 @@ interface Run {
   readonly recipient: string;
   readonly revision: ToolRevision;
   readonly exportName: string;
+  readonly settings: ResolvedSettings;
   readonly signal: AbortSignal;
 }
 
@@ -113,15 +115,16 @@ export function createRunTool(
         inbox: options.inbox,
       }),
     );
-    const rule = settingsFor(revision.bundle.settings, exportName);
-    const refusal = await senderRefusal(rule, email, authentication);
+    const settings = settingsFor(revision.bundle.settings, exportName);
+    const refusal = await senderRefusal(settings, email, authentication);
     if (refusal) return refusedOutcome(refusal, base);
     const files = once(async () =>
       mailWork.allAttachmentBytes(await rawMessage(mail, signal), options.inbox),
     );
     const { inbox } = options;
     const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
-    const run: Run = { cause, mail, email, files, authentication, recipient, revision, exportName, signal };
+    const tool = { revision, exportName, settings };
+    const run: Run = { cause, mail, email, files, authentication, recipient, ...tool, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
@@ -200,11 +203,11 @@ export function createRunTool(
     readBlob(store, mail.raw, signal);
 
   function runRequest(run: Run, session: StateSession): RunRequest {
-    const { cause, mail, email, files, authentication, recipient, revision, exportName, signal } = run;
+    const { cause, mail, email, files, authentication, recipient, revision, signal } = run;
+    const { exportName, settings } = run;
     const { emailId } = mail;
     const { seqNum } = cause;
     const thread = threadKey(mail.email);
-    const settings = settingsFor(revision.bundle.settings, exportName);
     return {
       bundle: revision.bundle,
       exportName,

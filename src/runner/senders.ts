@@ -21,7 +21,7 @@ export type AuthenticateSender = (
 ) => Promise<Authentication>;
 
 export interface SenderRule {
-  /** Addresses and `@domains` that may write; null: everybody. */
+  /** Addresses and `@domains` that may write, as `senderEntry` gives them; null: everybody. */
   readonly from: readonly string[] | null;
   readonly unauthenticated: 'run' | 'skip' | 'park';
 }
@@ -82,7 +82,7 @@ export async function senderRefusal(
   return { kind: 'skip', reason: 'sender-unauthenticated' };
 }
 
-/** What an entry of `from` stands for, so that it can be compared; null where it is neither. */
+/** An address, or a domain with its `@`, normalised; null where it is neither. */
 export function senderEntry(entry: string): string | null {
   if (!entry.startsWith('@')) return normaliseAddress(entry);
   const domain = normaliseDomain(entry.slice(1));
@@ -93,5 +93,5 @@ function isAmong(from: readonly string[], email: ParsedEmail): boolean {
   const author = normaliseAddress(email.from?.address ?? '');
   if (author === null) return false;
   const domain = author.slice(author.lastIndexOf('@'));
-  return from.map(senderEntry).some((entry) => entry === author || entry === domain);
+  return from.some((entry) => entry === author || entry === domain);
 }

@@ -31,8 +31,13 @@ const hostSchema = z.string().refine((host) => originOf(host) !== null, {
 });
 const secretSchema = z.string().regex(/^[A-Z][A-Z0-9_]*$/, 'expected a name such as "API_KEY"');
 
-const senderSchema = z.string().refine((entry) => senderEntry(entry) !== null, {
-  error: 'expected an address such as "ann@example.com", or a domain such as "@example.com"',
+/** Normalised here, once, and not for each mail. */
+const senderSchema = z.string().transform((entry, context) => {
+  const sender = senderEntry(entry);
+  if (sender !== null) return sender;
+  const message = 'expected an address such as "ann@example.com", or a domain such as "@example.com"';
+  context.addIssue({ code: 'custom', message });
+  return z.NEVER;
 });
 
 const toolSettingsSchema = z

@@ -1,6 +1,6 @@
 /** The provider's rate is shared by inboxes: the real stage, outbox and rate gate, in virtual time. */
 import { expect, it } from 'vitest';
-import { createOutbox, leavesDoubt, outboxOrder } from '../../src/outbox/outbox.ts';
+import { outboxStage } from '../../src/outbox/outbox-unit.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { sendingKey } from '../../src/outbox/resend-outbound.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
@@ -62,22 +62,7 @@ it('the reply of one inbox leaves among the first, behind a burst of another', a
   const log = createLog('silent');
   const suppressions = createSuppressions({ store, clock, log }, { keptMs: Infinity });
   const stop = new AbortController();
-  const stage = createStage(
-    { store, clock, log },
-    {
-      name: 'outbox',
-      source: streamNames.outbox,
-      journal: streamNames.sent,
-      concurrency: 20,
-      concurrencyPerKey: 16,
-      ...outboxOrder,
-      handle: createOutbox({ store, outbound, suppressions, clock }),
-      recordsAttempts: true,
-      leavesDoubt,
-      backoff: { baseMs: 1_000, maxMs: 1_000 },
-      maxAttempts: 10,
-    },
-  );
+  const stage = createStage({ store, clock, log }, outboxStage({ store, outbound, suppressions, clock }));
   let hasEnded = false;
   const running = stage.run(stop.signal).finally(() => (hasEnded = true));
   while (left.length <= BURST && (await world.step()));
