@@ -2,19 +2,16 @@
  * The console with real mail, in a real browser before the real daemon: from "Ann got no answer" to why, and to the
  * answer; what a hostile mail cannot do to whoever looks; and what became of a revision that was refused.
  */
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { writeFile } from 'node:fs/promises';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { hasBrowser, launchBrowser } from '../admin/browser.ts';
-import { spawnResendStandIn } from '../resend-stand-in/client.ts';
 import type { ResendStandIn } from '../resend-stand-in/contract.ts';
-import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
+import { startDaemon } from './daemon.ts';
 import type { Daemon } from './daemon.ts';
+import { startResendWorld } from './resend-world.ts';
 import { plainMail } from './mail.ts';
 
-const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
-const API_KEY = 're_console';
 const TOKEN = 'the-token-of-the-console';
 const HOSTILE = `<img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>`;
 const TOOLS = `
@@ -28,32 +25,15 @@ describe.skipIf(!hasBrowser)('the console', { timeout: 90_000 }, () => {
   let browser: Browser;
   let resend: ResendStandIn;
   let daemon: Daemon;
-  let tools: string;
+  let toolsFile: string;
   let context: BrowserContext;
   let page: Page;
   let problems: string[];
 
   beforeAll(async () => {
-    const directory = stack.use(await temporaryDirectory());
-    tools = join(directory.path, 'tools');
-    await mkdir(tools);
-    await writeFile(join(tools, 'index.ts'), TOOLS);
-    const port = await freePort();
-    resend = await spawnResendStandIn({
-      apiKey: API_KEY,
-      webhook: { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET },
-    });
-    stack.defer(() => resend.stop());
-    daemon = await startDaemon({
-      MAIL_DOMAIN: 'agents.example',
-      RESEND_API_KEY: API_KEY,
-      RESEND_BASE_URL: resend.url,
-      RESEND_WEBHOOK_SECRET: SECRET,
-      ADMIN_TOKEN: TOKEN,
-      DATA_DIR: join(directory.path, 'data'),
-      TOOLS_PATH: tools,
-      PORT: String(port),
-    });
+    const world = await startResendWorld(stack, { apiKey: 're_console', tools: TOOLS });
+    ({ resend, toolsFile } = world);
+    daemon = await startDaemon({ ...world.variables, ADMIN_TOKEN: TOKEN });
     stack.defer(async () => void (await daemon.stop()));
     browser = await launchBrowser();
     stack.defer(() => browser.close());
@@ -118,7 +98,7 @@ describe.skipIf(!hasBrowser)('the console', { timeout: 90_000 }, () => {
     const life = page.locator('.panel .trace');
     await life.getByText('dead-letter (tool.threw)').waitFor();
     expect(await life.innerText()).toContain('the desk is closed');
-    await writeFile(join(tools, 'index.ts'), TOOLS.replace(/throw[^;]*/, "return 'the desk is open'"));
+    await writeFile(toolsFile, TOOLS.replace(/throw[^;]*/, "return 'the desk is open'"));
     await page.getByRole('link', { name: 'Dead letters' }).click();
     const letter = page.locator('[data-dead-letter="desk#0"]');
     await letter.getByText('the desk is closed').waitFor();
@@ -142,7 +122,7 @@ describe.skipIf(!hasBrowser)('the console', { timeout: 90_000 }, () => {
     await open();
     await page.locator('.lags').waitFor();
     expect(await page.locator('#refusal').isVisible()).toBe(false);
-    await writeFile(join(tools, 'index.ts'), 'export const broken = (email => 1;\n');
+    await writeFile(toolsFile, 'export const broken = (email => 1;\n');
     await page.locator('#refusal pre', { hasText: 'index.ts:1:' }).waitFor();
     expect(await page.locator('#refusal').innerText()).toContain('is still live');
     const { tools: told } = (await (
@@ -150,7 +130,7 @@ describe.skipIf(!hasBrowser)('the console', { timeout: 90_000 }, () => {
     ).json()) as { tools: { live: { inboxes: string[] }; refused: { at: string; error: string } } };
     expect(told).toMatchObject({ live: { inboxes: ['desk', 'reverser', 'silent'] } });
     expect(told.refused.error).toContain('index.ts:1:');
-    await writeFile(join(tools, 'index.ts'), TOOLS);
+    await writeFile(toolsFile, TOOLS);
     await page.locator('#refusal').waitFor({ state: 'hidden' });
   });
 

@@ -3,16 +3,15 @@
  * its mail is parked, the tool is mended, and what was parked is put back and answered once.
  */
 import { execFile } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { DeadLetter } from '../../src/admin/dead-letters.ts';
 import type { EmailTrace } from '../../src/admin/trace.ts';
-import { spawnResendStandIn } from '../resend-stand-in/client.ts';
 import type { ResendStandIn } from '../resend-stand-in/contract.ts';
-import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
+import { startDaemon } from './daemon.ts';
 import type { Daemon } from './daemon.ts';
+import { startResendWorld } from './resend-world.ts';
 import { plainMail } from './mail.ts';
 import { programEnvironment } from '../program-environment.ts';
 
@@ -32,24 +31,9 @@ const MENDED = 'export const fragile = (email) => `mended: ${email.text.trim()}`
 const LATER = 'export const later = () => "at last";\n';
 
 beforeAll(async () => {
-  const directory = stack.use(await temporaryDirectory());
-  const tools = join(directory.path, 'tools');
-  toolsFile = join(tools, 'index.ts');
-  await mkdir(tools);
-  await writeFile(toolsFile, THROWS);
-  const port = await freePort();
-  const webhook = { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET };
-  resend = await spawnResendStandIn({ apiKey: API_KEY, webhook });
-  stack.defer(() => resend.stop());
-  daemon = await startDaemon({
-    MAIL_DOMAIN: 'agents.example',
-    RESEND_API_KEY: API_KEY,
-    RESEND_BASE_URL: resend.url,
-    RESEND_WEBHOOK_SECRET: SECRET,
-    DATA_DIR: join(directory.path, 'data'),
-    TOOLS_PATH: tools,
-    PORT: String(port),
-  });
+  const world = await startResendWorld(stack, { apiKey: 're_redrive', tools: THROWS });
+  ({ resend, toolsFile } = world);
+  daemon = await startDaemon(world.variables);
   stack.defer(async () => void (await daemon.stop()));
 }, 60_000);
 afterAll(() => stack.disposeAsync());

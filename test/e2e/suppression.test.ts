@@ -3,21 +3,20 @@
  * reply bounces, and its sender gets no more, until the operator lifts that; across restarts, and a kill behind the webhook.
  */
 import { execFile } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { SuppressionsPage } from '../../src/admin/suppressions.ts';
 import type { EmailTrace, TraceStep } from '../../src/admin/trace.ts';
-import { spawnResendStandIn } from '../resend-stand-in/client.ts';
 import type { DeliveryEvent, ResendStandIn } from '../resend-stand-in/contract.ts';
-import { freePort, startDaemon, temporaryDirectory } from './daemon.ts';
+import { startDaemon } from './daemon.ts';
 import type { Daemon } from './daemon.ts';
+import { startResendWorld } from './resend-world.ts';
 import { plainMail } from './mail.ts';
 import { programEnvironment } from '../program-environment.ts';
 
-const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
-const API_KEY = 're_suppression';
+const TOOLS = `export const echo = (email) => email.text.trim();
+export const team = () => ({ to: ['dan@d.example'], cc: ['eve@e.example'], subject: 'News', text: 'news' });
+`;
 const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 /** The machine may have much else to do. */
 const WITHIN = { timeout: 30_000 };
@@ -28,29 +27,9 @@ let daemon: Daemon;
 let start: () => Promise<Daemon>;
 
 beforeAll(async () => {
-  const directory = stack.use(await temporaryDirectory());
-  const tools = join(directory.path, 'tools');
-  await mkdir(tools);
-  await writeFile(
-    join(tools, 'index.ts'),
-    `export const echo = (email) => email.text.trim();
-export const team = () => ({ to: ['dan@d.example'], cc: ['eve@e.example'], subject: 'News', text: 'news' });
-`,
-  );
-  const port = await freePort();
-  const webhook = { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET };
-  resend = await spawnResendStandIn({ apiKey: API_KEY, webhook });
-  stack.defer(() => resend.stop());
-  start = () =>
-    startDaemon({
-      MAIL_DOMAIN: 'agents.example',
-      RESEND_API_KEY: API_KEY,
-      RESEND_BASE_URL: resend.url,
-      RESEND_WEBHOOK_SECRET: SECRET,
-      DATA_DIR: join(directory.path, 'data'),
-      TOOLS_PATH: tools,
-      PORT: String(port),
-    });
+  const world = await startResendWorld(stack, { apiKey: 're_suppression', tools: TOOLS });
+  ({ resend } = world);
+  start = () => startDaemon(world.variables);
   daemon = await start();
   stack.defer(async () => void (await daemon.stop()));
 }, 60_000);
