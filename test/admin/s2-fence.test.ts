@@ -8,7 +8,8 @@ import type { AddressInfo, Server } from 'node:net';
 import { afterEach, expect, it } from 'vitest';
 import { lookAtFence } from '../../src/admin/doctor/s2-fence-check.ts';
 import type { Finding } from '../../src/admin/doctor/check.ts';
-import { systemClock as clock } from '../../src/platform/clock.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import type { Clock } from '../../src/platform/clock.ts';
 import { parseConfig } from '../../src/platform/config.ts';
 
 const OUTER = '127.0.0.2';
@@ -27,9 +28,15 @@ interface Machine {
   addresses?: string[];
   /** What systemd says that the unit runs before its server. */
   execStartPre?: string;
+  clock?: Clock;
 }
 
-async function look({ endpoint, addresses = [OUTER], execStartPre = '' }: Machine): Promise<Finding> {
+async function look({
+  endpoint,
+  addresses = [OUTER],
+  execStartPre = '',
+  clock = systemClock,
+}: Machine): Promise<Finding> {
   const variables = endpoint && {
     STREAMS: 's2',
     S2_BASIN: 'my-company-mail',
@@ -55,6 +62,26 @@ it('tells of one that others reach, although its unit has a fence', async () => 
     status: 'fault',
     message: expect.stringMatching(/answers at 127\.0\.0\.[23], port \d+, and asks nobody for a token/),
     mend: expect.stringMatching(/firewall, now.*IPAddressDeny=any.*setup\.sh again.*restart s2-lite/),
+  });
+});
+
+it('tells of it on a machine too busy to look at its sockets in time', async () => {
+  const endpoint = await listen('0.0.0.0');
+  const looking = look({
+    endpoint,
+    clock: { ...systemClock, after: (_ms, then) => systemClock.after(1, then) },
+  });
+  // Both the deadline and the connection are due when this loop turns again.
+  for (const until = performance.now() + 20; performance.now() < until;);
+  expect(await looking).toMatchObject({ status: 'warning' });
+});
+
+it('says nothing of the fence of a server that is down', async () => {
+  const endpoint = await listen('0.0.0.0');
+  server!.close();
+  expect(await look({ endpoint })).toMatchObject({
+    status: 'skipped',
+    message: expect.stringMatching(/does not answer at 127/),
   });
 });
 

@@ -27,13 +27,18 @@ interface FenceContext extends Pick<DoctorContext, 'config' | 'clock' | 'run'> {
 }
 
 export async function lookAtFence(context: FenceContext, signal: AbortSignal): Promise<Finding[]> {
-  const port = portOfOwnS2(context.config);
-  if (port === null) return [skipped(PART, "no server of S2's own on this machine")];
+  const own = ownS2(context.config);
+  if (own === null) return [skipped(PART, "no server of S2's own on this machine")];
+  const { host, port } = own;
   const { addresses } = context;
   if (addresses.length === 0) return [skipped(PART, 'this machine has no address that others could reach')];
   using deadline = createDeadline(context.clock, CONNECT_TIMEOUT_MS, signal);
-  const answers = await Promise.all(addresses.map((address) => accepts(address, port, deadline.signal)));
+  const [isUp, ...answers] = await Promise.all(
+    [host, ...addresses].map((address) => accepts(address, port, deadline.signal)),
+  );
   signal.throwIfAborted();
+  if (!isUp)
+    return [skipped(PART, `S2's own server does not answer at ${host} now, so its fence shows nothing`)];
   const open = addresses.find((_address, index) => answers[index]);
   if (open === undefined)
     return [ok(PART, `S2's own server cannot be reached at ${addresses.slice(0, 3).join(', ')}`)];
@@ -55,12 +60,13 @@ export async function lookAtFence(context: FenceContext, signal: AbortSignal): P
   ];
 }
 
-function portOfOwnS2({ streams }: DoctorContext['config']): number | null {
+function ownS2({ streams }: DoctorContext['config']): { host: string; port: number } | null {
   if (streams.kind !== 's2' || streams.basinEndpoint === null) return null;
   const { basinEndpoint: endpoint } = streams;
   const url = new URL(endpoint.includes('://') ? endpoint : `https://${endpoint}`);
-  if (!isLoopback(url.hostname.replace(/^\[|\]$/g, ''))) return null;
-  return Number(url.port || (url.protocol === 'http:' ? 80 : 443));
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  if (!isLoopback(host)) return null;
+  return { host, port: Number(url.port || (url.protocol === 'http:' ? 80 : 443)) };
 }
 
 /** An address of the link alone (`fe80::`) needs its interface beside it, and is as open as the others. */
@@ -72,12 +78,22 @@ function outerAddresses(): string[] {
     .slice(0, MAX_ADDRESSES);
 }
 
-function accepts(host: string, port: number, signal: AbortSignal): Promise<boolean> {
+/**
+ * On a busy machine the deadline may be due before anybody has looked at the socket: what it has come to is asked once
+ * more, or an open port would be called closed.
+ */
+function accepts(host: string, port: number, deadline: AbortSignal): Promise<boolean> {
   const { promise, resolve } = Promise.withResolvers<boolean>();
-  const socket = connect({ host, port, signal });
+  const socket = connect({ host, port });
   socket.once('connect', () => resolve(true));
   socket.once('error', () => resolve(false));
-  return promise.finally(() => socket.destroy());
+  const end = (): void => void setImmediate(resolve, false);
+  if (deadline.aborted) end();
+  deadline.addEventListener('abort', end, { once: true });
+  return promise.finally(() => {
+    deadline.removeEventListener('abort', end);
+    socket.destroy();
+  });
 }
 
 const isIPv6 = (address: string): boolean => address.includes(':');
