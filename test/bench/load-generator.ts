@@ -7,13 +7,11 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { LoadMail, LoadOrder, LoadResult, Replies } from './load.ts';
-import { BENCH_DOMAIN } from './load.ts';
+import { BENCH_DOMAIN, LOAD_TEXT } from './load.ts';
 import { LoadRun } from './load-run.ts';
 import { plainMail } from '../e2e/mail.ts';
 
 const REGISTERED_AT_ONCE = 500;
-/** About 2 kB: a mail of some paragraphs. */
-const TEXT = 'The quick brown fox jumps over the lazy dog.\r\n'.repeat(45);
 
 const farEnd = fork(fileURLToPath(new URL('far-end.ts', import.meta.url)), { execArgv: [] });
 const [{ url: resendUrl }] = (await once(farEnd, 'message')) as [{ url: string }];
@@ -57,7 +55,7 @@ function loadMail(index: number, inboxes: number): LoadMail {
   return {
     emailId,
     sender,
-    raw: plainMail({ id: emailId, from: `Ann <${sender}>`, to: recipient, text: TEXT }),
+    raw: plainMail({ id: emailId, from: `Ann <${sender}>`, to: recipient, text: LOAD_TEXT }),
     event: JSON.stringify({ type: 'email.received', created_at: createdAt, data }),
   };
 }

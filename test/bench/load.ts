@@ -56,6 +56,9 @@ export const BENCH_DOMAIN = 'agents.example';
 export const BENCH_API_KEY = 're_bench';
 export const BENCH_SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 
+/** About 2 kB: a mail of some paragraphs. */
+export const LOAD_TEXT = 'The quick brown fox jumps over the lazy dog.\r\n'.repeat(45);
+
 /** Far end → generator: replies by recipient, with the machine's monotonic time. */
 export interface Replies {
   readonly kind: 'replies';

@@ -5,9 +5,11 @@
  *   npm run bench -- --quick            one short round
  *   npm run bench -- --systems millrace-local,bullmq --cases closed,open-50 --rounds 5
  *
+ * A peer is measured at two jobs, `bullmq-whole` and `bullmq-text`; `bullmq` is both (`systems.ts`).
  * A round takes the systems in turn, so that what else the machine does meets all alike. Prints Markdown and
- * writes the same with every single measurement as JSON into `--out` (default: a new folder). Nothing of it is a test: figures
- * depend on the machine. `docs/benchmarks.md` says what they mean.
+ * writes the same with every single measurement as JSON into `--out` (default: a new folder). Fails
+ * where mail was lost or answered twice, or a system did not run. Nothing of it is a test: figures depend on the machine.
+ * `docs/benchmarks.md` says what they mean.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -90,12 +92,16 @@ async function measureSystem(
   const measurements: Measurement[] = [];
   for (const inboxes of new Set(wanted.map((one) => one.inboxes))) {
     const directory = await mkdtemp(join(tmpdir(), 'millrace-bench-'));
-    const generator = fork(fileURLToPath(new URL('load-generator.ts', import.meta.url)), { execArgv: [] });
+    const generator = fork(fileURLToPath(new URL('load-generator.ts', import.meta.url)), {
+      execArgv: [],
+      // JSON has no NaN, which is the latency where nothing was answered.
+      serialization: 'advanced',
+    });
     let running: RunningSystem | undefined;
     try {
       const [{ resendUrl }] = (await once(generator, 'message')) as [{ resendUrl: string }];
       const profile = flags.profile ? { profileInto: outDirectory } : {};
-      running = await startSystem(system, { directory, resendUrl, inboxes, ...profile });
+      running = await startSystem({ name: system, directory, resendUrl, inboxes, ...profile });
       const load = async (order: Omit<LoadOrder, 'webhookUrl'>): Promise<LoadResult> => {
         generator.send({ ...order, webhookUrl: running!.webhookUrl } satisfies LoadOrder);
         const [{ result }] = (await once(generator, 'message')) as [{ result: LoadResult }];
@@ -106,7 +112,8 @@ async function measureSystem(
         measurements.push(await measure({ system, round, one, pids: running.pids, load }));
       }
     } catch (error) {
-      process.stderr.write(`${system}: ${error instanceof Error ? error.message : String(error)}\n`);
+      faults.push(`${system}: ${error instanceof Error ? error.message : String(error)}`);
+      process.stderr.write(`${faults.at(-1)}\n`);
     } finally {
       await running?.stop();
       generator.disconnect();
@@ -140,6 +147,8 @@ async function measure(given: {
     mainCpuMs,
     ...(await memory.stop()),
   };
+  if (result.answered !== result.sent || result.answeredTwice > 0)
+    faults.push(`${system}, ${one.name}: mail was lost or answered twice`);
   process.stderr.write(
     `${new Date().toISOString().slice(11, 19)} ${round} ${one.name} ${system}: ${Math.round((result.answered * 1000) / result.durationMs)}/s p50 ${result.latencyMs.p50.toFixed(1)} p99 ${result.latencyMs.p99.toFixed(1)} ms, ${(cpuMs / result.answered).toFixed(2)} ms CPU a mail (${(mainCpuMs / result.answered).toFixed(2)} in the program), ${measurement.mainRssMb.toFixed(0)} MB + ${measurement.restPssMb.toFixed(0)} MB, load ${((result.generatorCpuMs + result.farEndCpuMs) / result.durationMs).toFixed(2)} cores, ${result.answered}/${result.sent} twice ${result.answeredTwice}\n`,
   );
@@ -148,11 +157,15 @@ async function measure(given: {
 
 const outDirectory = flags.out ?? (await mkdtemp(join(tmpdir(), 'millrace-figures-')));
 await mkdir(outDirectory, { recursive: true });
-const systems = systemNames.filter((name) => flags.systems.split(',').includes(name));
+const wanted = flags.systems.split(',');
+const systems = systemNames.filter((name) =>
+  wanted.some((one) => name === one || name.startsWith(`${one}-`)),
+);
 const rounds = Number(flags.rounds ?? (flags.quick ? 1 : 3));
 const cases = chosenCases();
 installPeers(systems);
 const measurements: Measurement[] = [];
+const faults: string[] = [];
 for (let round = 1; round <= rounds; round++) {
   for (const system of systems) measurements.push(...(await measureSystem(system, cases, round)));
   await writeFile(join(outDirectory, 'figures.json'), JSON.stringify(measurements, null, 1));
@@ -160,4 +173,5 @@ for (let round = 1; round <= rounds; round++) {
 const markdown = markdownOf(measurements);
 await writeFile(join(outDirectory, 'figures.md'), markdown);
 process.stdout.write(`${markdown}\nWritten to ${outDirectory}\n`);
-process.exit();
+process.stdout.write(faults.map((fault) => `${fault}\n`).join(''));
+process.exit(faults.length > 0 ? 1 : 0);

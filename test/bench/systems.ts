@@ -16,6 +16,7 @@ import { startS2Lite } from '../streams/s2-lite.ts';
 import { BENCH_API_KEY, BENCH_DOMAIN, BENCH_SECRET } from './load.ts';
 
 export interface SystemOptions {
+  readonly name: SystemName;
   readonly directory: string;
   readonly resendUrl: string;
   readonly inboxes: number;
@@ -30,17 +31,30 @@ export interface RunningSystem {
   stop(): Promise<void>;
 }
 
-export const systemNames = ['millrace-local', 'millrace-s2', 'bullmq', 'restate', 'dbos', 'floor'] as const;
+/** A peer's name ends with its job (`peers/mail-work.mjs`); Millrace's is the whole. */
+export const systemNames = [
+  'millrace-local',
+  'millrace-s2',
+  'bullmq-whole',
+  'restate-whole',
+  'dbos-whole',
+  'floor-whole',
+  'bullmq-text',
+  'restate-text',
+  'dbos-text',
+  'floor-text',
+] as const;
 export type SystemName = (typeof systemNames)[number];
 
 const START_TIMEOUT_MS = 60_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const peersFolder = fileURLToPath(new URL('peers', import.meta.url));
 
-export async function startSystem(name: SystemName, options: SystemOptions): Promise<RunningSystem> {
+export async function startSystem(options: SystemOptions): Promise<RunningSystem> {
   const stack = new AsyncDisposableStack();
   try {
-    const started = await starters[name](options, stack);
+    writeTools(toolsOf(options), options.inboxes);
+    const started = await starters[options.name](options, stack);
     return { ...started, stop: () => stack.disposeAsync() };
   } catch (error) {
     await stack.disposeAsync();
@@ -53,85 +67,93 @@ type Starter = (options: SystemOptions, stack: AsyncDisposableStack) => Promise<
 
 const starters: Record<SystemName, Starter> = {
   'millrace-local': (options, stack) => startMillrace(options, stack, {}),
-  async 'millrace-s2'(options, stack) {
-    const lite = await startS2Lite({ directory: join(options.directory, 's2') });
-    stack.defer(() => lite.stop());
-    const endpoints = { S2_ACCOUNT_ENDPOINT: lite.url, S2_BASIN_ENDPOINT: lite.url };
-    const millrace = await startMillrace(options, stack, { S2_ACCESS_TOKEN: 'ignored', ...endpoints });
-    return { ...millrace, pids: [...millrace.pids, lite.pid] };
-  },
-  /** Redis as BullMQ's guide for production has it, but durable at each write. */
-  async bullmq(options, stack) {
-    const port = await freePort();
-    const directory = makeDirectory(options, 'redis');
-    const settings = ['--dir', directory, '--appendonly', 'yes', '--appendfsync', 'always', '--save', ''];
-    const eviction = ['--maxmemory-policy', 'noeviction', '--bind', '127.0.0.1'];
-    const redis = startServer('redis-server', ['--port', String(port), ...settings, ...eviction], stack);
-    await listening(port, redis);
-    return startPeer('bullmq', { ...options, env: { REDIS_PORT: String(port) }, pids: [redis.pid!] }, stack);
-  },
-  async restate(options, stack) {
-    const [ingress, admin, node, service] = [
-      await freePort(),
-      await freePort(),
-      await freePort(),
-      await freePort(),
-    ];
-    const env = {
-      RESTATE_BASE_DIR: makeDirectory(options, 'restate'),
-      RESTATE_INGRESS__BIND_ADDRESS: `127.0.0.1:${ingress}`,
-      RESTATE_ADMIN__BIND_ADDRESS: `127.0.0.1:${admin}`,
-      RESTATE_BIND_ADDRESS: `127.0.0.1:${node}`,
-      RESTATE_ADVERTISED_ADDRESS: `http://127.0.0.1:${node}`,
-      RESTATE_LOG_FILTER: 'warn',
-      DO_NOT_TRACK: '1',
-    };
-    const binary = join(peersFolder, 'node_modules/.bin/restate-server');
-    const server = startServer(binary, ['--node-name', 'bench'], stack, env);
-    await Promise.all([listening(ingress, server), listening(admin, server)]);
-    const ports = { INGRESS_PORT: String(ingress), SERVICE_PORT: String(service) };
-    const peer = await startPeer('restate', { ...options, env: ports, pids: [server.pid!] }, stack);
-    await registered(admin, service);
-    return peer;
-  },
-  /** PostgreSQL as it comes: `fsync` and `synchronous_commit` on. It refuses to run as root. */
-  async dbos(options, stack) {
-    const port = await freePort();
-    const directory = makeDirectory(options, 'postgres');
-    const bin = execFileSync('pg_config', ['--bindir'], { encoding: 'utf8' }).trim();
-    const user = process.getuid?.() === 0 ? postgresUser(directory) : {};
-    execFileSync(join(bin, 'initdb'), ['-D', directory, '-U', 'bench', '-A', 'trust'], {
-      ...user,
-      stdio: 'ignore',
-      cwd: '/',
-    });
-    const settings = [
-      '-p',
-      String(port),
-      '-c',
-      'listen_addresses=127.0.0.1',
-      '-c',
-      `unix_socket_directories=`,
-    ];
-    const postgres = startServer(join(bin, 'postgres'), ['-D', directory, ...settings], stack, {}, user);
-    await listening(port, postgres);
-    const url = `postgresql://bench@127.0.0.1:${port}/bench`;
-    return startPeer(
-      'dbos',
-      { ...options, env: { DBOS_SYSTEM_DATABASE_URL: url }, pids: [postgres.pid!] },
-      stack,
-    );
-  },
-  floor: (options, stack) => startPeer('floor', { ...options, env: {}, pids: [] }, stack),
+  'millrace-s2': startMillraceOnS2,
+  'bullmq-whole': startBullmq,
+  'restate-whole': startRestate,
+  'dbos-whole': startDbos,
+  'floor-whole': startFloor,
+  'bullmq-text': startBullmq,
+  'restate-text': startRestate,
+  'dbos-text': startDbos,
+  'floor-text': startFloor,
 };
 
+async function startMillraceOnS2(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  const lite = await startS2Lite({ directory: join(options.directory, 's2') });
+  stack.defer(() => lite.stop());
+  const endpoints = { S2_ACCOUNT_ENDPOINT: lite.url, S2_BASIN_ENDPOINT: lite.url };
+  const millrace = await startMillrace(options, stack, { S2_ACCESS_TOKEN: 'ignored', ...endpoints });
+  return { ...millrace, pids: [...millrace.pids, lite.pid] };
+}
+
+/** Redis as BullMQ's guide for production has it, but durable at each write. */
+async function startBullmq(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  const port = await freePort();
+  const directory = makeDirectory(options, 'redis');
+  const settings = ['--dir', directory, '--appendonly', 'yes', '--appendfsync', 'always', '--save', ''];
+  const eviction = ['--maxmemory-policy', 'noeviction', '--bind', '127.0.0.1'];
+  const redis = startServer('redis-server', ['--port', String(port), ...settings, ...eviction], stack);
+  await listening(port, redis);
+  return startPeer('bullmq', { ...options, env: { REDIS_PORT: String(port) }, pids: [redis.pid!] }, stack);
+}
+
+async function startRestate(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  const [ingress, admin, node, service] = [
+    await freePort(),
+    await freePort(),
+    await freePort(),
+    await freePort(),
+  ];
+  const env = {
+    RESTATE_BASE_DIR: makeDirectory(options, 'restate'),
+    RESTATE_INGRESS__BIND_ADDRESS: `127.0.0.1:${ingress}`,
+    RESTATE_ADMIN__BIND_ADDRESS: `127.0.0.1:${admin}`,
+    RESTATE_BIND_ADDRESS: `127.0.0.1:${node}`,
+    RESTATE_ADVERTISED_ADDRESS: `http://127.0.0.1:${node}`,
+    RESTATE_LOG_FILTER: 'warn',
+    DO_NOT_TRACK: '1',
+  };
+  const binary = join(peersFolder, 'node_modules/.bin/restate-server');
+  const server = startServer(binary, ['--node-name', 'bench'], stack, env);
+  await Promise.all([listening(ingress, server), listening(admin, server)]);
+  const ports = { INGRESS_PORT: String(ingress), SERVICE_PORT: String(service) };
+  const peer = await startPeer('restate', { ...options, env: ports, pids: [server.pid!] }, stack);
+  await registered(admin, service);
+  return peer;
+}
+
+/** PostgreSQL as it comes: `fsync` and `synchronous_commit` on. It refuses to run as root. */
+async function startDbos(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  const port = await freePort();
+  const directory = makeDirectory(options, 'postgres');
+  const bin = execFileSync('pg_config', ['--bindir'], { encoding: 'utf8' }).trim();
+  const user = process.getuid?.() === 0 ? postgresUser(directory) : {};
+  execFileSync(join(bin, 'initdb'), ['-D', directory, '-U', 'bench', '-A', 'trust'], {
+    ...user,
+    stdio: 'ignore',
+    cwd: '/',
+  });
+  const settings = ['-p', String(port), '-c', 'listen_addresses=127.0.0.1', '-c', `unix_socket_directories=`];
+  const postgres = startServer(join(bin, 'postgres'), ['-D', directory, ...settings], stack, {}, user);
+  await listening(port, postgres);
+  const url = `postgresql://bench@127.0.0.1:${port}/bench`;
+  return startPeer(
+    'dbos',
+    { ...options, env: { DBOS_SYSTEM_DATABASE_URL: url }, pids: [postgres.pid!] },
+    stack,
+  );
+}
+
+function startFloor(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  return startPeer('floor', { ...options, env: {}, pids: [] }, stack);
+}
+
 async function startMillrace(
-  { directory, resendUrl, inboxes, profileInto }: SystemOptions,
+  options: SystemOptions,
   stack: AsyncDisposableStack,
   s2: Record<string, string>,
 ): Promise<Started> {
-  const tools = join(directory, 'tools');
-  writeTools(tools, inboxes);
+  const { directory, resendUrl, profileInto } = options;
   const port = await freePort();
   const variables = {
     MAIL_DOMAIN: BENCH_DOMAIN,
@@ -140,7 +162,7 @@ async function startMillrace(
     RESEND_WEBHOOK_SECRET: BENCH_SECRET,
     STREAMS: Object.keys(s2).length > 0 ? 's2' : 'local',
     DATA_DIR: join(directory, 'data'),
-    TOOLS_PATH: tools,
+    TOOLS_PATH: toolsOf(options),
     PORT: String(port),
     ...programVariables(root),
     ...s2,
@@ -150,6 +172,10 @@ async function startMillrace(
   const daemon = await startDaemon(variables, [], [...programFlags, ...profiling]);
   stack.defer(async () => void (await daemon.stop()));
   return { webhookUrl: `http://127.0.0.1:${port}/webhooks/resend`, pids: [daemon.pid] };
+}
+
+function toolsOf({ directory }: SystemOptions): string {
+  return join(directory, 'tools');
 }
 
 /** The reverser of the examples, under as many names as there are inboxes. */
@@ -168,7 +194,7 @@ interface PeerOptions extends SystemOptions {
   readonly pids: readonly number[];
 }
 
-async function startPeer(name: string, options: PeerOptions, stack: AsyncDisposableStack): Promise<Started> {
+async function startPeer(peer: string, options: PeerOptions, stack: AsyncDisposableStack): Promise<Started> {
   const port = await freePort();
   const env = {
     PORT: String(port),
@@ -176,12 +202,15 @@ async function startPeer(name: string, options: PeerOptions, stack: AsyncDisposa
     RESEND_API_KEY: BENCH_API_KEY,
     RESEND_WEBHOOK_SECRET: BENCH_SECRET,
     MAIL_DOMAIN: BENCH_DOMAIN,
-    DATA_DIR: makeDirectory(options, name),
+    DATA_DIR: makeDirectory(options, peer),
+    TOOLS_PATH: toolsOf(options),
+    PEER_JOB: options.name.endsWith('-whole') ? 'whole' : 'text',
     NODE_ENV: 'production',
-    PEER_CONTENT: process.env['PEER_CONTENT'] ?? '',
+    // What is Millrace's is compiled once for all runs, as the launcher has it.
+    ...programVariables(root),
     ...options.env,
   };
-  const program = startServer(process.execPath, [join(peersFolder, name, 'main.mjs')], stack, env);
+  const program = startServer(process.execPath, [join(peersFolder, peer, 'main.mjs')], stack, env);
   await listening(port, program);
   return { webhookUrl: `http://127.0.0.1:${port}/webhooks/resend`, pids: [program.pid!, ...options.pids] };
 }

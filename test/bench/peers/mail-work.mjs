@@ -1,16 +1,34 @@
 /**
- * What every peer does with a mail, so that they differ in their engine alone: verify the webhook as Svix
- * does, fetch the text, reverse it, send the reply under an idempotency key.
+ * What every peer does with a mail, so that they differ in their engine alone: verify the webhook as Svix does,
+ * then the job. `job(mail, step)` runs each of its steps as `step(name, work)`, which is the engine's: it keeps what
+ * `work` finds, and gives it again to a later attempt.
  *
- * The text comes with one call of the API, where Millrace keeps the raw message (a call and a download) and
- * parses it. With PEER_CONTENT=raw the peers make the download, too, without keeping or parsing it.
+ * There are two jobs, and PEER_JOB says which: `whole` is all the work that Millrace does (`whole-job.ts`); `text` is
+ * the least that answers: one call gives the text, which is reversed here, and the reply is sent.
  */
 import { createServer } from 'node:http';
 import { Webhook } from 'svix';
 
-const { RESEND_BASE_URL, RESEND_API_KEY, RESEND_WEBHOOK_SECRET, MAIL_DOMAIN, PORT } = process.env;
+const { RESEND_BASE_URL, RESEND_API_KEY, RESEND_WEBHOOK_SECRET, MAIL_DOMAIN, TOOLS_PATH, PORT } = process.env;
 const verifier = new Webhook(RESEND_WEBHOOK_SECRET);
 const authorization = { authorization: `Bearer ${RESEND_API_KEY}` };
+
+export const job = process.env.PEER_JOB === 'whole' ? await wholeJob() : textJob;
+
+async function wholeJob() {
+  const { createWholeJob } = await import('../whole-job.ts');
+  return createWholeJob({
+    resendUrl: RESEND_BASE_URL,
+    apiKey: RESEND_API_KEY,
+    toolsPath: TOOLS_PATH,
+    domain: MAIL_DOMAIN,
+  });
+}
+
+async function textJob(mail, step) {
+  const text = await step('text', () => fetchText(mail.email_id));
+  return step('send', () => sendReply(mail, reverse(text)));
+}
 
 /** Listens for webhooks; `accept` resolves when the event is durable. */
 export function serveWebhook(accept) {
@@ -38,26 +56,21 @@ export function serveWebhook(accept) {
   server.listen(Number(PORT), '127.0.0.1');
 }
 
-export async function fetchText(emailId) {
+async function fetchText(emailId) {
   const response = await fetch(`${RESEND_BASE_URL}/emails/receiving/${emailId}`, { headers: authorization });
   if (!response.ok) throw new Error(`the API answered ${response.status}`);
-  const { text, raw } = await response.json();
-  if (process.env.PEER_CONTENT === 'raw') {
-    const download = await fetch(raw.download_url);
-    await download.arrayBuffer();
-  }
-  return text;
+  return (await response.json()).text;
 }
 
 const graphemes = new Intl.Segmenter(undefined, { granularity: 'grapheme' });
 
-export function reverse(text) {
+function reverse(text) {
   return Array.from(graphemes.segment(text.trimEnd()), ({ segment }) => segment)
     .toReversed()
     .join('');
 }
 
-export async function sendReply(mail, text) {
+async function sendReply(mail, text) {
   const response = await fetch(`${RESEND_BASE_URL}/emails`, {
     method: 'POST',
     headers: {

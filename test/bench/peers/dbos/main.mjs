@@ -1,17 +1,14 @@
 /**
- * DBOS as its documentation has it: a workflow of two steps, started in the background under the email's id
- * (its guide for webhooks). It answers when PostgreSQL has the workflow.
+ * DBOS as its documentation has it: a workflow whose steps' results are rows, started in the background under the
+ * email's id (its guide for webhooks). It answers when PostgreSQL has the workflow.
  */
 import { DBOS } from '@dbos-inc/dbos-sdk';
-import { fetchText, reverse, sendReply, serveWebhook } from '../mail-work.mjs';
+import { job, serveWebhook } from '../mail-work.mjs';
 
 const retried = { retriesAllowed: true, maxAttempts: 20, intervalSeconds: 1, backoffRate: 2 };
 
 const reply = DBOS.registerWorkflow(
-  async (mail) => {
-    const text = await DBOS.runStep(() => fetchText(mail.email_id), { name: 'fetch', ...retried });
-    return DBOS.runStep(() => sendReply(mail, reverse(text)), { name: 'send', ...retried });
-  },
+  (mail) => job(mail, (name, work) => DBOS.runStep(work, { name, ...retried })),
   { name: 'reply' },
 );
 DBOS.setConfig({

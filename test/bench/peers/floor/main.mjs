@@ -1,14 +1,12 @@
 /**
- * The floor: the least that the same job takes in one Node process with the same calls to the outside as
- * Millrace: HTTP, the signature, a durable row before the answer (commits shared by what came meanwhile),
- * the link, the download, the reversed text, the send, a durable row after. No sandbox, no MIME, no order,
- * no recovery: not a program to use, but what nothing in JavaScript undercuts by much.
+ * The floor: the least that the job takes in one Node process. A row is durable before the answer and one after each
+ * step (commits shared by what came meanwhile), but nothing reads them: no order, no recovery, no retry. Not a program
+ * to use, but what nothing in JavaScript undercuts by much.
  */
 import { DatabaseSync } from 'node:sqlite';
 import { join } from 'node:path';
-import { fetchText, reverse, sendReply, serveWebhook } from '../mail-work.mjs';
+import { job, serveWebhook } from '../mail-work.mjs';
 
-process.env.PEER_CONTENT = 'raw';
 const database = new DatabaseSync(join(process.env.DATA_DIR, 'floor.db'));
 database.exec(
   'PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE log (id TEXT, kind TEXT, body TEXT)',
@@ -35,8 +33,12 @@ function commit() {
 }
 
 async function work(mail) {
-  const providerId = await sendReply(mail, reverse(await fetchText(mail.email_id)));
-  await durable(mail.email_id, 'sent', providerId);
+  await job(mail, async (name, find) => {
+    const found = await find();
+    // The text can be fetched again.
+    if (name !== 'text') await durable(mail.email_id, name, JSON.stringify(found));
+    return found;
+  });
 }
 
 serveWebhook(async (mail) => {

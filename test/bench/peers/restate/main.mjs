@@ -3,17 +3,14 @@
  * through the ingress under an idempotency key. Restate answers when the invocation is durable.
  */
 import * as restate from '@restatedev/restate-sdk';
-import { fetchText, reverse, sendReply, serveWebhook } from '../mail-work.mjs';
+import { job, serveWebhook } from '../mail-work.mjs';
 
 const { INGRESS_PORT, SERVICE_PORT } = process.env;
 
 const replier = restate.service({
   name: 'replier',
   handlers: {
-    reply: async (ctx, mail) => {
-      const text = await ctx.run('fetch', () => fetchText(mail.email_id));
-      return ctx.run('send', () => sendReply(mail, reverse(text)));
-    },
+    reply: (ctx, mail) => job(mail, (name, work) => ctx.run(name, work)),
   },
 });
 await restate.serve({ services: [replier], port: Number(SERVICE_PORT) });
