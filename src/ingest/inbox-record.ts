@@ -1,6 +1,7 @@
 /**
- * The record of an email for one inbox. It always fits into a record of the store, whatever the email: what does not is
- * cut and said to be (`complete: false`), and who needs the rest reads the raw message.
+ * The record of an email for one inbox. It always fits into a record of the store, whatever the email, and all those of
+ * one mail into memory, however many inboxes it is for: what does not is cut and said to be (`complete: false`), and who
+ * needs the rest reads the raw message.
  */
 import type { ParsedEmail } from '../mail/email.ts';
 import { jsonRecord } from '../streams/records.ts';
@@ -9,6 +10,10 @@ import type { NewRecord } from '../streams/stream-store.ts';
 
 /** A record may take 1 MiB with its headers, and the stage adds to them. */
 const MAX_BODY_BYTES = 700 * 1024;
+/** All records of one mail together: a sender chooses how many inboxes it is for, and they are in memory at once. */
+const MAX_MAIL_BYTES = 8 * 1024 * 1024;
+/** An inbox, its address and the kind of the record; none of them can be longer than an address. */
+const RECIPIENT_BYTES = 2 * 1024;
 /** What a cut email keeps at most. As JSON a character is up to six bytes, so each is halved until all fits. */
 const CUT = {
   textChars: 32 * 1024,
@@ -19,32 +24,38 @@ const CUT = {
 } as const;
 type Cut = Record<keyof typeof CUT, number>;
 
-export type InboxFields = Omit<InboxRecord, 'kind' | 'version' | 'complete'>;
+/** Whom one record of a mail is for. */
+export type RecordRecipient = Pick<InboxRecord, 'inbox' | 'tag' | 'address'>;
+/** What the records of a mail have in common. */
+export type MailFields = Omit<InboxRecord, 'kind' | 'version' | 'complete' | keyof RecordRecipient>;
+export type FittedMail = MailFields & Pick<InboxRecord, 'complete'>;
 
-export function inboxRecord(fields: InboxFields, key: string): NewRecord {
+/** The mail as its records have it: cut once for all of them, since what comes to a thousand names is a thousand records. */
+export function fittedMail(fields: MailFields, recipients: number): FittedMail {
+  const maxBytes = Math.min(MAX_BODY_BYTES, Math.floor(MAX_MAIL_BYTES / recipients)) - RECIPIENT_BYTES;
+  const fits = (mail: FittedMail): boolean => Buffer.byteLength(JSON.stringify(mail)) <= maxBytes;
   const { text, html } = fields.email;
   // Tens of megabytes are not made into JSON only to see that they are too many.
-  if (text.length + (html?.length ?? 0) <= MAX_BODY_BYTES) {
-    const whole = jsonRecord({ kind: 'email', version: 1, ...fields, complete: true }, key);
+  if (text.length + (html?.length ?? 0) <= maxBytes) {
+    const whole = { ...fields, complete: true };
     if (fits(whole)) return whole;
   }
   let cut: Cut = CUT;
-  let record = cutRecord(fields, key, cut);
+  let mail = cutMail(fields, cut);
   // It ends: with nothing left of all that is counted, the rest of an email is a few kilobytes.
-  while (!fits(record) && Object.values(cut).some((count) => count > 0)) {
+  while (!fits(mail) && Object.values(cut).some((count) => count > 0)) {
     cut = halved(cut);
-    record = cutRecord(fields, key, cut);
+    mail = cutMail(fields, cut);
   }
-  return record;
+  return mail;
 }
 
-function fits({ body }: NewRecord): boolean {
-  return Buffer.byteLength(body) <= MAX_BODY_BYTES;
+export function inboxRecord(mail: FittedMail, recipient: RecordRecipient, key: string): NewRecord {
+  return jsonRecord({ kind: 'email', version: 1, ...recipient, ...mail }, key);
 }
 
-function cutRecord(fields: InboxFields, key: string, cut: Cut): NewRecord {
-  const email = cutEmail(fields.email, cut);
-  return jsonRecord({ kind: 'email', version: 1, ...fields, email, complete: false }, key);
+function cutMail(fields: MailFields, cut: Cut): FittedMail {
+  return { ...fields, email: cutEmail(fields.email, cut), complete: false };
 }
 
 function halved(cut: Cut): Cut {

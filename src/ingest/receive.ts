@@ -17,14 +17,14 @@ import type { Recipient } from '../mail/address.ts';
 import type { MailWork } from '../mail/mail-work.ts';
 import { createBudget } from '../platform/budget.ts';
 import type { Budget } from '../platform/budget.ts';
-import { hasCode } from '../platform/errors.ts';
+import { MillraceError, hasCode } from '../platform/errors.ts';
 import type { LiveTools } from '../streams/live-tools.ts';
 import { jsonRecord, streamNames } from '../streams/records.ts';
 import type { DeliveryRecord } from '../streams/records.ts';
 import type { Attempt, Outcome, Output } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
-import { inboxRecord } from './inbox-record.ts';
-import type { InboxFields } from './inbox-record.ts';
+import { fittedMail, inboxRecord } from './inbox-record.ts';
+import type { FittedMail } from './inbox-record.ts';
 import { createKeepMail } from './kept-mail.ts';
 import type { InboundProvider, KeptMail, Routes } from './kept-mail.ts';
 import { providerEvent, recipientsOf } from './provider-event.ts';
@@ -35,14 +35,20 @@ export interface ReceiveOptions {
   domains: readonly string[];
   /** After so many attempts in a row at a content that the provider does not know it is parked. */
   maxMissingAttempts?: number;
+  /** After so many at a content that it does not give, between which it gave that of other mail. */
+  maxFailedAttempts?: number;
 }
 
 const DEFAULT_MISSING_ATTEMPTS = 12;
+/** With waits of up to a minute one and a half hours and more. */
+const DEFAULT_FAILED_ATTEMPTS = 120;
+/** What a provider that is down says of every mail, and of one whose content it cannot give. */
+const FAILURES: readonly string[] = ['resend.unavailable', 'resend.download_failed', 'resend.busy'];
 /** Of raw messages at once. Copies on the way, and the parser, take a few times as much of the largest. */
 const MEMORY_BYTES = 128 * 1024 * 1024;
 /** A mail up to this size waits for nobody: sixteen of them are little. */
 const UNCOUNTED_BYTES = 1024 * 1024;
-/** Mails whose content is missing that are counted; beyond, the count of the oldest begins anew. */
+/** Mails whose content does not come that are counted; beyond, the count of the oldest begins anew. */
 const MAX_COUNTED_MAILS = 10_000;
 /** An event that comes so much later than its mail says when that was. */
 const LATE_WEBHOOK_MS = 60_000;
@@ -59,8 +65,11 @@ export function createReceive(
   options: ReceiveOptions,
 ): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
   const { tools, mailWork, memory = createBudget(MEMORY_BYTES) } = deps;
-  const keepMail = createKeepMail(deps);
-  const isMissingForGood = createMissingCount(options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS);
+  const contents = createContentCount({
+    maxMissing: options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS,
+    maxFailed: options.maxFailedAttempts ?? DEFAULT_FAILED_ATTEMPTS,
+  });
+  const keepMail = createKeepMail({ store: deps.store, inbound: contents.counted(deps.inbound) });
 
   async function receiveEmail(arrival: Arrival, record: StreamRecord, attempt: Attempt): Promise<Outcome> {
     const { data } = arrival;
@@ -76,16 +85,16 @@ export function createReceive(
     let kept: KeptMail;
     try {
       kept = await keepMail({ emailId, recipients, served, reserve }, attempt.signal);
-      isMissingForGood(emailId, null);
     } catch (error) {
-      if (!isMissingForGood(emailId, error)) throw error;
+      if (!contents.isGivenUp(emailId, error)) throw error;
       return { kind: 'dead-letter', reason: 'receive.content_missing', error, facts: { emailId } };
     }
     const email = await mailWork.parseMessage(kept.raw, recipients[0]?.inbox ?? '');
     const receivedAt = new Date(record.timestampMs).toISOString();
     const arrived = arrivedLongBefore(record, data.created_at ?? arrival.created_at);
-    const base = { emailId, receivedAt, ...arrived, raw: kept.pointer, email };
-    const outputs = recipients.map((recipient) => outputFor(recipient, base, kept.routes));
+    const fields = { emailId, receivedAt, ...arrived, raw: kept.pointer, email };
+    const mail = fittedMail(fields, recipients.length);
+    const outputs = recipients.map((recipient) => outputFor(recipient, mail, kept.routes));
     return { kind: 'done', outputs, facts: { emailId, to: outputs.map(({ stream }) => stream) } };
   }
 
@@ -101,20 +110,46 @@ export function createReceive(
   };
 }
 
+interface ContentCount {
+  /** Notes what it gives. */
+  counted(inbound: InboundProvider): InboundProvider;
+  /** Of a mail whose attempt has just failed: its content is waited for no longer. */
+  isGivenUp(emailId: string, error: unknown): boolean;
+}
+
 /**
- * Says of an attempt whether the content has been missing so many times in a row: the attempts of the stage count every
- * failure, and after an outage of an hour the first moment without the content would be the last. A restart begins anew.
+ * Counts, for each mail, what says that its content is not going to come. The attempts of the stage count every failure:
+ * after an outage of an hour the first moment without the content would be the last. So it counts in a row how often
+ * the provider did not know the mail; and how often it failed, but only where it has given another mail's content since
+ * the last time: while it is down for all, nobody is given up. A restart begins anew.
  */
-function createMissingCount(maxInARow: number): (emailId: string, error: unknown) => boolean {
-  const counts = new Map<string, number>();
-  return (emailId, error) => {
-    const inARow = hasCode(error, 'resend.content_missing') ? (counts.get(emailId) ?? 0) + 1 : 0;
-    counts.delete(emailId);
-    if (inARow >= maxInARow) return true;
-    if (inARow > 0) counts.set(emailId, inARow);
-    const [oldest] = counts.keys();
-    if (counts.size > MAX_COUNTED_MAILS && oldest !== undefined) counts.delete(oldest);
-    return false;
+function createContentCount(limits: { maxMissing: number; maxFailed: number }): ContentCount {
+  const counts = new Map<string, { missing: number; failed: number; givenThen: number }>();
+  let given = 0;
+  return {
+    counted: (inbound) => ({
+      async rawMessage(emailId, ...asked) {
+        const raw = await inbound.rawMessage(emailId, ...asked);
+        given += 1;
+        counts.delete(emailId);
+        return raw;
+      },
+    }),
+    isGivenUp(emailId, error) {
+      const before = counts.get(emailId) ?? { missing: 0, failed: 0, givenThen: given };
+      const isFailure = error instanceof MillraceError && FAILURES.includes(error.code);
+      const count = {
+        missing: hasCode(error, 'resend.content_missing') ? before.missing + 1 : 0,
+        failed: before.failed + (isFailure && before.givenThen < given ? 1 : 0),
+        givenThen: given,
+      };
+      counts.delete(emailId);
+      if (count.missing >= limits.maxMissing || count.failed >= limits.maxFailed) return true;
+      counts.set(emailId, count);
+      const [oldest] = counts.keys();
+      if (counts.size > MAX_COUNTED_MAILS && oldest !== undefined) counts.delete(oldest);
+      return false;
+    },
   };
 }
 
@@ -126,17 +161,13 @@ function arrivedLongBefore(record: StreamRecord, at: string | undefined): { arri
 }
 
 /** The record for one recipient, on the stream of the inbox that serves it. */
-function outputFor(
-  recipient: Recipient,
-  fields: Omit<InboxFields, 'inbox' | 'tag' | 'address'>,
-  routes: Routes,
-): Output {
+function outputFor(recipient: Recipient, mail: FittedMail, routes: Routes): Output {
   const { inbox, tag, address } = recipient;
   const by = inbox === null ? null : routes.get(inbox);
   // Several names of one mail can meet on the same stream unless each has its own: there the address belongs to the key.
-  const key = by === inbox ? fields.emailId : `${fields.emailId}/${address}`;
+  const key = by === inbox ? mail.emailId : `${mail.emailId}/${address}`;
   const stream = by ? streamNames.inbox(by) : streamNames.unrouted;
-  return { stream, record: inboxRecord({ ...fields, inbox: inbox ?? '', tag, address }, key) };
+  return { stream, record: inboxRecord(mail, { inbox: inbox ?? '', tag, address }, key) };
 }
 
 const tagListSchema = z

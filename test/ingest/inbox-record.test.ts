@@ -1,8 +1,8 @@
 /** The record of an email for an inbox: it fits into the store, whatever its sender made long. */
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { inboxRecord } from '../../src/ingest/inbox-record.ts';
-import type { InboxFields } from '../../src/ingest/inbox-record.ts';
+import { fittedMail, inboxRecord } from '../../src/ingest/inbox-record.ts';
+import type { MailFields } from '../../src/ingest/inbox-record.ts';
 import type { ParsedEmail } from '../../src/mail/email.ts';
 import { parseMessage } from '../../src/mail/message.ts';
 import { threadKey } from '../../src/mail/thread.ts';
@@ -11,14 +11,15 @@ import { inboxRecordSchema } from '../../src/streams/records.ts';
 const MAX_RECORD_BYTES = 1024 * 1024;
 const ROOM_FOR_HEADERS = 64 * 1024;
 
-function fieldsOf(email: ParsedEmail): InboxFields {
+const FOO = { inbox: 'foo', tag: null, address: 'foo@ours.example' };
+
+function fieldsOf(email: ParsedEmail): MailFields {
   const raw = { stream: 'mail/x', bytes: 1, sha256: 'x' };
-  const to = { inbox: 'foo', tag: null, address: 'foo@ours.example' };
-  return { emailId: 'x', receivedAt: new Date(0).toISOString(), ...to, raw, email };
+  return { emailId: 'x', receivedAt: new Date(0).toISOString(), raw, email };
 }
 
 function bodyOf(email: ParsedEmail): { bytes: number; record: ReturnType<typeof inboxRecordSchema.parse> } {
-  const body = Buffer.from(inboxRecord(fieldsOf(email), 'k').body);
+  const body = Buffer.from(inboxRecord(fittedMail(fieldsOf(email), 1), FOO, 'k').body);
   return { bytes: body.length, record: inboxRecordSchema.parse(JSON.parse(body.toString())) };
 }
 

@@ -15,6 +15,7 @@ import type { LiveTools } from '../../src/streams/live-tools.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
 import { inboxRecordSchema, jsonRecord, parseJsonRecord, streamNames } from '../../src/streams/records.ts';
 import { createStage } from '../../src/streams/stage.ts';
+import type { Output } from '../../src/streams/stage.ts';
 import type { StreamRecord } from '../../src/streams/stream-store.ts';
 import { plainMail } from '../e2e/mail.ts';
 import { readAll } from '../streams/store-reading.ts';
@@ -38,12 +39,14 @@ afterEach(async () => {
 
 interface Mail {
   readonly emailId: string;
+  readonly names?: readonly string[];
   readonly from?: string;
   readonly subject?: string;
 }
 
-async function arrives({ emailId, from = 'ann@sender.example', subject = 'Greetings' }: Mail): Promise<void> {
-  const to = [`foo@${DOMAIN}`];
+async function arrives({ emailId, names = ['foo'], ...fields }: Mail): Promise<void> {
+  const { from = 'ann@sender.example', subject = 'Greetings' } = fields;
+  const to = names.map((name) => `${name}@${DOMAIN}`);
   const data = { email_id: emailId, from, to, received_for: to, subject };
   const body = JSON.stringify({ type: 'email.received', data });
   await store()
@@ -74,8 +77,11 @@ function providerWith(before: (emailId: string) => void = () => {}, text = 'Hell
   };
 }
 
-function startReceive(inbound: InboundProvider, memory: Budget = createBudget(Infinity)): void {
-  const deps = { store: store(), inbound, tools: followTools(), mailWork: mailWorkInPlace, memory };
+function startReceive(
+  inbound: InboundProvider,
+  { memory = createBudget(Infinity), tools = followTools() }: { memory?: Budget; tools?: LiveTools } = {},
+): void {
+  const deps = { store: store(), inbound, tools, mailWork: mailWorkInPlace, memory };
   const stage = createStage(
     { store: store(), clock, log },
     {
@@ -84,9 +90,9 @@ function startReceive(inbound: InboundProvider, memory: Budget = createBudget(In
       journal: streamNames.received,
       concurrency: 4,
       ...arrivalOrder([DOMAIN]),
-      handle: createReceive(deps, { domains: [DOMAIN], maxMissingAttempts: 3 }),
+      handle: createReceive(deps, { domains: [DOMAIN], maxMissingAttempts: 3, maxFailedAttempts: 3 }),
       backoff: { baseMs: 1, maxMs: 1 },
-      maxAttempts: 1_000,
+      maxAttempts: 1_000_000,
     },
   );
   working.push(stage.run(stop.signal));
@@ -133,6 +139,52 @@ it('a mail whose content never comes holds up its follow-up until it is parked',
   await expect.poll(() => inboxOf('foo')).toEqual([followUp]);
 });
 
+it('a mail whose content the provider cannot give is parked, unless it gives none at all', async () => {
+  const [poisonous, followUp] = [randomUUID(), randomUUID()];
+  let calls = 0;
+  await goLive('foo');
+  startReceive(
+    providerWith((emailId) => {
+      if (emailId !== poisonous) return;
+      calls += 1;
+      throw new MillraceError('transient', 'resend.unavailable', '500');
+    }),
+  );
+  await arrives({ emailId: poisonous });
+  await arrives({ emailId: followUp, subject: 'Re: Greetings' });
+  // An outage: however long it takes, it says nothing about this mail.
+  await expect.poll(() => calls, PATIENT).toBeGreaterThan(30);
+  const others: string[] = [];
+  for (let given = 1; given <= 3; given++) {
+    expect(await inboxOf('foo')).toEqual(others);
+    others.push(randomUUID());
+    await arrives({ emailId: others.at(-1)!, subject: `Thing ${given}` });
+    await expect.poll(() => inboxOf('foo'), PATIENT).toContain(others.at(-1));
+    if (given === 3) break;
+    const callsThen = calls;
+    await expect.poll(() => calls, PATIENT).toBeGreaterThan(callsThen + 1);
+  }
+  await expect.poll(() => inboxOf('foo'), PATIENT).toEqual([...others, followUp]);
+});
+
+it('a large mail to a thousand names is cut for each of them, so that all fit into memory', async () => {
+  const names = Array.from({ length: 1000 }, (_, index) => `name-${index}`);
+  await goLive('default');
+  const inbound = providerWith(undefined, 'x'.repeat(300_000));
+  const deps = { store: store(), inbound, tools: followTools(), mailWork: mailWorkInPlace };
+  await arrives({ emailId: randomUUID(), names });
+  const [event] = await readAll(store().stream(streamNames.events));
+  const outcome = await createReceive(deps, { domains: [DOMAIN] })(event!, firstAttempt());
+  const bodies = outputsOf(outcome).map(({ record }) => String(record.body));
+  expect(bodies).toHaveLength(names.length);
+  expect(bodies.reduce((bytes, body) => bytes + Buffer.byteLength(body), 0)).toBeLessThan(10 * 1024 * 1024);
+  expect(inboxRecordSchema.parse(JSON.parse(bodies.at(-1)!))).toMatchObject({
+    complete: false,
+    inbox: 'name-999',
+    email: { from: { address: 'ann@sender.example' } },
+  });
+});
+
 it('holds no more of raw messages than it may, and one that is larger comes alone', async () => {
   const MIB = 1024 * 1024;
   const memory = createBudget(5 * MIB);
@@ -151,7 +203,7 @@ it('holds no more of raw messages than it may, and one that is larger comes alon
         return Buffer.from(plainMail({ id: emailId, to: `foo@${DOMAIN}` }));
       },
     },
-    memory,
+    { memory },
   );
   for (const [index] of sizes.entries()) await arrives({ emailId: randomUUID(), subject: `Thing ${index}` });
   const sizesGranted = (): number[] => granted.map(({ size }) => size / MIB);
@@ -183,7 +235,7 @@ it('waits for room for a raw message that lies there already, too', async () => 
   const emailId = randomUUID();
   await writeBlob(store().stream(streamNames.mail(emailId)), Buffer.alloc(1_200_000, 'x'));
   await goLive('foo');
-  startReceive({ rawMessage: () => Promise.reject(new Error('nobody is asked')) }, watched);
+  startReceive({ rawMessage: () => Promise.reject(new Error('nobody is asked')) }, { memory: watched });
   await arrives({ emailId });
   await expect.poll(() => inboxOf('foo'), PATIENT).toEqual([emailId]);
   expect([taken, memory.taken]).toEqual([[1_200_000], 0]);
@@ -243,7 +295,11 @@ const firstAttempt = (): Parameters<ReturnType<typeof createReceive>>[1] => ({
 });
 
 function streamsOf(outcome: Awaited<ReturnType<ReturnType<typeof createReceive>>>): string[] {
-  return outcome.kind === 'done' ? (outcome.outputs ?? []).map(({ stream }) => stream) : [];
+  return outputsOf(outcome).map(({ stream }) => stream);
+}
+
+function outputsOf(outcome: Awaited<ReturnType<ReturnType<typeof createReceive>>>): readonly Output[] {
+  return outcome.kind === 'done' ? (outcome.outputs ?? []) : [];
 }
 
 it('orders what names no author or subject, too, and refuses no mail for it', () => {
