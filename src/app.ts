@@ -233,7 +233,7 @@ function receiveServices(deps: AppDeps, parts: Parts): Service[] {
       // One inbox never takes all.
       concurrency: 20,
       concurrencyPerKey: 16,
-      ...arrivalOrder(config.domains),
+      ...arrivalOrder(config.domains, () => liveTools.current()?.inboxes),
       handle: createReceive({ store, inbound, tools: liveTools, mailWork }, { domains: config.domains }),
       backoff: { baseMs: 500, maxMs: 60_000 },
       maxAttempts: 5_000,

@@ -110,9 +110,18 @@ export function recipientsOf({ data }: Arrival, domains: readonly string[]): Rec
   );
 }
 
-/** One person's mail about one thing to one inbox arrives there in order, and nothing else waits for another; inboxes take turns. */
-export function arrivalOrder(domains: readonly string[]): EventOrder {
+/**
+ * One person's mail about one thing to one inbox arrives there in order, and nothing else waits for another; inboxes take
+ * turns. All names that no tool serves together are one of them: whoever writes to a thousand names that he made up
+ * must not get a thousand turns.
+ * @param served the inboxes that have a tool now; undefined while nobody knows
+ */
+export function arrivalOrder(
+  domains: readonly string[],
+  served: () => readonly string[] | undefined = () => undefined,
+): EventOrder {
   const inboxOf = (arrival: Arrival): string => recipientsOf(arrival, domains)[0]?.inbox ?? '';
+  const isServed = (inbox: string): boolean => served()?.includes(inbox) ?? true;
   return {
     laneOf(record) {
       const event = providerEvent(record);
@@ -124,7 +133,9 @@ export function arrivalOrder(domains: readonly string[]): EventOrder {
     fairnessKeyOf(record) {
       const event = providerEvent(record);
       // What becomes of sent mail takes turns as one inbox more.
-      return event.kind === 'arrival' ? `inbox/${inboxOf(event.arrival)}` : 'other';
+      if (event.kind !== 'arrival') return 'other';
+      const inbox = inboxOf(event.arrival);
+      return isServed(inbox) ? `inbox/${inbox}` : 'unserved';
     },
   };
 }

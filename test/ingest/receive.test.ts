@@ -89,7 +89,7 @@ function startReceive(
       source: streamNames.events,
       journal: streamNames.received,
       concurrency: 4,
-      ...arrivalOrder([DOMAIN]),
+      ...arrivalOrder([DOMAIN], () => tools.current()?.inboxes),
       handle: createReceive(deps, { domains: [DOMAIN], maxMissingAttempts: 3, maxFailedAttempts: 3 }),
       backoff: { baseMs: 1, maxMs: 1 },
       maxAttempts: 1_000_000,
@@ -165,6 +165,24 @@ it('a mail whose content the provider cannot give is parked, unless it gives non
     await expect.poll(() => calls, PATIENT).toBeGreaterThan(callsThen + 1);
   }
   await expect.poll(() => inboxOf('foo'), PATIENT).toEqual([...others, followUp]);
+});
+
+it('mail to many names that nobody serves takes turns as one inbox', async () => {
+  const NAMES = 60;
+  const asked: string[] = [];
+  await goLive('foo');
+  const tools = followTools();
+  await tools.live(never);
+  const wanted = randomUUID();
+  for (let name = 0; name < NAMES; name++)
+    await arrives({ emailId: randomUUID(), names: [`made-up-${name}`], subject: `Thing ${name}` });
+  await arrives({ emailId: wanted });
+  startReceive(
+    providerWith((emailId) => void asked.push(emailId)),
+    { tools },
+  );
+  await expect.poll(() => asked.length, PATIENT).toBe(NAMES + 1);
+  expect(asked.indexOf(wanted)).toBeLessThan(10);
 });
 
 it('a large mail to a thousand names is cut for each of them, so that all fit into memory', async () => {
