@@ -15,6 +15,8 @@
 import { allRecipients } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
 import { startStopwatch } from '../platform/clock.ts';
+import { createBudget } from '../platform/budget.ts';
+import type { Budget } from '../platform/budget.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
@@ -46,14 +48,18 @@ export interface OutboundProvider {
 
 /** The provider forgets a key after 24 h; an hour less leaves room for the clocks. */
 const KEY_LIFETIME_MS = 23 * 3_600_000;
+/** Of requests too large for their record, at once. As text, and on its way out, one is in memory a few times. */
+const MEMORY_BYTES = 128 * 1024 * 1024;
 
 export function createOutbox(deps: {
   store: StreamStore;
   outbound: OutboundProvider;
   suppressions: Pick<Suppressions, 'against'>;
   clock: Clock;
+  /** Bytes of large requests in memory. Default: of its own. */
+  memory?: Budget;
 }): (record: StreamRecord, attempt: Attempt) => Promise<Outcome> {
-  const { store, outbound, suppressions, clock } = deps;
+  const { store, outbound, suppressions, clock, memory = createBudget(MEMORY_BYTES) } = deps;
   return async (record, attempt) => {
     const frozen = parseJsonRecord(outboxRecordSchema, record);
     const facts = { idempotencyKey: frozen.idempotencyKey, cause: frozen.cause };
@@ -61,11 +67,14 @@ export function createOutbox(deps: {
     if (notBeforeMs > clock.nowMs()) {
       return { kind: 'deferred', untilMs: notBeforeMs, reason: 'outbox.scheduled', holdsLane: false };
     }
+    const bytes = 'blob' in frozen.request ? frozen.request.blob.bytes : 0;
+    // Until the provider has it.
+    using _room = await memory.take(bytes, attempt.signal);
     const request =
       'blob' in frozen.request
         ? await readRequest(store, frozen.request.blob, attempt.signal)
         : frozen.request;
-    const doubtSinceMs = earliestDoubtMs(record, attempt);
+    const doubtSinceMs = earliestDoubtMs(record, attempt, notBeforeMs);
     const ageMs = startStopwatch(clock);
     const suppressed = suppressions.against(allRecipients(request));
     const isInDoubt = doubtSinceMs !== Infinity;
@@ -95,10 +104,13 @@ export function createOutbox(deps: {
   };
 }
 
-/** Begin of the first attempt whose effect is not known, also of the record that this one was put back for; Infinity for none. */
-function earliestDoubtMs(record: StreamRecord, attempt: Attempt): number {
+/**
+ * Begin of the first attempt whose effect is not known, also of the record that this one was put back for; Infinity for
+ * none. An attempt at this record that began before it was due, and was cut off, has not sent it before that.
+ */
+function earliestDoubtMs(record: StreamRecord, { doubtSinceMs }: Attempt, notBeforeMs: number): number {
   const inherited = Number(headerOf(record, COPY_HEADERS.doubtSince) ?? Infinity);
-  return Math.min(inherited, attempt.doubtSinceMs ?? Infinity);
+  return Math.min(inherited, doubtSinceMs === null ? Infinity : Math.max(doubtSinceMs, notBeforeMs));
 }
 
 async function readRequest(

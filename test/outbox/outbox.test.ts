@@ -4,6 +4,7 @@ import type { ProviderRequest } from '../../src/mail/email.ts';
 import { createOutbox, leavesDoubt, outboxOrder } from '../../src/outbox/outbox.ts';
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
+import { createBudget } from '../../src/platform/budget.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
@@ -65,8 +66,11 @@ async function recordOf(value: OutboxRecord): Promise<StreamRecord> {
 const suppressions = () =>
   createSuppressions({ store: store(), clock, log: createLog('silent') }, { keptMs: 90 * 24 * HOUR_MS });
 
-function outboxWith(outbound: OutboundProvider, view = suppressions()): ReturnType<typeof createOutbox> {
-  return createOutbox({ store: store(), outbound, suppressions: view, clock });
+function outboxWith(
+  outbound: OutboundProvider,
+  { view = suppressions(), memory = createBudget(Infinity) } = {},
+): ReturnType<typeof createOutbox> {
+  return createOutbox({ store: store(), outbound, suppressions: view, clock, memory });
 }
 
 const attempt = (doubtSinceMs: number | null = null) => ({ number: 1, doubtSinceMs, signal });
@@ -114,6 +118,43 @@ describe('outbox', () => {
       holdsLane: false,
     });
     expect(sent).toEqual([]);
+  });
+
+  it('does not look for a scheduled request that was cut off long before it was due', async () => {
+    const { outbound, sent, lookedUp } = provider();
+    const record = await recordOf({ ...frozen, notBefore: new Date(NOW_MS - HOUR_MS).toISOString() });
+    await outboxWith(outbound)(record, attempt(NOW_MS - 20 * 24 * HOUR_MS));
+    expect([sent.length, lookedUp]).toEqual([1, []]);
+    // A day after it was due it is another matter.
+    const late = await recordOf({ ...frozen, notBefore: new Date(NOW_MS - 30 * HOUR_MS).toISOString() });
+    await outboxWith(outbound)(late, attempt(NOW_MS - 20 * 24 * HOUR_MS));
+    expect(lookedUp).toEqual([NOW_MS - 30 * HOUR_MS]);
+  });
+
+  it('holds no more of large requests than it may', async () => {
+    const blob = await writeBlob(store().stream('request/x'), Buffer.from(JSON.stringify(request)));
+    const record = await recordOf({ ...frozen, request: { blob } });
+    const memory = createBudget(2 * blob.bytes);
+    const answers: (() => void)[] = [];
+    const outbound: OutboundProvider = {
+      ...provider().outbound,
+      send: async () => {
+        const { promise, resolve } = Promise.withResolvers<void>();
+        answers.push(resolve);
+        await promise;
+        return { providerId: 'p1' };
+      },
+    };
+    const handle = outboxWith(outbound, { memory });
+    const handled = [1, 2, 3].map(() => handle(record, attempt()));
+    await expect.poll(() => answers.length).toBe(2);
+    expect(memory.taken).toBe(2 * blob.bytes);
+    answers[0]!();
+    await handled[0];
+    await expect.poll(() => answers.length).toBe(3);
+    for (const answer of answers) answer();
+    await Promise.all(handled);
+    expect(memory.taken).toBe(0);
   });
 
   it('repeats an attempt in doubt under the same key while the provider knows it', async () => {
@@ -192,7 +233,7 @@ describe('a recipient that must not be written to', () => {
       .append([jsonRecord({ kind: 'delivery', version: 1, ...event })]);
     const view = suppressions();
     await view.restore(signal);
-    return outboxWith(outbound, view);
+    return outboxWith(outbound, { view });
   }
 
   it.each([
