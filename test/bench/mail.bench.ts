@@ -1,15 +1,16 @@
 /**
  * The benchmark: from a signed webhook to the reply at the far end, Millrace and its peers side by side.
  *
- *   npm run bench                       everything, three rounds (about an hour)
+ *   npm run bench                       everything, three rounds (some hours)
  *   npm run bench -- --quick            one short round
  *   npm run bench -- --systems millrace-local,bullmq --cases closed,open-50 --rounds 5
  *
- * A peer is measured at two jobs, `bullmq-whole` and `bullmq-text`; `bullmq` is both (`systems.ts`).
- * A round takes the systems in turn, so that what else the machine does meets all alike. Prints Markdown and
- * writes the same with every single measurement as JSON into `--out` (default: a new folder). Fails
- * where mail was lost or answered twice, or a system did not run. Nothing of it is a test: figures depend on the machine.
- * `docs/benchmarks.md` says what they mean.
+ * A peer is measured at two jobs, `bullmq-whole` and `bullmq-text`; `bullmq` is both (`systems.ts`). A round takes the
+ * systems in turn, every second one backwards, so that what else the machine does meets all alike.
+ *
+ * Prints Markdown and writes the same with every single measurement as JSON into `--out` (default: a new folder). It
+ * fails where mail was lost or answered twice, or a system did not run. Nothing of it is a test: figures depend on the
+ * machine. `docs/benchmarks.md` says what they mean.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -30,7 +31,7 @@ interface Case {
   readonly shape: LoadShape;
   readonly count: number;
   readonly inboxes: number;
-  /** Of several inboxes and of long backlogs only Millrace has something to say. */
+  /** Of several inboxes only Millrace has something to say: a peer has one queue. */
   readonly ownOnly?: boolean;
 }
 
@@ -48,37 +49,34 @@ const { values: flags } = parseArgs({
 const OUTSTANDING = 64;
 const WARM_UP: LoadOrder['shape'] = { kind: 'closed', outstanding: 8 };
 
-function allCases(quick: boolean): Case[] {
-  const seconds = quick ? 5 : 15;
-  const closed = { kind: 'closed', outstanding: OUTSTANDING } as const;
-  const burst = { kind: 'burst', connections: OUTSTANDING } as const;
-  const closedCount = quick ? 600 : 3_000;
-  return [
-    ...[10, 50, 200].map((perSecond) => ({
-      name: `open-${perSecond}`,
-      shape: { kind: 'open' as const, perSecond },
-      count: perSecond * seconds,
-      inboxes: 1,
-    })),
-    { name: 'closed', shape: closed, count: closedCount, inboxes: 1 },
-    { name: 'burst-1000', shape: burst, count: 1_000, inboxes: 1 },
-    { name: 'burst-10000', shape: burst, count: 10_000, inboxes: 1 },
-    { name: 'burst-100000', shape: burst, count: 100_000, inboxes: 1, ownOnly: true },
-    { name: 'inboxes-10', shape: closed, count: closedCount, inboxes: 10, ownOnly: true },
-    { name: 'inboxes-100', shape: closed, count: closedCount, inboxes: 100, ownOnly: true },
-  ];
+const QUICK_CASES = ['open-50', 'closed', 'inboxes-10'];
+const ALL_CASES = [
+  'open-10',
+  'open-50',
+  'open-200',
+  'closed',
+  'burst-1000',
+  'burst-10000',
+  'inboxes-10',
+  'inboxes-100',
+];
+
+/** `open-N`, `closed`, `burst-N` or `inboxes-N`, with any number. */
+function caseNamed(name: string): Case {
+  const [kind, number] = name.split('-');
+  const n = Number(number ?? 1);
+  if (!(n > 0)) throw new Error(`there is no case ${name}`);
+  if (kind === 'open')
+    return { name, shape: { kind, perSecond: n }, count: n * (flags.quick ? 5 : 15), inboxes: 1 };
+  if (kind === 'burst') return { name, shape: { kind, connections: OUTSTANDING }, count: n, inboxes: 1 };
+  if (kind !== 'closed' && kind !== 'inboxes') throw new Error(`there is no case ${name}`);
+  const shape = { kind: 'closed', outstanding: OUTSTANDING } as const;
+  return { name, shape, count: flags.quick ? 600 : 3_000, inboxes: n, ownOnly: kind === 'inboxes' };
 }
 
-/** The long ones are run when they are asked for. */
-const QUICK_CASES = ['open-50', 'closed', 'inboxes-10'];
-const ON_REQUEST = ['burst-100000'];
-
 function chosenCases(): Case[] {
-  const names = flags.cases?.split(',') ?? (flags.quick ? QUICK_CASES : undefined);
-  const cases = allCases(flags.quick);
-  return names
-    ? cases.filter(({ name }) => names.includes(name))
-    : cases.filter(({ name }) => !ON_REQUEST.includes(name));
+  const names = flags.cases?.split(',') ?? (flags.quick ? QUICK_CASES : ALL_CASES);
+  return names.map(caseNamed);
 }
 
 /** One system, started once for each number of inboxes, through its cases. */
@@ -167,7 +165,8 @@ installPeers(systems);
 const measurements: Measurement[] = [];
 const faults: string[] = [];
 for (let round = 1; round <= rounds; round++) {
-  for (const system of systems) measurements.push(...(await measureSystem(system, cases, round)));
+  for (const system of round % 2 === 1 ? systems : systems.toReversed())
+    measurements.push(...(await measureSystem(system, cases, round)));
   await writeFile(join(outDirectory, 'figures.json'), JSON.stringify(measurements, null, 1));
 }
 const markdown = markdownOf(measurements);
