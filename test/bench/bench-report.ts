@@ -12,6 +12,8 @@ export interface Measurement extends LoadResult, PeakMemory {
   readonly cpuMs: number;
   /** Of the program alone. */
   readonly mainCpuMs: number;
+  /** The most that load generator and far end took. */
+  readonly loadMb: number;
 }
 
 interface Column {
@@ -30,6 +32,7 @@ const columns: readonly Column[] = [
   { title: 'program MB', digits: 0, value: (m) => m.mainRssMb },
   { title: 'the rest MB', digits: 0, value: (m) => m.restPssMb },
   { title: 'load, cores', digits: 2, value: (m) => (m.generatorCpuMs + m.farEndCpuMs) / m.durationMs },
+  { title: 'load, MB', digits: 0, value: (m) => m.loadMb },
   { title: 'unanswered', digits: 0, value: (m) => m.sent - m.answered },
   { title: 'twice', digits: 0, value: (m) => m.answeredTwice },
 ];

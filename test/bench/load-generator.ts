@@ -16,6 +16,8 @@ const REGISTERED_AT_ONCE = 500;
 const farEnd = fork(fileURLToPath(new URL('far-end.ts', import.meta.url)), { execArgv: [] });
 const [{ url: resendUrl }] = (await once(farEnd, 'message')) as [{ url: string }];
 
+/** Senders, of all runs. */
+const answered = new Set<string>();
 let current: LoadRun | undefined;
 farEnd.on('message', (message: Replies | { kind: 'done' }) => {
   if (message.kind === 'replies') current?.take(message.replies);
@@ -23,15 +25,15 @@ farEnd.on('message', (message: Replies | { kind: 'done' }) => {
 
 /** Asks the far end; resolves when it has done it, to its CPU time so far. */
 async function farEndDoes(request: { register?: readonly LoadMail[] }): Promise<number> {
-  const answered = Promise.withResolvers<number>();
+  const done = Promise.withResolvers<number>();
   const listener = (message: { kind: string; cpuMs?: number }): void => {
     if (message.kind !== 'done') return;
     farEnd.off('message', listener);
-    answered.resolve(message.cpuMs!);
+    done.resolve(message.cpuMs!);
   };
   farEnd.on('message', listener);
   farEnd.send(request);
-  return answered.promise;
+  return done.promise;
 }
 
 /** Everybody writes once: caps on replies to one sender are not what is measured here. */
@@ -66,7 +68,7 @@ async function carryOut(order: LoadOrder): Promise<LoadResult> {
     await farEndDoes({ register: mails.slice(from, from + REGISTERED_AT_ONCE) });
   const farEndBeforeMs = await farEndDoes({});
   const before = process.cpuUsage();
-  current = new LoadRun(order, mails);
+  current = new LoadRun(order, mails, answered);
   const result = await current.run();
   const { user, system } = process.cpuUsage(before);
   const farEndCpuMs = (await farEndDoes({})) - farEndBeforeMs;

@@ -22,6 +22,7 @@ import { parseArgs } from 'node:util';
 import { markdownOf } from './bench-report.ts';
 import type { Measurement } from './bench-report.ts';
 import type { LoadOrder, LoadResult, LoadShape } from './load.ts';
+import type { PeakMemory } from './process-usage.ts';
 import { ownCpuMs, treeCpuMs, watchMemory } from './process-usage.ts';
 import { installPeers, startSystem, systemNames } from './systems.ts';
 import type { RunningSystem, SystemName } from './systems.ts';
@@ -105,9 +106,12 @@ async function measureSystem(
         const [{ result }] = (await once(generator, 'message')) as [{ result: LoadResult }];
         return result;
       };
-      await load({ shape: WARM_UP, count: 200, inboxes });
+      const warmUp = await load({ shape: WARM_UP, count: 200, inboxes });
+      if (warmUp.answered < warmUp.sent) throw new Error('mail of the warm-up was not answered');
       for (const one of wanted.filter((each) => each.inboxes === inboxes)) {
-        measurements.push(await measure({ system, round, one, pids: running.pids, load }));
+        measurements.push(
+          await measure({ system, round, one, pids: running.pids, loadPid: generator.pid!, load }),
+        );
       }
     } catch (error) {
       faults.push(`${system}: ${error instanceof Error ? error.message : String(error)}`);
@@ -126,10 +130,12 @@ async function measure(given: {
   round: number;
   one: Case;
   pids: readonly number[];
+  loadPid: number;
   load: (order: Omit<LoadOrder, 'webhookUrl'>) => Promise<LoadResult>;
 }): Promise<Measurement> {
-  const { system, round, one, pids } = given;
+  const { system, round, one, pids, loadPid } = given;
   const memory = watchMemory(pids);
+  const loadMemory = watchMemory([loadPid]);
   const cpuBefore = treeCpuMs(pids);
   const mainCpuBefore = ownCpuMs(pids[0]!);
   const { shape, count, inboxes } = one;
@@ -144,13 +150,21 @@ async function measure(given: {
     cpuMs,
     mainCpuMs,
     ...(await memory.stop()),
+    loadMb: totalMb(await loadMemory.stop()),
   };
-  if (result.answered !== result.sent || result.answeredTwice > 0)
-    faults.push(`${system}, ${one.name}: mail was lost or answered twice`);
+  const { sent, acknowledged, answered, answeredTwice } = result;
+  if (answered < sent || answeredTwice > 0)
+    faults.push(
+      `${system}, ${one.name}: of ${sent} mails ${acknowledged} were taken, ${answered} answered, ${answeredTwice} twice`,
+    );
   process.stderr.write(
-    `${new Date().toISOString().slice(11, 19)} ${round} ${one.name} ${system}: ${Math.round((result.answered * 1000) / result.durationMs)}/s p50 ${result.latencyMs.p50.toFixed(1)} p99 ${result.latencyMs.p99.toFixed(1)} ms, ${(cpuMs / result.answered).toFixed(2)} ms CPU a mail (${(mainCpuMs / result.answered).toFixed(2)} in the program), ${measurement.mainRssMb.toFixed(0)} MB + ${measurement.restPssMb.toFixed(0)} MB, load ${((result.generatorCpuMs + result.farEndCpuMs) / result.durationMs).toFixed(2)} cores, ${result.answered}/${result.sent} twice ${result.answeredTwice}\n`,
+    `${new Date().toISOString().slice(11, 19)} ${round} ${one.name} ${system}: ${Math.round((result.answered * 1000) / result.durationMs)}/s p50 ${result.latencyMs.p50.toFixed(1)} p99 ${result.latencyMs.p99.toFixed(1)} ms, ${(cpuMs / result.answered).toFixed(2)} ms CPU a mail (${(mainCpuMs / result.answered).toFixed(2)} in the program), ${measurement.mainRssMb.toFixed(0)} MB + ${measurement.restPssMb.toFixed(0)} MB, load ${((result.generatorCpuMs + result.farEndCpuMs) / result.durationMs).toFixed(2)} cores ${measurement.loadMb.toFixed(0)} MB, ${result.answered}/${result.sent} twice ${result.answeredTwice}\n`,
   );
   return measurement;
+}
+
+function totalMb({ mainRssMb, restPssMb }: PeakMemory): number {
+  return mainRssMb + restPssMb;
 }
 
 const outDirectory = flags.out ?? (await mkdtemp(join(tmpdir(), 'millrace-figures-')));
