@@ -13,18 +13,13 @@ import { fileURLToPath } from 'node:url';
 import { build, version as esbuildVersion } from 'esbuild';
 import type { BuildFailure, Message, Plugin } from 'esbuild';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
-import type { SandboxPool } from './sandbox/sandbox.ts';
+import type { SandboxPool, ToolCode } from './sandbox/sandbox.ts';
 import { checkedSettings } from './tool-settings.ts';
 import type { CheckedSettings } from './tool-settings.ts';
 import { checkedTests } from './tool-tests.ts';
 import type { CheckedTests } from './tool-tests.ts';
 
-export interface ToolBundle {
-  /** Derived from the code alone: the same tools have the same revision everywhere. */
-  revision: string;
-  code: string;
-  /** JSON; its sources are paths relative to the folder. */
-  sourceMap: string;
+export interface ToolBundle extends ToolCode {
   /** Names of the exported functions. `settings` and `tests` are never tools. */
   exports: readonly string[];
   settings: CheckedSettings;

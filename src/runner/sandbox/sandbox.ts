@@ -7,7 +7,6 @@
  * Only JSON and plain bytes cross the border, and either side may be replaced without the other.
  */
 import type { Mailbox, ParsedEmail } from '../../mail/email.ts';
-import type { ToolBundle } from '../bundle.ts';
 
 /** The email as the guest gets it, before it becomes an `Email` of the tool's own realm. */
 export type SandboxEmail = ParsedEmail & { id: string; inbox: string; tag: string | null };
@@ -38,8 +37,17 @@ export interface RunLimits {
   maxLogBytes: number;
 }
 
+/** All tools of one revision, as one script. */
+export interface ToolCode {
+  /** Derived from the code alone: the same tools have the same revision everywhere. */
+  revision: string;
+  code: string;
+  /** JSON; its sources are paths relative to the folder. */
+  sourceMap: string;
+}
+
 export interface RunRequest {
-  bundle: Pick<ToolBundle, 'revision' | 'code' | 'sourceMap'>;
+  bundle: ToolCode;
   exportName: string;
   email: SandboxEmail;
   /** Judges the tool by this one of its own tests, in place of handing its effects back. */
