@@ -14,6 +14,7 @@ import type { MailWork } from '../mail/mail-work.ts';
 import { attachmentAt } from '../mail/message.ts';
 import { replyRecipient } from '../mail/recipient.ts';
 import { threadKey } from '../mail/thread.ts';
+import type { Budget } from '../platform/budget.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
@@ -50,6 +51,8 @@ export interface RunToolDeps {
   history: ThreadHistory;
   mailWork: MailWork;
   fetchBudget: FetchBudget;
+  /** Bytes of large mails that are worked on. */
+  memory: Budget;
   authenticate: AuthenticateSender;
   clock: Clock;
   /** The values of the secrets that tools may be granted, by name. */
@@ -60,6 +63,8 @@ export interface RunToolDeps {
 
 /** Runs of one email that another run came before; only those that were under way at once can do so. */
 const MAX_REPEATS = 100;
+/** A mail up to this size waits for nobody: as many as run at once are little. */
+const UNCOUNTED_BYTES = 1024 * 1024;
 
 interface Run {
   readonly cause: RunCause;
@@ -97,6 +102,9 @@ export function createRunTool(
       const hint = 'Bring the tool back, then redrive the dead letter.';
       return parkedFor(new MillraceError('permanent', 'tool.missing', message, { hint }), base);
     }
+    // Before the run has a turn or a sandbox: who waits for room with either would keep it from those who have room.
+    const size = mail.raw.bytes > UNCOUNTED_BYTES ? mail.raw.bytes : 0;
+    using _room = await deps.memory.take(size, attempt.signal);
     const email = mail.complete
       ? mail.email
       : await mailWork.parseMessage(await rawMessage(mail, attempt.signal), options.inbox);

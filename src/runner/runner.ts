@@ -4,6 +4,8 @@
  * An inbox whose tool is gone keeps its stage: its mail is parked as `tool.missing`, not forgotten.
  */
 import { aborted, orAborted } from '../platform/abort.ts';
+import { createBudget } from '../platform/budget.ts';
+import type { Budget } from '../platform/budget.ts';
 import type { Log } from '../platform/log.ts';
 import { lastRestore } from '../streams/format.ts';
 import type { Ownership } from '../streams/ownership.ts';
@@ -35,11 +37,19 @@ export interface Runner {
 
 /** Inboxes that are looked after at all: each costs a stage. */
 const MAX_INBOXES = 1000;
+/**
+ * Of large mails that are worked on at once; copies on the way, and what is read from them, take a few times as much of
+ * the largest. One inbox never takes all, and the largest mail fits into its share.
+ */
+const MEMORY_BYTES = 128 * 1024 * 1024;
+const INBOX_MEMORY_BYTES = 64 * 1024 * 1024;
 
 export interface RunnerDeps extends Omit<
   RunToolDeps,
-  'caps' | 'state' | 'history' | 'fetchBudget' | 'lastRestore'
+  'caps' | 'state' | 'history' | 'fetchBudget' | 'lastRestore' | 'memory'
 > {
+  /** Bytes of large mails that are worked on, of all inboxes. Default: of its own. */
+  memory?: Budget;
   /** Counts for one inbox and one turn: what others answered since our last turn is read back, not added. */
   createCaps: () => ReplyCaps;
   ownership: Ownership;
@@ -48,7 +58,7 @@ export interface RunnerDeps extends Omit<
 }
 
 export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
-  const { store, tools, clock, log } = deps;
+  const { store, tools, clock, log, memory: memoryOfAll = createBudget(MEMORY_BYTES) } = deps;
   const fetchBudget = createFetchBudget();
   // Asked for all inboxes at once, so by the signal of none: one that loses its turn must not fail the others' mail.
   const restore = succeedOnce(() => lastRestore(store));
@@ -60,8 +70,9 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
     const restored = succeedOnce((signalOfRead) => caps.restore(inbox, signalOfRead));
     const state = createToolState({ store: ownedStore, clock }, { inbox });
     const history = createThreadHistory({ store: ownedStore, clock }, { inbox });
+    const memory = createBudget(INBOX_MEMORY_BYTES, memoryOfAll);
     const runTool = createRunTool(
-      { ...deps, caps, state, history, fetchBudget, lastRestore: restoreOfStreams },
+      { ...deps, caps, state, history, fetchBudget, memory, lastRestore: restoreOfStreams },
       { inbox, ...options },
     );
     const stage = createStage(

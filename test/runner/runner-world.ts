@@ -2,6 +2,7 @@
 import { afterEach, expect } from 'vitest';
 import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import { parseMessage } from '../../src/mail/message.ts';
+import type { Budget } from '../../src/platform/budget.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
@@ -48,6 +49,8 @@ export interface RunnerWorldOptions {
   concurrency?: number;
   caps?: Partial<ReplyCapOptions>;
   toolSecrets?: Readonly<Record<string, string>>;
+  /** For large mails. Default: the runner's own. */
+  memory?: Budget;
   /** Default: the system's. */
   dnsServers?: readonly string[];
 }
@@ -129,6 +132,7 @@ export function useRunnerWorld(): RunnerWorld {
           clock,
           log,
           toolSecrets,
+          ...(options.memory && { memory: options.memory }),
         },
         { domains: [DOMAIN], concurrency, historyMs: Infinity, maxDelayMs: 60 * 86_400_000 },
       );
