@@ -5,13 +5,13 @@
  *
  * Nothing here is Millrace's flow of mail: it runs when a person sets a server up, or asks how it stands.
  */
-import { Resend } from 'resend';
-import type { DomainRecords, GetDomainResponseSuccess } from 'resend';
+import type { DomainRecords, GetDomainResponseSuccess, Resend } from 'resend';
 import { classifyResendError } from '../mail/resend-errors.ts';
 import type { ResendErrorReport } from '../mail/resend-errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import type { ResponseHeaders } from '../platform/rate-gate.ts';
+import { createResendClient } from '../platform/resend-client.ts';
 import { backoffMs } from '../platform/retry.ts';
 
 /** `full` reads and manages; `sending` is of use to the outbox alone. */
@@ -69,10 +69,7 @@ export function createResendAccount(
   clock: Clock,
   options: { apiKey: string; baseUrl?: string },
 ): ResendAccount {
-  const resend = new Resend(
-    options.apiKey,
-    options.baseUrl === undefined ? {} : { baseUrl: options.baseUrl },
-  );
+  const resend = createResendClient(options);
 
   /** @throws MillraceError as `classifyResendError` says, after the last attempt. */
   async function ask<T>(call: (signal: AbortSignal) => Promise<Answer<T>>): Promise<T> {

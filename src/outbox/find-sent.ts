@@ -3,7 +3,6 @@
  * Resend remembers idempotency keys. Sent mail is listed newest first; what fits by recipient and subject is
  * asked for its tags, which carry the fingerprint of the key. It needs a key that may read.
  */
-import { Resend } from 'resend';
 import type { ProviderRequest } from '../mail/email.ts';
 import { classifyResendError } from '../mail/resend-errors.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -11,6 +10,7 @@ import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { answerOf } from '../platform/rate-gate.ts';
 import type { RateGate } from '../platform/rate-gate.ts';
+import { createResendClient } from '../platform/resend-client.ts';
 import { sendingKey } from './resend-outbound.ts';
 
 export interface FindSentOptions {
@@ -37,10 +37,7 @@ export function createFindSent(
   { clock, gate }: { clock: Clock; gate: RateGate },
   options: FindSentOptions,
 ): FindSent {
-  const resend = new Resend(
-    options.apiKey,
-    options.baseUrl === undefined ? {} : { baseUrl: options.baseUrl },
-  );
+  const resend = createResendClient(options);
 
   async function call<T>(
     { request, signal }: { request: ProviderRequest; signal: AbortSignal },

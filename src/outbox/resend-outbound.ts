@@ -5,7 +5,6 @@
  * Within 24 h the same key and the same request may be sent again without a second mail. Beyond, only a
  * request whose outcome is known to be a refusal may.
  */
-import { Resend } from 'resend';
 import type { CreateEmailOptions } from 'resend';
 import type { ProviderRequest } from '../mail/email.ts';
 import { classifyResendError, isAnswer } from '../mail/resend-errors.ts';
@@ -16,6 +15,7 @@ import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError } from '../platform/errors.ts';
 import type { RateGate, ResponseHeaders } from '../platform/rate-gate.ts';
 import { answerOf, retryAfterMs } from '../platform/rate-gate.ts';
+import { createResendClient } from '../platform/resend-client.ts';
 
 export interface ResendOutbound {
   /**
@@ -48,10 +48,7 @@ export function createResendOutbound(
   { clock, gate }: { clock: Clock; gate: RateGate },
   options: ResendOutboundOptions,
 ): ResendOutbound {
-  const resend = new Resend(
-    options.apiKey,
-    options.baseUrl === undefined ? {} : { baseUrl: options.baseUrl },
-  );
+  const resend = createResendClient(options);
   const timeoutMs = options.timeoutMs ?? 30_000;
   return {
     async send(request, idempotencyKey, signal) {

@@ -21,6 +21,7 @@ const sharedFactories: Record<string, string> = {
   createDeadline: 'a timer that lives as long as one call',
   createFairQueue: 'a collection, made by whoever holds it',
   createFifo: 'a collection, made by whoever holds it',
+  createResendClient: 'the SDK over our own transport, made by whoever has a key',
   createOutputAppender: 'appends until it is durable, for whoever writes beside a journal',
   createStage: 'every role is a stage with a handler of its own',
 };
