@@ -33,7 +33,7 @@
  * to the next, recovery, and the end.
  *
  * The stage stops by its signal: the reader ends, running handlers may finish within `drainMs`, what they yield is
- * committed, a last checkpoint is written.
+ * committed, a last checkpoint is written. What the store has not taken a moment later is left to whoever is next.
  */
 import type { Clock } from '../platform/clock.ts';
 import type { Log } from '../platform/log.ts';
@@ -103,6 +103,8 @@ export interface Stage {
 
 const DEFAULT_HORIZON_MS = 72 * 3_600_000;
 const DEFAULT_DRAIN_MS = 8_000;
+/** For what the last handlers yield: together less than anybody waits for a process to end. */
+const LAST_COMMIT_MS = 1_500;
 
 export function createStage(
   deps: { store: StreamStore; clock: Clock; log: Log; meter?: StageMeter },
@@ -126,6 +128,7 @@ export function createStage(
     { source, clock, log, lanes, standing, passedOver, changed },
     { ...bounds, fairnessKeyOf, admit },
   );
+  const drainMs = options.drainMs ?? DEFAULT_DRAIN_MS;
   const unsettledKeys = new Map<string, number>();
   const { promise: ready, resolve: markReady } = Promise.withResolvers<void>();
   let turn: StageTurn | undefined;
@@ -234,7 +237,7 @@ export function createStage(
     isStopping = true;
     attempts.stop();
     deferral.stop();
-    const cancelKill = clock.after(options.drainMs ?? DEFAULT_DRAIN_MS, () => {
+    const cancelKill = clock.after(drainMs, () => {
       attempts.abort(new Error('the stage is stopping'));
       changed.notify();
     });
@@ -244,8 +247,20 @@ export function createStage(
     changed.notify();
   }
 
+  /** Ends with the stage, or when the store does not take what is left. */
+  async function commit(writing: AbortController): Promise<void> {
+    halt.signal.addEventListener('abort', () => writing.abort(halt.signal.reason), { once: true });
+    try {
+      await commits.run(() => isStopping && attempts.areOver, writing.signal);
+    } catch (error) {
+      if (halt.signal.aborted || !writing.signal.aborted) fail(error);
+      else log.warn({}, 'stage.left_uncommitted');
+    }
+  }
+
   async function work(signal: AbortSignal): Promise<void> {
     const reading = new AbortController();
+    const writing = new AbortController();
     const stop = (): void => {
       reading.abort();
       changed.notify();
@@ -254,12 +269,17 @@ export function createStage(
     halt.signal.addEventListener('abort', stop, { once: true });
     if (signal.aborted) stop();
     restoreAside();
-    const committing = commits.run(() => isStopping && attempts.areOver, halt.signal).catch(fail);
+    const committing = commit(writing);
     markReady();
     await read(reading.signal).catch(fail);
     if (halt.signal.aborted) attempts.abort(halt.signal.reason);
+    const cancelWait = clock.after(drainMs + LAST_COMMIT_MS, () => {
+      writing.abort(new Error('the store does not take what is left'));
+      changed.notify();
+    });
     await drain();
     await committing;
+    cancelWait();
     signal.removeEventListener('abort', stop);
   }
 

@@ -32,6 +32,8 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
+/** Handlers may go on for 8 s; what they yield has a moment more, whatever the store does. */
+const MAX_END_MS = 10 * SECOND;
 /** After so many events the weather clears, whatever is still to come. */
 const MAX_STORMY_EVENTS = 4_000;
 /** And after so many more everything must have come to its end. */
@@ -225,8 +227,12 @@ function makeTrouble(scene: Scene): boolean {
   const trouble = world.pick(['kill', 'kill', 'kill', 'pause', 'stop'] as const);
   world.trace(`${trouble} ${daemon.process.name}`);
   if (trouble === 'stop') {
-    // Whether it has ended before the next one starts is left open.
-    daemon.stop.abort();
+    // Whether it has ended before the next one starts is left open. An event of its own, so that it begins to end now.
+    world.after(0, () => daemon.stop.abort());
+    world.after(MAX_END_MS, () => {
+      const isExcused = daemon.hasEnded || !daemon.process.isAlive() || scene.zombies.includes(daemon);
+      if (!isExcused) scene.oracle.fault(`${daemon.process.name} was told to end and does not`);
+    });
   } else if (trouble === 'kill') {
     scene.kills++;
     daemon.process.kill();

@@ -168,7 +168,38 @@ describe('faults that the stage had', () => {
       await next.stop();
     },
   );
+
+  // With a full disk nothing could be committed, and a daemon that was told to end waited for that until it was killed.
+  it('ends while the store takes nothing, and the next one does what was left', async () => {
+    await stream('source').append([numbered(0)]);
+    const refused = Promise.withResolvers<void>();
+    const { stop } = start(
+      async () => ({ kind: 'done' }),
+      { drainMs: 0 },
+      refusingAppends(() => refused.resolve()),
+    );
+    await refused.promise;
+    await stop();
+    expect(await final()).toEqual([]);
+    const next = start(async () => ({ kind: 'done' }));
+    await settled(1);
+    await next.stop();
+  });
 });
+
+/** A store that takes no outcome, as on a full disk. */
+function refusingAppends(onRefused: () => void) {
+  return (store: StreamStore): StreamStore => ({
+    ...store,
+    stream: (name) => ({
+      ...store.stream(name),
+      append() {
+        onRefused();
+        return Promise.reject(new MillraceError('transient', 'streams.unavailable', 'the disk is full'));
+      },
+    }),
+  });
+}
 
 /** A store that stops the stage when it first calls for this on its journal. */
 function stoppingAt(call: 'fence' | 'read' | 'append', stop: () => void) {
