@@ -179,7 +179,8 @@ function replayQuery({ inbox, unrouted, to, seq, since, email }: ReplayOptions):
     throw usage('say whose mail: --inbox NAME, or --unrouted --to NAME');
   if (unrouted !== true && (seq ?? since ?? email) === undefined)
     throw usage('say which mail: --seq N or N..M, --since TIME, or --email ID');
-  if (since !== undefined && Number.isNaN(Date.parse(since)))
+  // `Date.parse` alone takes "7" for a day of 2001, and so for all mail.
+  if (since !== undefined && (!/^\d{4}-\d\d-\d\d/.test(since) || Number.isNaN(Date.parse(since))))
     throw usage('--since takes a time such as 2026-11-22T10:00:00Z');
   const of = unrouted === true ? { unroutedTo: to } : { inbox };
   const time = since === undefined ? {} : { since: new Date(since).toISOString() };

@@ -76,3 +76,9 @@ describe('a replay of 60 mails, in two pages', () => {
     expect(await copies()).toHaveLength(120);
   });
 });
+
+// What JavaScript takes for a date is wider: "7" is a day of 2001, and so was all mail.
+it.each(['7', 'July', 'yesterday', '2026-22-11'])('a replay of mail since %j is refused', async (since) => {
+  const refused = replayMails(deps({ lost: [] }), { inbox: 'desk', since });
+  await expect(refused).rejects.toMatchObject({ kind: 'invalid', code: 'admin.usage' });
+});
