@@ -200,15 +200,18 @@ function copyStanding(
   if (!run) return { ...UNDERWAY, state: 'underway', stage: 'runner' };
   const inbox = copy.stream.slice(streamNames.inboxPrefix.length);
   if (run.outcome !== 'done') return outcomeStanding(run, { inbox, seqNum: copy.seqNum });
+  // Requests from before what the view reads are not known, but that there were some.
+  const { effects } = run.facts;
+  const hasMade = requests.length > 0 || (typeof effects === 'number' && effects > 0);
   const open = requests.filter(({ idempotencyKey }) => !traces.replies.has(idempotencyKey));
   const standings = open.map((request) => requestStanding(traces, request));
   return (
     standings.find(({ state }) => state === 'parked') ??
     standings.find(({ state }) => state !== 'answered') ?? {
       ...UNDERWAY,
-      state: requests.length > 0 ? 'answered' : 'not-answered',
+      state: hasMade ? 'answered' : 'not-answered',
       stage: 'outbox',
-      reason: requests.length > 0 ? null : 'no-reply-from-tool',
+      reason: hasMade ? null : 'no-reply-from-tool',
     }
   );
 }

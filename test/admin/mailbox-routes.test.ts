@@ -43,6 +43,7 @@ beforeEach(async () => {
     }),
     twice: () => [{ text: 'one' }, { text: 'two' }],
     done: () => ({ kind: 'done' }),
+    earlier: () => ({ kind: 'done', facts: { effects: 2 } }),
     huge: () => ({ text: 'y'.repeat(900_000) }),
   });
 });
@@ -128,6 +129,12 @@ describe('the way of a mail', () => {
   it('is not answered where a run is done and made nothing', async () => {
     const mail = world.view.mail(await world.send('done'));
     expect(mail).toMatchObject({ state: 'not-answered', reason: 'no-reply-from-tool' });
+  });
+
+  // It was said to have no reply while the page shows no request that is older than its newest part of the stream.
+  it('is answered where a run is done and what it made is out of view', async () => {
+    const mail = world.view.mail(await world.send('earlier'));
+    expect(mail).toMatchObject({ state: 'answered', reason: null });
   });
 
   it('stays answered when its record comes a second time', async () => {
