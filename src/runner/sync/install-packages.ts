@@ -8,8 +8,9 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { copyFile, lstat, mkdir, rename, rm } from 'node:fs/promises';
+import { copyFile, lstat, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { z } from 'zod';
 import type { Clock } from '../../platform/clock.ts';
 import { createDeadline } from '../../platform/deadline.ts';
 import { MillraceError } from '../../platform/errors.ts';
@@ -26,7 +27,9 @@ export interface InstallOptions {
 const DEFAULT_TIMEOUT_MS = 180_000;
 const MAX_MANIFEST_BYTES = 10_000_000;
 const MAX_OUTPUT_CHARS = 20_000;
-const MANIFESTS = ['package.json', 'package-lock.json'];
+const MANIFEST = 'package.json';
+const LOCKFILE = 'package-lock.json';
+const MANIFESTS = [MANIFEST, LOCKFILE];
 const ARGUMENTS = [
   'ci',
   '--ignore-scripts',
@@ -65,8 +68,9 @@ export function createInstallPackages(
     const work = join(options.cacheDirectory, `install-${deps.clock.uuid()}`);
     await mkdir(work, { recursive: true });
     try {
-      for (const name of MANIFESTS)
-        await copyFile(join(folder, name), join(work, name), constants.COPYFILE_EXCL);
+      const manifest = await readFile(join(folder, MANIFEST), 'utf8');
+      await writeFile(join(work, MANIFEST), withTypes(manifest), { flag: 'wx' });
+      await copyFile(join(folder, LOCKFILE), join(work, LOCKFILE), constants.COPYFILE_EXCL);
       using deadline = createDeadline(deps.clock, timeoutMs, signal);
       await npm(work, options, deadline.signal);
       await rm(join(folder, 'node_modules'), { recursive: true, force: true });
@@ -94,6 +98,33 @@ async function manifestAt(path: string): Promise<boolean> {
     hint: 'Commit package.json and package-lock.json themselves, not links to them.',
   });
 }
+
+/**
+ * The manifest with `@types/…` among what is installed, though they are development dependencies: the type check needs
+ * them, or it would refuse what is right on the author's machine. Which versions, the lockfile says all the same.
+ */
+function withTypes(manifest: string): string {
+  let parsed: Manifest;
+  try {
+    parsed = manifestSchema.parse(JSON.parse(manifest));
+  } catch {
+    // npm says what is wrong with it.
+    return manifest;
+  }
+  const { dependencies, devDependencies } = parsed;
+  const types = Object.entries(devDependencies).filter(([name]) => name.startsWith('@types/'));
+  if (types.length === 0) return manifest;
+  const rest = Object.entries(devDependencies).filter(([name]) => !name.startsWith('@types/'));
+  return JSON.stringify({
+    ...parsed,
+    dependencies: { ...Object.fromEntries(types), ...dependencies },
+    devDependencies: Object.fromEntries(rest),
+  });
+}
+
+const named = z.record(z.string(), z.unknown()).default({});
+const manifestSchema = z.looseObject({ dependencies: named, devDependencies: named });
+type Manifest = z.infer<typeof manifestSchema>;
 
 async function npm(directory: string, options: InstallOptions, signal: AbortSignal): Promise<void> {
   const own = (name: string): string => join(options.cacheDirectory, name);

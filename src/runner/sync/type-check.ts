@@ -57,7 +57,7 @@ const STRICTNESS = [
   'noUncheckedIndexedAccess',
   'noPropertyAccessFromIndexSignature',
 ];
-/** A package without types works all the same (TS7016): its types are a development dependency, which is not installed. */
+/** A package without types works all the same (TS7016). */
 const TOLERATED = /error TS7016:/;
 /** Files that the bundle takes as text or bytes and the compiler knows nothing of. */
 const ASSETS = `declare module '*.txt' { const text: string; export default text; }

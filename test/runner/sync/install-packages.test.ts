@@ -110,6 +110,31 @@ describe('installing packages', () => {
     expect(await readdir(cacheDirectory)).not.toContainEqual(expect.stringMatching(/^install-/));
   });
 
+  // They were left out as all development dependencies are, and code was refused that its author had checked.
+  it('installs types, too, where they are development dependencies; of these nothing else', async () => {
+    const resolved = `${registry.url}/shout/-/shout-1.0.0.tgz`;
+    const devDependencies = { '@types/shout': '1.0.0', workbench: '1.0.0' };
+    const lock = JSON.parse(lockfile(resolved)) as { packages: Record<string, object> };
+    const packages = {
+      ...lock.packages,
+      '': { ...lock.packages[''], devDependencies },
+      ...Object.fromEntries(
+        ['@types/shout', 'workbench'].map((name) => [
+          `node_modules/${name}`,
+          { ...lock.packages['node_modules/shout'], dev: true },
+        ]),
+      ),
+    };
+    const root = folderWith({
+      'package.json': JSON.stringify({ ...(JSON.parse(manifest) as object), devDependencies }),
+      'package-lock.json': JSON.stringify({ ...lock, packages }),
+      'tools/index.ts': '',
+    });
+    await install(root);
+    const installed = await readdir(join(root, 'node_modules'));
+    expect(installed.filter((name) => !name.startsWith('.')).toSorted()).toEqual(['@types', 'shout']);
+  });
+
   // They counted as transient, like a registry that is away: the commit was built again and again, and nobody told.
   it.each([
     ['EINTEGRITY', 'whose checksum is another', 200, (url: string) => lockfile(url, OTHER_CHECKSUM)],
