@@ -42,11 +42,12 @@ export async function unpinRevision({ client, print }: ToolCommandDeps): Promise
 
 /** `live` is said of what serves mail now alone: the others were. */
 function revisionText(record: ToolsRecord, isLive: boolean): string {
-  const { at, status, inboxes, error, isTransient = false } = record;
+  const { at, status, inboxes, unreachable = [], error, isTransient = false } = record;
   const failed = isTransient ? 'failed' : status;
   const what = status === 'live' && !isLive ? 'was live' : failed;
   const serves = status === 'live' ? [`serves ${inboxes.join(', ')}`] : [];
-  const lines = [...serves, ...(error?.split('\n') ?? [])].map((line) => `    ${line}`);
+  const missed = unreachable.length === 0 ? [] : [`no mail can reach ${unreachable.join(', ')}`];
+  const lines = [...serves, ...missed, ...(error?.split('\n') ?? [])].map((line) => `    ${line}`);
   return [`${at}  ${what.padEnd(8)}  ${named(record)}`, ...lines].join('\n');
 }
 

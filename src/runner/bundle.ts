@@ -11,9 +11,10 @@ import { isBuiltin } from 'node:module';
 import { basename, dirname, join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, version as esbuildVersion } from 'esbuild';
-import type { BuildFailure, Message, Plugin } from 'esbuild';
+import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import type { SandboxPool, ToolCode } from './sandbox/sandbox.ts';
+import { inboxesOf } from './tool-inboxes.ts';
 import { checkedSettings } from './tool-settings.ts';
 import type { CheckedSettings } from './tool-settings.ts';
 import { checkedTests } from './tool-tests.ts';
@@ -47,16 +48,39 @@ const hono = dirname(dirname(fileURLToPath(import.meta.resolve('hono'))));
 /** What a tool may import of hono without having it: JSX and the `html` template. */
 const OFFERED_OF_HONO = /^hono\/(?:jsx|html)(?:\/|$)/;
 
+const OPTIONS = {
+  bundle: true,
+  format: 'iife',
+  globalName: '__millraceTools',
+  banner: { js: BANNER },
+  footer: { js: FOOTER },
+  platform: 'browser',
+  // Packages that are one thing in Node and another where there is the Web alone, such as React's renderer.
+  mainFields: ['browser', 'module', 'main'],
+  conditions: ['workerd', 'edge-light', 'browser', 'module'],
+  define: { 'process.env.NODE_ENV': '"production"' },
+  target: 'es2024',
+  jsx: 'automatic',
+  jsxImportSource: 'hono/jsx',
+  sourcemap: 'external',
+  sourcesContent: false,
+  legalComments: 'none',
+  nodePaths: [],
+  tsconfigRaw: {},
+  logLevel: 'silent',
+} satisfies BuildOptions;
+
 /** Names the way in which this release bundles: another one's bundle of the same files may differ. */
 export const builder = createHash('sha256')
-  .update([BANNER, FOOTER, esbuildVersion, readFileSync(toolApi, 'utf8')].join('\0'))
+  .update([JSON.stringify(OPTIONS), esbuildVersion, readFileSync(toolApi, 'utf8')].join('\0'))
   .digest('hex')
   .slice(0, REVISION_CHARS);
 
 /**
  * @param options.directory a folder with an `index.ts` or `index.tsx`, or that file itself
  * @param options.root the repository around it, whose packages may be imported (default: the folder)
- * @throws MillraceError (invalid) `tools.build_failed`, `tools.settings_invalid`, `tools.tests_invalid`; what `pool.inspect` throws
+ * @throws MillraceError (invalid) `tools.build_failed`, `tools.inbox_conflict`, `tools.settings_invalid`,
+ *   `tools.tests_invalid`; what `pool.inspect` throws
  */
 export async function bundleTools(options: {
   directory: string;
@@ -75,6 +99,8 @@ export async function bundleTools(options: {
   if (reserved.length > 0) throw buildFailed(`${reserved.join(', ')}: not a name for a tool`);
   const exports = inspection.functions;
   if (exports.length === 0) throw buildFailed(`${basename(entry)} exports no function: each one is an inbox`);
+  // Looked at here, so that an author's own check says what a server would.
+  inboxesOf(exports);
   const settings = checkedSettings(inspection.settings, exports);
   return { revision, ...built, exports, settings, tests: checkedTests(inspection.tests, exports) };
 }
@@ -94,29 +120,11 @@ async function buildScript(entry: string, root: string): Promise<{ code: string;
   const folder = dirname(entry);
   try {
     const { outputFiles } = await build({
+      ...OPTIONS,
       entryPoints: [entry],
       absWorkingDir: folder,
       outfile: join(folder, 'tools.js'),
-      bundle: true,
       write: false,
-      format: 'iife',
-      globalName: '__millraceTools',
-      banner: { js: BANNER },
-      footer: { js: FOOTER },
-      platform: 'neutral',
-      mainFields: ['module', 'main'],
-      // Packages that are one thing in Node and another where there is the Web alone, such as React's renderer.
-      conditions: ['workerd', 'edge-light', 'browser', 'module'],
-      define: { 'process.env.NODE_ENV': '"production"' },
-      target: 'es2024',
-      jsx: 'automatic',
-      jsxImportSource: 'hono/jsx',
-      sourcemap: 'external',
-      sourcesContent: false,
-      legalComments: 'none',
-      nodePaths: [],
-      tsconfigRaw: {},
-      logLevel: 'silent',
       plugins: [guard(realpathSync(root))],
     });
     const text = (suffix: string): string =>
@@ -154,6 +162,8 @@ function guard(root: string): Plugin {
           if (resolved.errors.length > 0) return { errors: [{ text: unresolved(path) }] };
           if (resolved.external) return refusal(path);
           if (resolved.namespace === 'file' && !isAllowed(resolved.path)) return refusal(path);
+          // esbuild finds the same again; from us it would not take that a package leaves it out on the Web.
+          if (!isOffered) return undefined;
           return { path: resolved.path, namespace: resolved.namespace, sideEffects: resolved.sideEffects };
         },
       );

@@ -24,6 +24,12 @@ export function inboxesOf(exports: readonly string[]): Map<string, string> {
   return new Map([...claims].map(([inbox, names]) => [inbox, serving(inbox, names)]));
 }
 
+/** Exported functions that serve no inbox, because their name can be none: they may be there for another reason. */
+export function unreachableOf(exports: readonly string[], toolOf: ReadonlyMap<string, string>): string[] {
+  const reached = new Set(toolOf.values());
+  return exports.filter((name) => !reached.has(name));
+}
+
 function serving(inbox: string, names: readonly string[]): string {
   const [first = inbox, ...others] = names;
   if (others.length === 0 || names.includes(inbox)) return others.length === 0 ? first : inbox;

@@ -15,7 +15,7 @@ type Commit = NonNullable<ToolsRecord['commit']>;
 export interface ToolRecords {
   /** Resolves when it is durable; tries again for as long as the store is away. */
   live(
-    fields: Pick<ToolsRecord, 'revision' | 'inboxes' | 'commit' | 'bundle' | 'builder'>,
+    fields: Pick<ToolsRecord, 'revision' | 'inboxes' | 'unreachable' | 'commit' | 'bundle' | 'builder'>,
     signal: AbortSignal,
   ): Promise<ToolsRecord>;
   refuse(error: unknown, commit: Commit | undefined, signal: AbortSignal): Promise<ToolsRecord>;

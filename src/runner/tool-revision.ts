@@ -4,7 +4,7 @@
  */
 import { orAborted } from '../platform/abort.ts';
 import type { ToolBundle } from './bundle.ts';
-import { inboxesOf } from './tool-inboxes.ts';
+import { inboxesOf, unreachableOf } from './tool-inboxes.ts';
 
 /** What a revision needs to run. */
 export type RunnableBundle = Omit<ToolBundle, 'tests'>;
@@ -27,6 +27,12 @@ export interface LiveRevision {
 /** @throws MillraceError `tools.inbox_conflict` (invalid) */
 export function toolRevision(bundle: RunnableBundle): ToolRevision {
   return { revision: bundle.revision, bundle, toolOf: inboxesOf(bundle.exports) };
+}
+
+/** What the stream `tools` says that a revision serves. */
+export function servedBy({ bundle, toolOf }: ToolRevision): { inboxes: string[]; unreachable?: string[] } {
+  const unreachable = unreachableOf(bundle.exports, toolOf);
+  return { inboxes: [...toolOf.keys()], ...(unreachable.length > 0 && { unreachable }) };
 }
 
 /** Holds what is live, for those who ask and those who wait. */

@@ -14,7 +14,7 @@ import type { Log } from '../platform/log.ts';
 import type { ToolsRecord } from '../streams/records.ts';
 import type { ToolBundle } from './bundle.ts';
 import type { ToolRecords } from './tool-records.ts';
-import { createLiveRevision, toolRevision } from './tool-revision.ts';
+import { createLiveRevision, servedBy, toolRevision } from './tool-revision.ts';
 import type { LiveRevision, ToolRevision } from './tool-revision.ts';
 
 export interface ToolSet extends LiveRevision {
@@ -67,10 +67,11 @@ export function createToolSet(deps: ToolSetDeps): ToolSet {
       if (errorKind(error) === 'transient') throw error;
       return records.refuse(error, files.commit, signal);
     }
-    const { revision, toolOf } = next;
-    const record = await records.live({ revision, inboxes: [...toolOf.keys()] }, signal);
+    const { revision } = next;
+    const served = servedBy(next);
+    const record = await records.live({ revision, ...served }, signal);
     holder.swap(next);
-    log.info({ revision, inboxes: record.inboxes }, 'tools.live');
+    log.info({ revision, ...served }, 'tools.live');
     return record;
   }
 

@@ -181,6 +181,8 @@ export const toolsRecordSchema = z.object({
   status: z.enum(['live', 'refused']),
   /** Inboxes that the live revision serves; `default` is the catch-all. */
   inboxes: z.array(z.string()),
+  /** Exported functions that no mail can reach, because no inbox can be called so. */
+  unreachable: z.array(z.string()).optional(),
   /** For a refused one: what the compiler or a test said, with file and line. */
   error: z.string().nullable(),
   /** Of a refused one: nothing was judged, because the Git host or the registry was away, and it is tried again. */

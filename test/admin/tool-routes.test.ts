@@ -20,7 +20,7 @@ async function wentLive(revision: string, commit?: string): Promise<void> {
 }
 
 async function record(
-  fields: Pick<ToolsRecord, 'revision' | 'status' | 'inboxes' | 'error'>,
+  fields: Pick<ToolsRecord, 'revision' | 'status' | 'inboxes' | 'unreachable' | 'error'>,
   commit?: string,
 ): Promise<void> {
   const from = commit === undefined ? {} : { commit: commitOf(commit) };
@@ -113,7 +113,8 @@ describe('revisions of the tools', () => {
   });
 
   it("are shown to a person in lines, with the compiler's own", async () => {
-    await wentLive('aaaaaaaaaaaa', 'a');
+    const served = { inboxes: ['echo'], unreachable: ['_spare', '$x'] };
+    await record({ revision: 'aaaaaaaaaaaa', status: 'live', ...served, error: null }, 'a');
     await wentLive('bbbbbbbbbbbb', 'b');
     await record({ revision: 'none', status: 'refused', inboxes: [], error: 'index.ts:1:1: no' }, 'c');
     const client: AdminClient = {
@@ -135,6 +136,7 @@ describe('revisions of the tools', () => {
         '    serves echo',
         '  was live  aaaaaaaaaaaa, commit aaaaaaaaaaaa "change a"',
         '    serves echo',
+        '    no mail can reach _spare, $x',
         'Live: bbbbbbbbbbbb, commit bbbbbbbbbbbb "change b", serving echo.',
         'Pinned to aaaaaaaaaaaa; `millrace tools unpin` follows the branch.',
         'The branch is followed again.',

@@ -24,6 +24,7 @@ it('shows functions as tools, other exports not, and the same code as the same r
     export { one as 'daily-report' };
     export default () => 'rest';
     export const number = 42;
+    export class Helper {}
     export const tests = {};
     export const settings = { one: { timeoutMs: 500 } };`;
   const bundle = await build({ 'index.ts': source });
@@ -146,6 +147,14 @@ describe('is refused, with what is wrong and where', () => {
     await expect(build(files)).rejects.toMatchObject(fault);
   });
 
+  it('two functions that claim one inbox', async () => {
+    const source = 'export const dailyReport = () => 1; export const DailyReport = () => 2;';
+    await expect(build({ 'index.ts': source })).rejects.toMatchObject({
+      kind: 'invalid',
+      code: 'tools.inbox_conflict',
+    });
+  });
+
   it('top-level await, which a script has not', async () => {
     await expect(build({ 'index.ts': 'await null; export {};' })).rejects.toThrow(
       /^index\.ts:1:1: Top-level await/,
@@ -203,6 +212,22 @@ it('a folder that is itself a link is taken as what it leads to', async () => {
   symlinkSync(join(folder, 'real'), join(folder, 'a/link'));
   const bundle = await bundleTools({ directory: join(folder, 'a/link'), pool: sandbox.pool });
   expect(bundle.exports).toEqual(['test']);
+});
+
+it('takes of a package of before `exports` what it has for the Web, and not what it leaves out there', async () => {
+  const browser = { './node.js': './web.js', './files.js': false, fs: false };
+  const bundle = await build({
+    'index.ts': `import { kind } from 'templates'; import whole from 'whole'; export const test = () => kind + whole;`,
+    'node_modules/templates/package.json': JSON.stringify({ name: 'templates', main: './main.js', browser }),
+    'node_modules/templates/main.js': `exports.kind = [require('./node.js').kind, require('fs').x, require('./files.js').x].join();`,
+    'node_modules/templates/files.js': `require('node:path'); exports.x = 1;`,
+    'node_modules/templates/node.js': `require('node:stream'); exports.kind = 'node';`,
+    'node_modules/templates/web.js': `exports.kind = 'web';`,
+    'node_modules/whole/package.json': '{"name":"whole","main":"./node.js","browser":"./web.js"}',
+    'node_modules/whole/node.js': `module.exports = require('http');`,
+    'node_modules/whole/web.js': `module.exports = '!';`,
+  });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: 'web,,!' }]);
 });
 
 it('takes of a package what is meant for the Web alone, and as in production', async () => {

@@ -87,6 +87,13 @@ describe('check', { timeout: 60_000 }, () => {
   });
 });
 
+it('check says which functions no mail can reach', { timeout: 60_000 }, async () => {
+  appendFileSync(tools, "const spare = () => ''; export { spare as _spare, spare as 'a b' };");
+  const { status, output } = await ended(start(process.execPath, [...main, 'check', folder]));
+  expect(output).toContain('No mail can reach "_spare", "a b": an inbox has letters');
+  expect(status).toBe(0);
+});
+
 it('check of a folder without tools says where it looks for some', { timeout: 60_000 }, async () => {
   const { status, output } = await ended(start(process.execPath, [...main, 'check', join(folder, 'emails')]));
   expect(output).toMatch(/there are no tools in .*emails\nName the folder with their index\.ts/);

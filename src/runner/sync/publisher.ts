@@ -11,7 +11,7 @@ import type { StreamStore } from '../../streams/stream-store.ts';
 import type { ToolBundle } from '../bundle.ts';
 import { publishedBytes } from '../published-tools.ts';
 import type { ToolRecords } from '../tool-records.ts';
-import { toolRevision } from '../tool-revision.ts';
+import { servedBy, toolRevision } from '../tool-revision.ts';
 import type { Commit, ToolFiles, ToolTarget } from '../tool-set.ts';
 
 export interface Publisher extends ToolTarget {
@@ -47,10 +47,10 @@ export function createPublisher(deps: PublisherDeps): Publisher {
   async function load(files: ToolFiles, signal: AbortSignal): Promise<ToolsRecord> {
     const { commit } = files;
     let bundle: ToolBundle;
-    let inboxes: string[];
+    let served: ReturnType<typeof servedBy>;
     try {
       bundle = await build(files, signal);
-      inboxes = [...toolRevision(bundle).toolOf.keys()];
+      served = servedBy(toolRevision(bundle));
     } catch (error) {
       signal.throwIfAborted();
       if (errorKind(error) === 'transient') throw error;
@@ -62,8 +62,8 @@ export function createPublisher(deps: PublisherDeps): Publisher {
       publishedBytes(bundle),
       signal,
     );
-    log.info({ revision, inboxes, commit: commit?.id }, 'tools.published');
-    return records.live({ revision, inboxes, bundle: blob, builder, ...(commit && { commit }) }, signal);
+    log.info({ revision, ...served, commit: commit?.id }, 'tools.published');
+    return records.live({ revision, ...served, bundle: blob, builder, ...(commit && { commit }) }, signal);
   }
 
   return {
@@ -73,9 +73,9 @@ export function createPublisher(deps: PublisherDeps): Publisher {
     recordAgain: (record, signal) => records.again(record, signal),
     async again(record, signal) {
       if (!(await isServing(record, signal))) return null;
-      const { revision, inboxes, bundle, commit } = record;
+      const { revision, inboxes, unreachable, bundle, commit } = record;
       log.info({ revision, inboxes, commit: commit?.id }, 'tools.published_again');
-      return records.live({ revision, inboxes, bundle, builder, commit }, signal);
+      return records.live({ revision, inboxes, unreachable, bundle, builder, commit }, signal);
     },
     async forget({ bundle }, signal) {
       if (!bundle) return;

@@ -15,7 +15,7 @@ import { createSandboxPool } from '../sandbox/pool.ts';
 import { createCheckedBuild } from '../sync/checked-build.ts';
 import type { ToolFiles } from '../tool-set.ts';
 import type { StreamStore } from '../../streams/stream-store.ts';
-import { toolRevision } from '../tool-revision.ts';
+import { servedBy, toolRevision } from '../tool-revision.ts';
 import { lastReceived } from './last-received.ts';
 import type { ReceivedEmail } from './last-received.ts';
 import { assertTools, lastEmailIn, readEmail, toolFilesIn, tryTools } from './trial.ts';
@@ -50,6 +50,8 @@ const SAMPLE = new TextEncoder().encode(
 );
 /** These object to a bundle that is whole. */
 const RUNS_ALL_THE_SAME: readonly string[] = ['tools.types_wrong', 'tools.tests_failed'];
+const INBOX_NAMES =
+  'an inbox has letters, digits, ".", "_" and "-" in its name, begins with a letter or digit, and is at most 64 bytes long.';
 const COLOURS: Record<string, 'red' | 'green' | 'dim' | 'bold'> = { '-': 'red', '+': 'green' };
 
 /** @throws MillraceError what does not build, has wrong types or fails its tests, with file, line and column */
@@ -165,9 +167,13 @@ export function changeText(old: string, fresh: string): string {
     .join('\n');
 }
 
-function summary({ revision, exports, tests }: ToolBundle): string {
+function summary(bundle: ToolBundle): string {
+  const { revision, exports, tests } = bundle;
   const count = Object.values(tests).flat().length;
-  return `${exports.join(', ')}: types are right, ${count} tests hold (revision ${revision})`;
+  const right = `${exports.join(', ')}: types are right, ${count} tests hold (revision ${revision})`;
+  const { unreachable = [] } = servedBy(toolRevision(bundle));
+  if (unreachable.length === 0) return right;
+  return `${right}\nNo mail can reach ${unreachable.map((name) => JSON.stringify(name)).join(', ')}: ${INBOX_NAMES}`;
 }
 
 /** On a terminal alone, and not where NO_COLOR is set. */

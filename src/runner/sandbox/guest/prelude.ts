@@ -94,6 +94,12 @@ function contextFor(
 }
 
 function inspect(tools: Record<string, unknown>): Record<'functions' | 'settings' | 'tests', unknown> {
-  const functions = Object.keys(tools).filter((name) => typeof tools[name] === 'function');
+  const functions = Object.keys(tools).filter((name) => isCallable(tools[name]));
   return { functions, settings: plainData(tools['settings']), tests: plainData(tools['tests']) };
+}
+
+/** A class is a function, too, but not one that can be called: its `prototype` cannot be replaced. */
+function isCallable(value: unknown): boolean {
+  if (typeof value !== 'function') return false;
+  return Object.getOwnPropertyDescriptor(value, 'prototype')?.writable !== false;
 }
