@@ -5,9 +5,16 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
-import type { BuildOptions } from 'esbuild';
+import type { BuildOptions, Plugin } from 'esbuild';
 
 const isolatedVm = createRequire(import.meta.url).resolve('isolated-vm');
+
+/** Not bundled, and by its full path: what the child evaluates has no folder of its own to look from. */
+export const isolatedVmByPath: Plugin = {
+  name: 'isolated-vm',
+  setup: (setup) =>
+    setup.onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, external: true })),
+};
 
 /** The child's whole program, as CommonJS. */
 export async function buildChildProgram(): Promise<string> {
@@ -15,14 +22,7 @@ export async function buildChildProgram(): Promise<string> {
   return bundled('sandbox-child.ts', {
     format: 'cjs',
     define: { GUEST_PRELUDE: JSON.stringify(prelude) },
-    // Not bundled, and by its full path: what the child evaluates has no folder of its own to look from.
-    plugins: [
-      {
-        name: 'isolated-vm',
-        setup: (setup) =>
-          setup.onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, external: true })),
-      },
-    ],
+    plugins: [isolatedVmByPath],
   });
 }
 
