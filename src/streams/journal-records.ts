@@ -22,6 +22,8 @@ const asideSchema = z.object({
   attempts: z.number().int().nonnegative(),
   untilMs: z.number(),
   holdsLane: z.boolean(),
+  /** Of a backoff: how far off that was when it was decided. The clock may have been ahead then, and right since. */
+  waitMs: z.number().optional(),
   /** Begin of the first attempt whose effect is not known, or null. */
   doubtSinceMs: z.number().nullable(),
 });

@@ -170,11 +170,10 @@ export function createStage(
 
   function decide(entry: Entry, outcome: Outcome, durationMs: number): void {
     const decision = decisionOf(entry, outcome, { nowMs: clock.nowMs(), durationMs });
-    const waitMs = outcome.kind === 'deferred' ? outcome.untilMs - clock.nowMs() : 0;
-    commits.decide(decision, (record) => settle(entry, record, waitMs));
+    commits.decide(decision, (record) => settle(entry, record));
   }
 
-  function settle(entry: Entry, record: OutcomeRecord, waitMs: number): void {
+  function settle(entry: Entry, record: OutcomeRecord): void {
     standing.apply(record);
     options.onSettled?.(record);
     turn?.settled(record.outcome, record.durationMs);
@@ -183,7 +182,7 @@ export function createStage(
       entry.doubtSinceMs = record.aside.doubtSinceMs;
       entry.aside = record.aside;
       lanes.suspend(entry);
-      deferral.defer({ ...record.aside, waitMs }, entry);
+      deferral.defer({ ...record.aside, waitMs: record.aside.waitMs ?? 0 }, entry);
     } else {
       if (unsettledKeys.get(entry.key) === entry.seqNum) unsettledKeys.delete(entry.key);
       lanes.settle(entry);
@@ -226,7 +225,7 @@ export function createStage(
       unsettledKeys.set(entry.key, entry.seqNum);
       if (!entry.aside) progress.aside.delete(entry.seqNum);
       lanes.restore(entry);
-      const waitMs = aside.untilMs - clock.nowMs();
+      const waitMs = Math.min(aside.untilMs - clock.nowMs(), aside.waitMs ?? Infinity);
       if (entry.aside) deferral.defer({ ...entry.aside, waitMs }, entry);
       else attempts.start();
     }

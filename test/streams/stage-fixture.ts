@@ -1,6 +1,7 @@
 /** Stages over a local store of their own for each test: how to start and stop one, and to read its journal. */
 import { expect } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
+import type { Clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { outcomeSchema } from '../../src/streams/journal-records.ts';
 import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
@@ -42,7 +43,7 @@ export interface Stages {
   /** Starts a stage over `source` with the journal `journal`. */
   start(
     handle: StageOptions['handle'],
-    options?: Partial<StageOptions>,
+    options?: Partial<StageOptions> & { clock?: Clock },
     /** What it sees of the store. */
     wrap?: (store: StreamStore) => StreamStore,
   ): StartedStage;
@@ -76,10 +77,10 @@ export function useStages(): Stages {
       await expect.poll(async () => (await final()).length, { timeout: 10_000, interval: 10 }).toBe(count);
       return final();
     },
-    start(handle, options = {}, wrap = (whole) => whole) {
+    start(handle, { clock = systemClock, ...options } = {}, wrap = (whole) => whole) {
       const abort = new AbortController();
       const stage = createStage(
-        { store: wrap(store()), clock: systemClock, log },
+        { store: wrap(store()), clock, log },
         {
           name: 'test',
           source: 'source',

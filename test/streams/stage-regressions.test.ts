@@ -169,6 +169,24 @@ describe('faults that the stage had', () => {
     },
   );
 
+  // A backoff that was begun while the machine's clock was years ahead held its lane for years, once the clock was right
+  // and the daemon was started again.
+  it('waits no longer than it was told to, though the clock was ahead when it was told', async () => {
+    await stream('source').append([numbered(0)]);
+    const ahead = { ...clock, nowMs: () => clock.nowMs() + 4 * 365 * 86_400_000 };
+    const first = start(() => Promise.reject(new MillraceError('transient', 'test.away', 'not now')), {
+      clock: ahead,
+      maxAttempts: 1_000_000,
+      laneOf: () => 'lane',
+    });
+    await expect.poll(outcomes).not.toEqual([]);
+    await first.stop();
+    expect(await final()).toEqual([]);
+    const next = start(async () => ({ kind: 'done' }), { laneOf: () => 'lane' });
+    await settled(1);
+    await next.stop();
+  });
+
   // With a full disk nothing could be committed, and a daemon that was told to end waited for that until it was killed.
   it('ends while the store takes nothing, and the next one does what was left', async () => {
     await stream('source').append([numbered(0)]);

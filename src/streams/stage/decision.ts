@@ -64,7 +64,8 @@ function outcomeRecord(
   const { untilMs, holdsLane } = outcome;
   // A scheduled deferral is no failure: it does not count as an attempt.
   const attempts = holdsLane ? entry.attempts : entry.attempts - 1;
-  return { ...base, attempts, aside: asideOf({ ...entry, attempts }, { untilMs, holdsLane }) };
+  const deferral = holdsLane ? { untilMs, holdsLane, waitMs: untilMs - nowMs } : { untilMs, holdsLane };
+  return { ...base, attempts, aside: asideOf({ ...entry, attempts }, deferral) };
 }
 
 function describeError(error: unknown): OutcomeRecord['error'] {

@@ -14,8 +14,8 @@ const WOKEN_AT_ONCE = 500;
 
 export interface Deferral<T> {
   /**
-   * `holdsLane` tells a backoff from a time that somebody named. `waitMs` is how far off `untilMs` was when it was
-   * decided: the clock may have been set back since.
+   * `holdsLane` tells a backoff from a time that somebody named. `waitMs` is, for a backoff, how far off `untilMs` was
+   * when it was decided, or still is after a restart: the clock may have been set back since.
    */
   defer(
     due: { readonly untilMs: number; readonly holdsLane: boolean; readonly waitMs: number },

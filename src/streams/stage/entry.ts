@@ -20,7 +20,7 @@ export interface Entry {
 /** Without a deferral it waits behind another of its lane. */
 export function asideOf(
   { seqNum, key, lane, fairnessKey, attempts, doubtSinceMs }: Entry,
-  deferral: Pick<Aside, 'untilMs' | 'holdsLane'> = { untilMs: 0, holdsLane: false },
+  deferral: Pick<Aside, 'untilMs' | 'holdsLane' | 'waitMs'> = { untilMs: 0, holdsLane: false },
 ): Aside {
   const base = { seqNum, key, lane, attempts, doubtSinceMs, ...deferral };
   return fairnessKey === '' ? base : { ...base, fairnessKey };
