@@ -5,6 +5,7 @@
  * Parsing a raw message is `message.ts`; composing a request is `reply.ts`.
  */
 import { z } from 'zod';
+import { onceForEach } from './once-for-each.ts';
 
 export const mailboxSchema = z.object({ name: z.string(), address: z.string() });
 
@@ -74,16 +75,13 @@ export function allRecipients(request: Pick<ProviderRequest, 'to' | 'cc' | 'bcc'
 
 type HeaderFields = Pick<ParsedEmail, 'headers'>;
 
-/** Emails are never changed, so each is indexed once: a dozen checks look at the fields of every mail. */
-const fieldsByName = new WeakMap<HeaderFields, ReadonlyMap<string, readonly string[]>>();
+/** A dozen checks look at the fields of every mail. */
+const fieldsByName = onceForEach(({ headers }: HeaderFields): ReadonlyMap<string, readonly string[]> => {
+  const grouped = Map.groupBy(headers, ([field]) => field.toLowerCase());
+  return new Map(Array.from(grouped, ([field, all]) => [field, all.map(([, value]) => value)]));
+});
 
 /** The values of all header fields of this name (in lower case), in order. */
 export function headerValues(email: HeaderFields, name: string): readonly string[] {
-  let fields = fieldsByName.get(email);
-  if (!fields) {
-    const grouped = Map.groupBy(email.headers, ([field]) => field.toLowerCase());
-    fields = new Map(Array.from(grouped, ([field, all]) => [field, all.map(([, value]) => value)]));
-    fieldsByName.set(email, fields);
-  }
-  return fields.get(name) ?? [];
+  return fieldsByName(email).get(name) ?? [];
 }

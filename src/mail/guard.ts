@@ -8,7 +8,7 @@
 import { isOwnAddress, normaliseAddress } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
-import { addressesOf, hasSeveralAuthors, replyRecipient } from './recipient.ts';
+import { addressesOf, authorsOf, hasSeveralAuthors, replyRecipient } from './recipient.ts';
 
 /** Every reply of ours carries it; its value is the inbox, percent-encoded. */
 export const MARKER_HEADER = 'X-Millrace';
@@ -82,7 +82,7 @@ export function noReplyReason(email: ParsedEmail, own: Own): NoReplyReason | nul
     email,
     own,
     returnPath: returnPathOf(email),
-    authors: [email.from?.address ?? '', ...headerValues(email, 'from').flatMap(addressesOf)],
+    authors: [email.from?.address ?? '', ...authorsOf(email).map(({ address }) => address)],
     recipient: replyRecipient(email, own.domains),
   };
   return checks.find(([, applies]) => applies(seen))?.[0] ?? null;

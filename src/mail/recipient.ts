@@ -9,8 +9,9 @@
 import { mailboxesOf } from './address-field.ts';
 import { isOwnAddress, sendableAddress } from './address.ts';
 import { headerValues } from './email.ts';
-import type { ParsedEmail } from './email.ts';
+import type { Mailbox, ParsedEmail } from './email.ts';
 import { oneLine } from './header-field.ts';
+import { onceForEach } from './once-for-each.ts';
 
 /** Reply-To addresses that are looked at; who lists more does not mean a person. */
 const MAX_REPLY_TO = 50;
@@ -41,10 +42,15 @@ export function namedRecipient(input: string): string | null {
 
 /** True for several From fields (RFC 5322 §3.6 allows one), and for one that names several authors or not exactly one. */
 export function hasSeveralAuthors(email: ParsedEmail): boolean {
-  const fields = headerValues(email, 'from');
-  const authors = fields.flatMap(mailboxesOf);
-  return fields.length > 1 || authors.length > 1 || authors.some(({ address }) => address === '');
+  const authors = authorsOf(email);
+  const isOneField = headerValues(email, 'from').length <= 1;
+  return !isOneField || authors.length > 1 || authors.some(({ address }) => address === '');
 }
+
+/** Everybody in From. */
+export const authorsOf = onceForEach((email: ParsedEmail): readonly Mailbox[] =>
+  headerValues(email, 'from').flatMap(mailboxesOf),
+);
 
 /** The addresses in the undecoded value of an address field, as written. */
 export function addressesOf(field: string): string[] {

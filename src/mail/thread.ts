@@ -9,6 +9,7 @@ import { normaliseAddress } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
 import { oneLine, parseReferences } from './header-field.ts';
+import { onceForEach } from './once-for-each.ts';
 
 /** RFC 5322 §2.1.1, for the whole field, so that it holds however it is folded. */
 const MAX_FIELD_OCTETS = 998;
@@ -23,12 +24,12 @@ const MAX_GRAPHEME_CHARS = 64;
  * The key of the conversation, for ordering: 32 hex digits. The oldest id that the email names, or its own;
  * without any, its author and subject. The author chooses all of these: it groups, it proves nothing.
  */
-export function threadKey(email: ParsedEmail): string {
+export const threadKey = onceForEach((email: ParsedEmail): string => {
   const repliedTo = headerValues(email, 'in-reply-to').flatMap(parseReferences);
   const id = email.references[0] ?? repliedTo[0] ?? email.messageId;
   const root = id === null ? contentRoot(email.from?.address ?? '', email.subject) : ['id', id];
   return createHash('sha256').update(JSON.stringify(root)).digest('hex').slice(0, 32);
-}
+});
 
 /**
  * The same for an email whose ids are not known yet: its author (a bare address), its subject and whom it is for.
