@@ -16,7 +16,9 @@ import { normaliseAddress } from '../mail/address.ts';
 import { baseSubject } from '../mail/thread.ts';
 import type { ParsedEmail } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
+import { firstSince } from '../streams/first-since.ts';
 import { streamNames } from '../streams/records.ts';
+import { mentions, scan } from '../streams/stream-scan.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 
 export interface ReplyCaps {
@@ -140,18 +142,19 @@ export function createReplyCaps(
       counted.clear();
       const stream = store.stream(streamNames.runs(inbox));
       const tail = await stream.tail(signal);
-      for (let from = Math.max(0, tail - RESTORE_RECORDS); from < tail;) {
-        const batch = await stream.read({ fromSeqNum: from, signal });
-        if (batch.nextSeqNum === from) break;
-        from = batch.nextSeqNum;
-        for (const record of batch.records) {
-          const { facts } = JSON.parse(Buffer.from(record.body).toString('utf8')) as {
-            facts?: { caps?: CapKeys };
-          };
-          if (!facts?.caps) continue;
-          add(facts.caps, record.timestampMs);
-        }
-      }
+      const ofLastDay = await firstSince(stream, clock.nowMs() - DAY_MS, signal);
+      const range = {
+        fromSeqNum: Math.max(ofLastDay, tail - RESTORE_RECORDS),
+        maxRecords: RESTORE_RECORDS,
+        signal,
+      };
+      await scan(stream, range, (record) => {
+        if (!mentions(record, ['"caps":'])) return;
+        const { facts } = JSON.parse(Buffer.from(record.body).toString('utf8')) as {
+          facts?: { caps?: CapKeys };
+        };
+        if (facts?.caps) add(facts.caps, record.timestampMs);
+      });
     },
   };
 }

@@ -4,6 +4,7 @@ import type { ParsedEmail } from '../../src/mail/email.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createReplyCaps } from '../../src/runner/reply-caps.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
+import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const options = { perSender: 20, perThread: 3, perRecipient: 4, perInbox: 10 };
@@ -126,5 +127,37 @@ describe('reply caps', () => {
     await after.restore('reverser', new AbortController().signal);
     expect(after.exceeded(mail, ann)).toBe('thread-cap');
     expect(after.take(email({}), ann, ['x@far.example']).cap).toBe('recipient-cap');
+  });
+
+  it('are counted again from the last day alone, however long the journal is', async () => {
+    const mail = email({ references: ['<root@x>'] });
+    const taken = createReplyCaps({ store: store(), clock }, options).take(mail, ann);
+    const facts = { caps: taken.cap === null ? taken.keys : null };
+    const outcome = jsonRecord({ kind: 'outcome', version: 1, facts });
+    const timestampMs = nowMs - 25 * 3_600_000;
+    const old = Array.from({ length: 1000 }, () => ({ ...outcome, timestampMs }));
+    for (let batch = 0; batch < 3; batch++) await store().stream('runs/reverser').append(old);
+    await store()
+      .stream('runs/reverser')
+      .append(Array.from({ length: options.perThread }, () => outcome));
+    let read = 0;
+    const counting: StreamStore = {
+      ...store(),
+      stream(name) {
+        const whole = store().stream(name);
+        return {
+          ...whole,
+          async read(range) {
+            const batch = await whole.read(range);
+            read += batch.records.length;
+            return batch;
+          },
+        };
+      },
+    };
+    const caps = createReplyCaps({ store: counting, clock }, options);
+    await caps.restore('reverser', new AbortController().signal);
+    expect(caps.exceeded(mail, ann)).toBe('thread-cap');
+    expect(read).toBeLessThan(50);
   });
 });
