@@ -10,7 +10,13 @@ import { stateLimits } from '../state-limits.ts';
 import { describeError } from './describe.ts';
 import { encodeUtf8 } from './encoding.ts';
 import { callCapability, fromJson, toJson } from './host.ts';
-import { nameOf } from './plain-value.ts';
+import { isArray, nameOf } from './plain-value.ts';
+
+const { stringify } = JSON;
+const { isFinite } = Number;
+const { getPrototypeOf: prototypeOf, prototype: plainPrototype } = Object;
+/** Such as `[object Map]`. */
+const tagOf = (value: object): string => plainPrototype.toString.call(value);
 
 class Document {
   readonly #scope: StateScope;
@@ -89,7 +95,7 @@ function checkedKey(key: unknown): string {
 function jsonOf(key: string, value: unknown): string {
   let json: string | undefined;
   try {
-    json = toJson(value);
+    json = stringify(value, onlyJson);
   } catch (error) {
     throw new TypeError(`state.${key} is not JSON: ${describeError(error).message}`, { cause: error });
   }
@@ -98,6 +104,16 @@ function jsonOf(key: string, value: unknown): string {
   if (json.length <= stateLimits.bytes && !isNestedWithin(fromJson(json), stateLimits.depth))
     throw new RangeError(`state.${key} is nested deeper than ${stateLimits.depth} levels`);
   return json;
+}
+
+/** What JSON would keep as something else without a word: a Map or a promise as `{}`, NaN as null. */
+function onlyJson(name: string, value: unknown): unknown {
+  const where = name === '' ? '' : ` at ${name}`;
+  if (typeof value === 'number' && !isFinite(value)) throw new TypeError(`${value}${where}`);
+  if (typeof value !== 'object' || value === null || isArray(value)) return value;
+  const prototype: unknown = prototypeOf(value);
+  if (prototype === null || prototype === plainPrototype) return value;
+  throw new TypeError(`${tagOf(value)}${where}`);
 }
 
 function assertFits(entries: ReadonlyMap<string, string>): void {
