@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
-import { basename, dirname, join, sep } from 'node:path';
+import { basename, dirname, join, relative, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, version as esbuildVersion } from 'esbuild';
 import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
@@ -88,7 +88,7 @@ export async function bundleTools(options: {
   root?: string;
   signal?: AbortSignal;
 }): Promise<ToolBundle> {
-  const entry = toolsEntry(options.directory);
+  const entry = toolsEntry(options.directory, options.root);
   const built = await buildScript(entry, options.root ?? dirname(entry));
   const revision = createHash('sha256').update(built.code).digest('hex').slice(0, REVISION_CHARS);
   const inspection = await options.pool.inspect({ revision, ...built }, options.signal);
@@ -109,10 +109,12 @@ export async function bundleTools(options: {
  * The file that the tools begin with.
  * @throws MillraceError `tools.build_failed` (invalid)
  */
-export function toolsEntry(directory: string): string {
+export function toolsEntry(directory: string, root?: string): string {
   const candidates = [...ENTRY_NAMES.map((name) => join(directory, name)), directory];
   const entry = candidates.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
-  if (entry === undefined) throw buildFailed(`there is no index.ts or index.tsx in ${directory}`);
+  // Of a repository: where it was fetched to says nothing to its author.
+  const shown = root === undefined ? directory : relative(root, directory) || 'the repository';
+  if (entry === undefined) throw buildFailed(`there is no index.ts or index.tsx in ${shown}`);
   return realpathSync(entry);
 }
 

@@ -113,6 +113,16 @@ describe('nothing outside of the folder gets into a bundle', () => {
   });
 });
 
+// The folder of the server's that the commit lay in stood in the commit's status.
+it.each([
+  ['tools', 'tools'],
+  ['', 'the repository'],
+])('names the folder %j of a repository as its author does', async (path, shown) => {
+  const root = folderWith({ 'tools/readme.md': '' });
+  const refused = bundleTools({ directory: join(root, path), pool: sandbox.pool, root });
+  await expect(refused).rejects.toThrow(`there is no index.ts or index.tsx in ${shown}`);
+});
+
 describe('is refused, with what is wrong and where', () => {
   const faults: [name: string, files: Record<string, string>, message: RegExp][] = [
     ['a syntax error', { 'index.ts': 'export const a = () => 1;\nexport const b = (;' }, /^index\.ts:2:19: /],

@@ -77,7 +77,7 @@ export function createTypeCheck(
   options: TypeCheckOptions = {},
 ): (files: ToolFiles, signal: AbortSignal) => Promise<void> {
   return async ({ directory, root }, signal) => {
-    const entry = toolsEntry(directory);
+    const entry = toolsEntry(directory, root);
     if (!/\.[mc]?tsx?$/.test(entry)) return;
     const around = realpathSync(root ?? dirname(entry));
     const work = await mkdtemp(join(tmpdir(), 'millrace-types-'));
