@@ -72,6 +72,12 @@ describe('a folder that init has written', { timeout: 60_000 }, () => {
     expect(status).toBe(2);
     expect(output).toContain('is not empty');
   });
+
+  it('is not written in place of a file', async () => {
+    const { status, output } = await ended(start(process.execPath, [...main, 'init', 'tools', tools]));
+    expect(output).toMatch(/index\.ts is a file\n/);
+    expect(status).toBe(2);
+  });
 });
 
 describe('check', { timeout: 60_000 }, () => {
@@ -94,11 +100,20 @@ it('check says which functions no mail can reach', { timeout: 60_000 }, async ()
   expect(status).toBe(0);
 });
 
-it('check of a folder without tools says where it looks for some', { timeout: 60_000 }, async () => {
-  const { status, output } = await ended(start(process.execPath, [...main, 'check', join(folder, 'emails')]));
-  expect(output).toMatch(/there are no tools in .*emails\nName the folder with their index\.ts/);
-  expect(status).toBe(2);
-});
+it.each([
+  ['check', 'emails'],
+  ['dev', 'nowhere'],
+])(
+  '%s of a folder without tools says where it looks for some',
+  { timeout: 60_000 },
+  async (command, name) => {
+    const { status, output } = await ended(start(process.execPath, [...main, command, join(folder, name)]));
+    expect(output).toContain(
+      `there are no tools in ${join(folder, name)}\nName the folder with their index.ts`,
+    );
+    expect(status).toBe(2);
+  },
+);
 
 describe('dev', { timeout: 120_000 }, () => {
   it('shows the reply, what a change makes of it, and what is wrong; and ends with its children', async () => {

@@ -4,6 +4,7 @@
  * reply, compared with the one before.
  */
 import { diff, styleText } from 'node:util';
+import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Clock } from '../../platform/clock.ts';
 import { MillraceError } from '../../platform/errors.ts';
@@ -75,6 +76,8 @@ export async function developTools(
 ): Promise<void> {
   const { clock, log, print } = deps;
   const directory = resolve(options.directory);
+  // A folder may get its tools while it is watched.
+  if (!existsSync(directory)) assertTools({ directory });
   const pool = createSandboxPool({ clock, log }, { minChildren: 1 });
   const build = createCheckedBuild({ clock, pool });
   const before = new Map<string, string>();

@@ -3,7 +3,7 @@
  * release offers. They are written into the repository, so that an editor has them without a package that would
  * have to be fetched, and so that a push shows when they change; what judges is the server's own copy.
  */
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { MillraceError } from '../../platform/errors.ts';
@@ -34,6 +34,10 @@ export declare function raw(value: unknown): Html;`;
  */
 export function writeStarter(folder: string): string {
   const target = resolve(folder);
+  if (statSync(target, { throwIfNoEntry: false })?.isDirectory() === false)
+    throw new MillraceError('invalid', 'init.not_empty', `${target} is a file`, {
+      hint: 'Name a new folder.',
+    });
   mkdirSync(target, { recursive: true });
   if (readdirSync(target).some((name) => name !== '.git'))
     throw new MillraceError('invalid', 'init.not_empty', `${target} is not empty`, {
