@@ -8,6 +8,13 @@ import { createCommandLine } from './command-line.ts';
 import { MillraceError } from './platform/errors.ts';
 import { warnLine } from './platform/terminal.ts';
 
+// Whoever reads may have seen enough (`millrace mails | head`): that ends it, as it ends other programs, and is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit();
+  warnLine(`millrace: the output cannot be written: ${error.message}`);
+  process.exit(1);
+});
+
 try {
   await createCommandLine().parseAsync();
 } catch (error) {
