@@ -153,6 +153,15 @@ describe.skipIf(!hasBrowser)('the console', { timeout: 90_000 }, () => {
     expect(problems).toEqual([]);
   });
 
+  // It was said to be being fetched, for ever.
+  it('says of a mail for another domain that it was not fetched', async () => {
+    await resend.deliver(plainMail({ to: 'desk@elsewhere.example', id: 'astray', subject: 'astray' }));
+    await open();
+    await inList('astray').locator('[data-state="not-answered"]').waitFor();
+    await inList('astray').click();
+    await page.locator('.letter', { hasText: 'It was not fetched.' }).waitFor();
+  });
+
   it('fits a phone: nothing is wider than the screen', async () => {
     await page.setViewportSize({ width: 360, height: 740 });
     for (const fragment of ['', '#health', '#dead-letters', '#find=sender']) {

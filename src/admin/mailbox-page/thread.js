@@ -80,7 +80,7 @@ function sentCard(mail) {
     { class: 'card letter' },
     letterHead({ from: mail.from, name: mail.fromName, to: mail.to.join(', '), at: mail.sentAt }),
     mail.text === null
-      ? element('p', { class: 'muted' }, 'Being fetched and parsed.')
+      ? element('p', { class: 'muted' }, mail.isSettled ? 'It was not fetched.' : 'Being fetched and parsed.')
       : element(
           'div',
           { class: 'letter-text' },
