@@ -42,6 +42,8 @@ const RESERVED_EXPORTS = ['settings', 'tests'];
 const BANNER = `'use strict';var __millraceTools,__millraceError;try{`;
 const FOOTER = `}catch(thrown){__millraceError={thrown}};0`;
 
+const PACKAGES_PLACE = ': install it in their folder, or name the repository around them';
+
 const toolApi = fileURLToPath(new URL('tool-api.ts', import.meta.url));
 /** Its main file is dist/index.js. */
 const hono = dirname(dirname(fileURLToPath(import.meta.resolve('hono'))));
@@ -163,7 +165,8 @@ function guard(root: string): Plugin {
           const resolved = await setup.resolve(path, options);
           if (resolved.errors.length > 0) return { errors: [{ text: unresolved(path) }] };
           if (resolved.external) return refusal(path);
-          if (resolved.namespace === 'file' && !isAllowed(resolved.path)) return refusal(path);
+          if (resolved.namespace === 'file' && !isAllowed(resolved.path))
+            return refusal(path, isOfPackage(path) ? PACKAGES_PLACE : '');
           // esbuild finds the same again; from us it would not take that a package leaves it out on the Web.
           if (!isOffered) return undefined;
           return { path: resolved.path, namespace: resolved.namespace, sideEffects: resolved.sideEffects };
@@ -180,13 +183,17 @@ function unresolved(path: string): string {
   const name = JSON.stringify(path);
   if (isBuiltin(path))
     return `${name} is a module of Node, which tools have not: docs/tools.md says what there is`;
-  const isOfPackage = /^[@a-z0-9]/i.test(path);
-  return `Could not resolve ${name}${isOfPackage ? ': is it in package.json and package-lock.json?' : ''}`;
+  return `Could not resolve ${name}${isOfPackage(path) ? ': is it in package.json and package-lock.json?' : ''}`;
+}
+
+/** As opposed to a file. */
+function isOfPackage(path: string): boolean {
+  return /^[@a-z0-9]/i.test(path);
 }
 
 /** What a plugin of esbuild answers to refuse a file. */
-function refusal(path: string): { errors: { text: string }[] } {
-  return { errors: [{ text: `${JSON.stringify(path)} lies outside of the tools` }] };
+function refusal(path: string, hint = ''): { errors: { text: string }[] } {
+  return { errors: [{ text: `${JSON.stringify(path)} lies outside of the tools${hint}` }] };
 }
 
 function shownErrors(errors: readonly Message[]): string {

@@ -64,7 +64,9 @@ it('takes a file in place of a folder, and packages of the repository around the
     'node_modules/greet/greet.js': `export const greet = 'hello';`,
   });
   const directory = join(root, 'tools/mail.ts');
-  await expect(bundleTools({ directory, pool: sandbox.pool })).rejects.toThrow('lies outside of the tools');
+  await expect(bundleTools({ directory, pool: sandbox.pool })).rejects.toThrow(
+    '"greet" lies outside of the tools: install it in their folder, or name the repository around them',
+  );
   const bundle = await bundleTools({ directory, pool: sandbox.pool, root });
   expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: 'hello!' }]);
 });
