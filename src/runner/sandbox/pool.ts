@@ -14,6 +14,7 @@ import type { Log } from '../../platform/log.ts';
 import { createSandboxChild } from './child-process.ts';
 import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
 import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
+import { isHeld } from './held-run.ts';
 import { secretHider } from './hide-secrets.ts';
 import { buildChildProgram } from './programs.ts';
 import { probeProtections } from './protections.ts';
@@ -45,14 +46,8 @@ const MAX_RUNS_PER_CHILD = 10_000;
 const MAX_CHILD_AGE_MS = 60 * 60 * 1_000;
 const RECYCLE_ABOVE_MB = 200;
 const IDLE_MS = 30_000;
-/**
- * Beyond its least size the pool grows for a run that has waited so long, by as many children as are held by runs that
- * last so long. A start takes about as much CPU time as fifty small runs: where those alone are in the way, it would
- * hold up what it is meant to help. A run that computes holds a processor as well, which another child would only
- * share, and on a busy machine a small one looks like it: those count later.
- */
+/** Beyond its least size the pool grows for a run that has waited so long behind others that last (`held-run.ts`). */
 const GROW_AFTER_MS = 100;
-const HELD_AFTER_MS = { waitingForHost: 100, computing: 300 } as const;
 const MAX_FAILED_STARTS = 3;
 /** A run whose process was killed from outside this often is given up: perhaps it draws the kernel's wrath. */
 const MAX_OUTSIDE_KILLS = 3;
@@ -77,6 +72,8 @@ interface Job extends ChildJob {
 interface Member {
   child: SandboxChild;
   startedMs: number;
+  /** Of a processor, before the run that it has. */
+  cpuMs: number;
   state: 'starting' | 'idle' | 'busy';
   job: Job | null;
   /** It ends with the run that it has. */
@@ -238,7 +235,9 @@ class Pool implements SandboxPool {
     else if (outcome.kind === 'host-failed') job.done.reject(outcome.error);
     else job.done.resolve(outcome);
     const { child } = member;
-    if (member.isReplaced || child.usage().residentMb > RECYCLE_ABOVE_MB) child.kill();
+    const { residentMb, cpuMs } = child.usage();
+    member.cpuMs = cpuMs;
+    if (member.isReplaced || residentMb > RECYCLE_ABOVE_MB) child.kill();
     if (!child.isAlive) return this.#remove(member);
     if (!this.#isClosed && this.#isWorn(member) && this.#starting === 0) this.#startChild(this.#setup!);
     this.#becomeIdle(member);
@@ -309,7 +308,7 @@ class Pool implements SandboxPool {
   #startChild(setup: Setup): void {
     const child = createSandboxChild({ clock: this.#clock }, setup);
     const waiting = { state: 'starting', job: null, isReplaced: false, stopRetiring: () => {} } as const;
-    const member: Member = { child, startedMs: this.#clock.monotonicMs(), ...waiting };
+    const member: Member = { child, startedMs: this.#clock.monotonicMs(), cpuMs: 0, ...waiting };
     this.#members.add(member);
     this.#starts += 1;
     void this.#follow(member);
@@ -327,6 +326,7 @@ class Pool implements SandboxPool {
       return;
     }
     this.#failedStarts = 0;
+    member.cpuMs = member.child.usage().cpuMs;
     this.#firstReady.resolve();
     this.#replaceWorn();
     this.#becomeIdle(member);
@@ -365,13 +365,6 @@ class Pool implements SandboxPool {
     this.#members.delete(member);
     this.#refill();
   }
-}
-
-/** Whether its run is one that lasts. */
-function isHeld({ job, child }: Member, nowMs: number): boolean {
-  if (!job) return false;
-  const { waitingForHost, computing } = HELD_AFTER_MS;
-  return nowMs - job.startedMs >= (child.waitsForHost ? waitingForHost : computing);
 }
 
 function failureOf(
