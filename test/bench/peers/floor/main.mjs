@@ -13,6 +13,9 @@ database.exec(
 );
 const insert = database.prepare('INSERT INTO log VALUES (?, ?, ?)');
 
+/** As many mails at once as the peers work on. */
+const CONCURRENCY = 100;
+
 let waiting = [];
 
 /** Rows of one turn of the loop are committed together. */
@@ -41,7 +44,21 @@ async function work(mail) {
   });
 }
 
+const queue = [];
+let running = 0;
+
+function workOn() {
+  while (running < CONCURRENCY && queue.length > 0) {
+    running++;
+    void work(queue.shift()).finally(() => {
+      running--;
+      workOn();
+    });
+  }
+}
+
 serveWebhook(async (mail) => {
   await durable(mail.email_id, 'event', JSON.stringify(mail));
-  void work(mail);
+  queue.push(mail);
+  workOn();
 });
