@@ -104,7 +104,8 @@ export function createToolFetch(options: {
     for (let redirects = 0; ; redirects++) {
       const { origin } = request.url;
       if (!granted.has(origin)) {
-        throw refused(`fetch of ${origin} is not granted: name the host in the tool's settings.hosts`);
+        const shown = origin === 'null' ? request.url.protocol : origin;
+        throw refused(`fetch of ${shown} is not granted: name the host in the tool's settings.hosts`);
       }
       const response = await send(request, {
         dispatcher: await agentOf(trusted.has(origin)),
