@@ -112,15 +112,10 @@ export function createStage(
 ): Stage {
   const { clock } = deps;
   const { bounds, log, source, halt, changed, lanes, passedOver, standing, commits } = partsOf(deps, options);
+  const ends = { onOutcome: decide, onFailure: fail, halted: halt.signal };
   const attempts = createAttempts(
     { clock, log, source, lanes, standing, commits, changed },
-    {
-      ...options,
-      maxOutputBytes: bounds.outputBytes,
-      onOutcome: decide,
-      onFailure: fail,
-      halted: halt.signal,
-    },
+    { ...options, ...ends, maxOutputBytes: bounds.outputBytes },
   );
   const deferral = createDeferral<Entry>({ clock }, { wakeMs: bounds.wakeMs, wake: wakeDeferred });
   const fairnessKeyOf = options.fairnessKeyOf?.bind(options);
