@@ -5,7 +5,7 @@
  */
 import { deliveryRecordSchema, parseJsonRecord, streamNames } from '../streams/records.ts';
 import { firstSince } from '../streams/first-since.ts';
-import { scan } from '../streams/stream-scan.ts';
+import { mentions, scan } from '../streams/stream-scan.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import { CLOCK_MARGIN_MS } from './find-sent.ts';
 import type { FindSent } from './find-sent.ts';
@@ -19,7 +19,10 @@ export function createFindDelivered({ store }: { store: StreamStore }): FindSent
     const stream = store.stream(streamNames.delivery);
     const fromSeqNum = await firstSince(stream, sinceMs - CLOCK_MARGIN_MS, signal);
     let found: { providerId: string } | null = null;
+    const values = tags.map(({ value }) => JSON.stringify(value));
     await scan(stream, { fromSeqNum, maxRecords: MAX_RECORDS, signal }, (record) => {
+      // Nearly all tell of other mail: they are not parsed.
+      if (!mentions(record, values)) return true;
       const { tags: sent, providerId } = parseJsonRecord(deliveryRecordSchema, record);
       if (tags.every(({ name, value }) => sent[name] === value)) found = { providerId };
       return found === null;

@@ -5,7 +5,7 @@
  * itself recognises the key. An attempt whose outcome stayed unknown for longer than that (a lost answer,
  * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
  * has sent this request; each carries a fingerprint of its key as a tag. An attempt that is stopped for long between this
- * judgement and its call is begun again. Before the provider our own journal is asked,
+ * judgement and its call is begun again. Of a request that stands for an earlier one our own journal is asked before,
  * which knows longer than the stage remembers keys (`find-settled.ts`).
  *
  * Mail to whom it must not be sent (`suppressions.ts`) is skipped, at the latest moment: when it would go out. A request
@@ -79,8 +79,9 @@ export function createOutbox(deps: {
     const suppressed = suppressions.against(allRecipients(request));
     const isInDoubt = doubtSinceMs !== Infinity;
     if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS || (isInDoubt && suppressed.length > 0)) {
+      const range = { sinceMs: doubtSinceMs, signal: attempt.signal };
       const sent =
-        (await findSettled(store, record, { sinceMs: doubtSinceMs, signal: attempt.signal })) ??
+        (inheritedDoubt(record) === undefined ? null : await findSettled(store, record, range)) ??
         (await outbound.findSent(request, doubtSinceMs, attempt.signal));
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
     }
@@ -109,8 +110,16 @@ export function createOutbox(deps: {
  * none. An attempt at this record that began before it was due, and was cut off, has not sent it before that.
  */
 function earliestDoubtMs(record: StreamRecord, { doubtSinceMs }: Attempt, notBeforeMs: number): number {
-  const inherited = Number(headerOf(record, COPY_HEADERS.doubtSince) ?? Infinity);
+  const inherited = Number(inheritedDoubt(record) ?? Infinity);
   return Math.min(inherited, doubtSinceMs === null ? Infinity : Math.max(doubtSinceMs, notBeforeMs));
+}
+
+/**
+ * Only with it another record can have been settled under this one's key: of a record's own attempts the stage would know,
+ * and in an outage of a day each of thousands that wait would read all of the journal at each of its attempts.
+ */
+function inheritedDoubt(record: StreamRecord): string | undefined {
+  return headerOf(record, COPY_HEADERS.doubtSince);
 }
 
 async function readRequest(

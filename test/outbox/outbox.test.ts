@@ -11,7 +11,7 @@ import { createLog } from '../../src/platform/log.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
 import { jsonRecord, streamNames } from '../../src/streams/records.ts';
 import type { OutboxRecord } from '../../src/streams/records.ts';
-import type { StreamRecord } from '../../src/streams/stream-store.ts';
+import type { StreamRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import { createManualClock } from '../streams/manual-clock.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
@@ -205,9 +205,27 @@ describe('outbox', () => {
       await store()
         .stream('sent')
         .append([jsonRecord({ ...settled, key, facts: { providerId } })]);
-    const found = await outboxWith(outbound)(record, attempt(0));
+    const copy = { ...record, headers: [...record.headers, ['doubt-since', '0'] as const] };
+    const found = await outboxWith(outbound)(copy, attempt());
     expect(found).toMatchObject({ kind: 'done', facts: { providerId: 'p9', foundSent: true } });
     expect([sent, lookedUp]).toEqual([[], []]);
+  });
+
+  it('does not read its journal for an attempt of its own, however long a provider is away', async () => {
+    const asked: string[] = [];
+    const watched: StreamStore = {
+      ...store(),
+      stream(name) {
+        asked.push(name);
+        return store().stream(name);
+      },
+    };
+    const view = suppressions();
+    const record = await recordOf(frozen);
+    const { outbound, lookedUp } = provider();
+    const handle = createOutbox({ store: watched, outbound, suppressions: view, clock });
+    await handle(record, attempt(NOW_MS - 30 * HOUR_MS));
+    expect([asked, lookedUp.length]).toEqual([[], 1]);
   });
 
   it('looks first for a request that was put back, since the attempts of the record before', async () => {
