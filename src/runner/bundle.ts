@@ -86,11 +86,13 @@ export const builder = createHash('sha256')
  */
 export async function bundleTools(options: {
   directory: string;
-  pool: Pick<SandboxPool, 'inspect'>;
+  pool: Pick<SandboxPool, 'inspect' | 'start'>;
   root?: string;
   signal?: AbortSignal;
 }): Promise<ToolBundle> {
   const entry = toolsEntry(options.directory, options.root);
+  // The first sandbox starts while the tools are bundled; what is wrong with it, `inspect` says.
+  options.pool.start().catch(() => {});
   const built = await buildScript(entry, options.root ?? dirname(entry));
   const revision = createHash('sha256').update(built.code).digest('hex').slice(0, REVISION_CHARS);
   const inspection = await options.pool.inspect({ revision, ...built }, options.signal);

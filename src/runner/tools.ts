@@ -19,7 +19,7 @@ interface ToolsDeps {
   store: StreamStore;
   clock: Clock;
   log: Log;
-  pool: Pick<SandboxPool, 'inspect' | 'run'>;
+  pool: Pick<SandboxPool, 'inspect' | 'run' | 'start'>;
 }
 
 export function createTools(

@@ -8,13 +8,22 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { probeProtections } from '../../src/runner/sandbox/protections.ts';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { MillraceError } from '../../src/platform/errors.ts';
+import { systemClock } from '../../src/platform/clock.ts';
+import { createSandboxChild } from '../../src/runner/sandbox/child-process.ts';
+import type { ChildOptions } from '../../src/runner/sandbox/child-process.ts';
 import type { Capability } from '../../src/runner/sandbox/sandbox.ts';
+import { workingSetup } from '../../src/runner/sandbox/working-setup.ts';
 import { repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
-const { command, missing } = await probeProtections(false);
+/** Resolves when a child has come to be ready; it is gone then. */
+async function startOnce(options: ChildOptions): Promise<void> {
+  const child = createSandboxChild({ clock: systemClock }, options);
+  await child.ready.finally(() => child.kill());
+}
+const { command, inForce, missing } = (await workingSetup(false, startOnce)).protections;
 /** A container may forbid some of it; where the tests of the release run it must be there. */
 const isPartial = missing.length > 0 && process.env['REQUIRE_NETNS'] !== '1';
 
@@ -117,4 +126,22 @@ it.skipIf(isPartial)('the kernel has it on record while a tool runs', async () =
     mayWrite: '0',
     core: '0',
   });
+});
+
+it('where a child does not start with all layers, each is tried, and what works is in force', async () => {
+  const tried: ChildOptions[] = [];
+  const setup = await workingSetup(false, async (options) => {
+    tried.push(options);
+    if (tried.length === 1) throw new Error('one of them does not work here');
+  });
+  expect(tried).toHaveLength(2);
+  expect(tried[1]).toBe(setup);
+  expect(setup.protections).toMatchObject({ inForce, missing });
+});
+
+it('a pool that is closed meanwhile is not started for again', async () => {
+  const closed = new MillraceError('transient', 'sandbox.closed', 'closed');
+  const start = vi.fn<() => Promise<void>>().mockRejectedValue(closed);
+  await expect(workingSetup(false, start)).rejects.toBe(closed);
+  expect(start).toHaveBeenCalledOnce();
 });

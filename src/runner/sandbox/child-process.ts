@@ -67,7 +67,8 @@ interface CurrentRun {
 }
 
 export interface ChildOptions {
-  program: string;
+  /** The process starts while it is made. */
+  program: string | Promise<string>;
   protections: Protections;
   usesJit: boolean;
 }
@@ -97,7 +98,7 @@ export class SandboxChild {
     this.#process = spawnChild(options);
     this.#ready.promise.catch(() => {}); // The pool asks when it wants to know.
     this.#listen();
-    this.#process.stdin.write(frameOf(options.program));
+    void this.#load(options.program);
     this.#stopWaiting = this.#clock.after(START_TIMEOUT_MS, () => this.kill());
   }
 
@@ -161,6 +162,15 @@ export class SandboxChild {
       return { residentMb, cpuMs: this.#cpuMs };
     } catch {
       return { residentMb: 0, cpuMs: this.#cpuMs }; // It has ended, or this is no Linux.
+    }
+  }
+
+  async #load(program: ChildOptions['program']): Promise<void> {
+    try {
+      this.#process.stdin.write(frameOf(await program));
+    } catch (error) {
+      this.#ready.reject(error);
+      this.kill();
     }
   }
 

@@ -12,14 +12,13 @@ import { createFairQueue } from '../../platform/fair-queue.ts';
 import type { FairQueue } from '../../platform/fair-queue.ts';
 import type { Log } from '../../platform/log.ts';
 import { createSandboxChild } from './child-process.ts';
-import type { ChildJob, Outcome, SandboxChild } from './child-process.ts';
+import type { ChildJob, ChildOptions, Outcome, SandboxChild } from './child-process.ts';
 import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } from './guest-json.ts';
 import { isHeld } from './held-run.ts';
 import { secretHider } from './hide-secrets.ts';
-import { buildChildProgram } from './programs.ts';
-import { probeProtections } from './protections.ts';
 import type { FailureReason, Inspection, PoolStats, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
 import { sourcePlace } from './stack-trace.ts';
+import { workingSetup } from './working-setup.ts';
 
 export interface PoolOptions {
   /** Kept ready. Default: one a core, at most 4. */
@@ -53,8 +52,6 @@ const MAX_FAILED_STARTS = 3;
 const MAX_OUTSIDE_KILLS = 3;
 const NO_SEED = '0'.repeat(32);
 const INSPECTION_KEY = '';
-
-type Setup = Parameters<typeof createSandboxChild>[1];
 
 /** What is the tool's own doing, or counts as such. */
 type ToolOutcome = Exclude<Outcome, { kind: 'host-failed' }>;
@@ -97,7 +94,8 @@ class Pool implements SandboxPool {
   readonly #queue: FairQueue<Job>;
   readonly #members = new Set<Member>();
   #firstReady = pendingStart();
-  #setup: Setup | null = null;
+  /** Of the first child that came to be ready. */
+  #setup: ChildOptions | null = null;
   #isPreparing = false;
   #failedStarts = 0;
   #starts = 0;
@@ -284,38 +282,41 @@ class Pool implements SandboxPool {
     return 0;
   }
 
-  /** Once for the pool: makes the program and asks the machine what protection it lends. */
+  /** Once for the pool: the first child shows what protection the machine lends, while its program is made. */
   async #prepare(): Promise<void> {
     if (this.#isPreparing) return;
     this.#isPreparing = true;
     try {
-      const [program, protections] = await Promise.all([
-        buildChildProgram(),
-        probeProtections(this.#options.usesJit),
-      ]);
       const { usesJit, maxChildren } = this.#options;
+      const { protections } = await workingSetup(usesJit, (tried) => this.#tryChild(tried));
       const { inForce, missing } = protections;
       this.#log.info({ inForce, missing, jit: usesJit, maxChildren }, 'runner.sandbox');
-      this.#setup = { program, protections, usesJit };
     } catch (error) {
       this.#isPreparing = false;
       this.#giveUp(error);
-      return;
     }
-    this.#refill();
   }
 
-  #startChild(setup: Setup): void {
+  async #tryChild(setup: ChildOptions): Promise<void> {
+    const { ready } = this.#startChild(setup);
+    await ready.catch((error: unknown) => {
+      throw this.#isClosed ? closedError() : error;
+    });
+  }
+
+  #startChild(setup: ChildOptions): SandboxChild {
+    if (this.#isClosed) throw closedError();
     const child = createSandboxChild({ clock: this.#clock }, setup);
     const waiting = { state: 'starting', job: null, isReplaced: false, stopRetiring: () => {} } as const;
     const member: Member = { child, startedMs: this.#clock.monotonicMs(), cpuMs: 0, ...waiting };
     this.#members.add(member);
     this.#starts += 1;
-    void this.#follow(member);
+    void this.#follow(member, setup);
+    return child;
   }
 
   /** A child that starts is idle first; one that ends while it is idle leaves (a busy one: see `runOn`). */
-  async #follow(member: Member): Promise<void> {
+  async #follow(member: Member, setup: ChildOptions): Promise<void> {
     try {
       await member.child.ready;
     } catch (error) {
@@ -327,6 +328,7 @@ class Pool implements SandboxPool {
     }
     this.#failedStarts = 0;
     member.cpuMs = member.child.usage().cpuMs;
+    this.#setup ??= setup;
     this.#firstReady.resolve();
     this.#replaceWorn();
     this.#becomeIdle(member);

@@ -52,14 +52,20 @@ const layersFor = (usesJit: boolean): readonly Layer[] => [
   { name: 'only its own files', alternatives: onlyItsOwnFiles() },
 ];
 
-/** Tries all layers at once, as they work on most machines; where that fails, one on top of those that worked. */
-export async function probeProtections(usesJit: boolean): Promise<Protections> {
+/** All layers, each by its first alternative, as they work on most machines; whether here shows when a child starts. */
+export function allProtections(usesJit: boolean): Protections {
   const layers = layersFor(usesJit);
-  const all = layers.flatMap(({ alternatives }) => alternatives[0] ?? ['missing']);
-  if (await works(all, usesJit))
-    return { command: all, inForce: layers.map(({ name }) => name), missing: [] };
+  return {
+    command: layers.flatMap(({ alternatives }) => alternatives[0] ?? ['missing']),
+    inForce: layers.map(({ name }) => name),
+    missing: [],
+  };
+}
+
+/** Where they do not work all together: tries each on top of those that worked. */
+export async function probeProtections(usesJit: boolean): Promise<Protections> {
   const protections: Protections = { command: [], inForce: [], missing: [] };
-  for (const { name, alternatives } of layers) {
+  for (const { name, alternatives } of layersFor(usesJit)) {
     const commands = alternatives.map((layer) => [...protections.command, ...layer]);
     const working = await firstWorking(commands, usesJit);
     if (working) protections.command = working;

@@ -6,6 +6,7 @@
  * an orderly exit waits for a thread that may be lost, and it leaves SIGTERM to the parent, who drains.
  */
 import { writeSync } from 'node:fs';
+import ivm from 'isolated-vm';
 import { createFrameReader, frameOf } from './frames.ts';
 import { createGuestIsolate } from './guest-isolate.ts';
 import type { GuestIsolate } from './guest-isolate.ts';
@@ -78,4 +79,8 @@ process.stdin.on('data', (chunk: Buffer) => {
 });
 process.stdin.on('close', endProcess);
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => {});
+// Who is told that this process is ready takes it that all of what holds it down lets isolates be.
+const trial = new ivm.Isolate();
+trial.createContextSync();
+trial.dispose();
 send({ type: 'ready' });

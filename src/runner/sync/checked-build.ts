@@ -16,7 +16,7 @@ export function createCheckedBuild({
   pool,
 }: {
   clock: Clock;
-  pool: Pick<SandboxPool, 'inspect' | 'run'>;
+  pool: Pick<SandboxPool, 'inspect' | 'run' | 'start'>;
 }): (files: ToolFiles, signal: AbortSignal) => Promise<ToolBundle> {
   const checkTypes = createTypeCheck({ clock });
   return async (files, signal) => {

@@ -26,7 +26,7 @@ import { createPublisher } from './publisher.ts';
 interface SyncDeps {
   clock: Clock;
   log: Log;
-  pool: Pick<SandboxPool, 'inspect' | 'run'>;
+  pool: Pick<SandboxPool, 'inspect' | 'run' | 'start'>;
 }
 
 interface SyncOptions {
