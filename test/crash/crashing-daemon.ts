@@ -11,7 +11,7 @@ import { systemClock } from '../../src/platform/clock.ts';
 import type { Clock } from '../../src/platform/clock.ts';
 import { loadConfig } from '../../src/platform/config.ts';
 import { createLog } from '../../src/platform/log.ts';
-import { createExecutioner, executedFetch, executedStore } from './kill-plan.ts';
+import { createExecutioner, executeSends, executedStore } from './kill-plan.ts';
 import type { KillPlan } from './kill-plan.ts';
 
 export interface CrashingDaemonOptions {
@@ -39,7 +39,7 @@ process.once('SIGTERM', () => stop.abort());
 const plans = createInterface({ input: process.stdin });
 plans.on('line', (line) => executioner.arm(JSON.parse(line) as KillPlan));
 plans.once('close', () => stop.abort());
-globalThis.fetch = executedFetch(globalThis.fetch, executioner);
+executeSends(executioner);
 
 const { config, secrets } = loadConfig();
 await using app = await createApp({

@@ -5,6 +5,8 @@
  *
  * The end is a SIGKILL from within: no handler, no `finally`, no flush comes after it.
  */
+import { Resend } from 'resend';
+import type { Response } from 'resend';
 import type { NewRecord, Stream, StreamStore } from '../../src/streams/stream-store.ts';
 
 export interface KillPlan {
@@ -97,14 +99,12 @@ function executedStream(stream: Stream, executioner: Executioner): Stream {
   };
 }
 
-/** The same `fetch`, with the executioner at every request that hands a mail to the provider. */
-export function executedFetch(
-  fetch: typeof globalThis.fetch,
-  executioner: Executioner,
-): typeof globalThis.fetch {
-  return (input, init) => {
-    const isSend =
-      typeof input === 'string' && init?.method === 'POST' && new URL(input).pathname === '/emails';
-    return isSend ? executioner.around({ at: 'send' }, () => fetch(input, init)) : fetch(input, init);
+/** From here on the executioner is at every call of Resend's SDK that hands over a mail, whatever carries its requests. */
+export function executeSends(executioner: Executioner): void {
+  // oxlint-disable-next-line unbound-method -- called with its own `this`
+  const { post } = Resend.prototype;
+  Resend.prototype.post = function executedPost<T>(this: Resend, ...args: Parameters<typeof post>) {
+    const call = () => post.apply(this, args) as Promise<Response<T>>;
+    return args[0] === '/emails' ? executioner.around({ at: 'send' }, call) : call();
   };
 }
