@@ -93,17 +93,21 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
   async function append(records: readonly NewRecord[], signal: AbortSignal): Promise<number> {
     const first = nextSeqNum;
     let inDoubt = false;
+    /** Somebody's records stand where these were to stand: an earlier attempt's, or another owner's. */
+    let mismatch: unknown;
     for (let attempts = 1; ; attempts++) {
       signal.throwIfAborted();
       try {
         if (inDoubt && (await landed(records, signal))) break;
+        if (mismatch) throw ownershipLost(mismatch);
         await stream.append(records, { matchSeqNum: nextSeqNum, fencingToken: owner, signal });
         break;
       } catch (error) {
-        if (hasCode(error, 'streams.fenced') || hasCode(error, 'streams.seq_num_mismatch')) {
-          if (!inDoubt || hasCode(error, 'streams.fenced') || !(await landed(records, signal)))
-            throw ownershipLost(error);
-          break;
+        if (hasCode(error, 'streams.fenced')) throw ownershipLost(error);
+        if (hasCode(error, 'streams.seq_num_mismatch')) {
+          if (!inDoubt) throw ownershipLost(error);
+          mismatch = error;
+          continue;
         }
         if (!(error instanceof MillraceError) || error.kind !== 'transient') throw error;
         inDoubt ||= error.code === 'streams.append_ambiguous';

@@ -3,6 +3,7 @@ import { expect } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import type { Clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
+import type { Log } from '../../src/platform/log.ts';
 import { outcomeSchema } from '../../src/streams/journal-records.ts';
 import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
@@ -43,7 +44,7 @@ export interface Stages {
   /** Starts a stage over `source` with the journal `journal`. */
   start(
     handle: StageOptions['handle'],
-    options?: Partial<StageOptions> & { clock?: Clock },
+    options?: Partial<StageOptions> & { clock?: Clock; log?: Log },
     /** What it sees of the store. */
     wrap?: (store: StreamStore) => StreamStore,
   ): StartedStage;
@@ -56,7 +57,7 @@ export interface Stages {
 
 export function useStages(): Stages {
   const store = useTemporaryStore();
-  const log = createLog('silent');
+  const silent = createLog('silent');
 
   async function outcomes(): Promise<OutcomeRecord[]> {
     const parsed = (await readAll(store().stream('journal'))).map((record) =>
@@ -77,7 +78,7 @@ export function useStages(): Stages {
       await expect.poll(async () => (await final()).length, { timeout: 10_000, interval: 10 }).toBe(count);
       return final();
     },
-    start(handle, { clock = systemClock, ...options } = {}, wrap = (whole) => whole) {
+    start(handle, { clock = systemClock, log = silent, ...options } = {}, wrap = (whole) => whole) {
       const abort = new AbortController();
       const stage = createStage(
         { store: wrap(store()), clock, log },

@@ -5,6 +5,7 @@
 import { describe, expect, it } from 'vitest';
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
+import { createLog } from '../../src/platform/log.ts';
 import type { Outcome, StageOptions } from '../../src/streams/stage.ts';
 import type { StreamRecord } from '../../src/streams/stream-store.ts';
 import { copyTo, never, numberOf, numbered, useStages } from './stage-fixture.ts';
@@ -265,6 +266,25 @@ describe('stage', () => {
     await stream('source').append([numbered(total + 1)]);
     await settled(2);
     await second.stop();
+  });
+
+  it('says once that it holds all that it may set aside, and reads on when some of it is settled', async () => {
+    await stream('source').append(Array.from({ length: 10 }, (_, n) => numbered(n)));
+    const lines: string[] = [];
+    const log = createLog('warn', { write: (line) => void lines.push(line) });
+    const dueMs = clock.nowMs() + 3_000;
+    const handle: StageOptions['handle'] = async () =>
+      clock.nowMs() < dueMs
+        ? { kind: 'deferred', untilMs: dueMs, reason: 'scheduled', holdsLane: false }
+        : { kind: 'done' };
+    const { stage, stop } = start(handle, { log, limits: { aside: 10 } });
+    await expect.poll(() => stage.stats().aside).toBe(10);
+    await stream('source').append([numbered(10), numbered(11)]);
+    await settled(12);
+    expect(lines.map((line) => JSON.parse(line) as unknown)).toEqual([
+      expect.objectContaining({ msg: 'stage.aside_full', source: 'source', aside: 10 }),
+    ]);
+    await stop();
   });
 
   it('says since when an attempt is in doubt after a stop in the worst place', async () => {

@@ -19,6 +19,8 @@ import type { StageLimits } from './stage-limits.ts';
 import type { Standing } from './standing.ts';
 
 const RETRY = { baseMs: 50, maxMs: 5_000 };
+/** That the stage holds all that it may set aside is said again when it has held so much less of it. */
+const SAID_AGAIN_BELOW = 0.9;
 
 export interface ReaderOptions extends Pick<StageLimits, 'aside' | 'passedOver'> {
   /** Absent where records have none. */
@@ -46,8 +48,19 @@ export function createReader(
     seqNum < standing.position && !standing.has(seqNum) && !lanes.isInMemory(seqNum);
   const reread = createReread(source, isPassedOver);
 
+  let wasAsideFull = false;
+
+  /** What is due weeks ahead can keep everything behind it unread: that is said, once in a while. */
+  function isAsideFull(): boolean {
+    const aside = standing.asideCount;
+    const isFull = aside >= options.aside;
+    if (isFull && !wasAsideFull) log.warn({ source: source.name, aside }, 'stage.aside_full');
+    wasAsideFull = isFull || (wasAsideFull && aside > options.aside * SAID_AGAIN_BELOW);
+    return isFull;
+  }
+
   function mustPause(): boolean {
-    if (standing.asideCount >= options.aside) return true;
+    if (isAsideFull()) return true;
     return options.fairnessKeyOf ? passedOver.size >= options.passedOver : lanes.isFull;
   }
 
@@ -84,8 +97,7 @@ export function createReader(
 
   async function bringPassedOver(signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      const isPaused = standing.asideCount >= options.aside;
-      const next = isPaused ? undefined : passedOver.next((key) => lanes.hasRoomFor(key));
+      const next = isAsideFull() ? undefined : passedOver.next((key) => lanes.hasRoomFor(key));
       if (!next) {
         await changed.wait();
         continue;
