@@ -41,9 +41,13 @@ export function createAdminClient({ url, token }: Pick<DaemonFile, 'url' | 'toke
         cause,
       });
     }
-    const body: unknown = await response.json().catch(() => null);
-    if (response.ok) return body as T;
-    throw refusal(response.status, body);
+    const body: unknown = await response.json().catch(() => undefined);
+    if (!response.ok) throw refusal(response.status, body);
+    if (body === undefined)
+      throw new MillraceError('transient', 'admin.failed', `the answer of ${url} broke off`, {
+        hint: 'Has the daemon stopped meanwhile? Give the command again.',
+      });
+    return body as T;
   }
 
   return {

@@ -155,6 +155,15 @@ const broken: [string, () => Promise<void> | void, string, RegExp][] = [
     /receiving is off/,
   ],
   [
+    'nothing leads to a domain of which Resend names the sending records alone',
+    async () => {
+      await resend.configure({ domains: [{ name: DOMAIN, receiving: 'disabled' }] });
+      delete zone[DOMAIN];
+    },
+    'DNS',
+    /has no MX record.*Set the MX/s,
+  ],
+  [
     'the webhook is disabled',
     () => changeWebhook({ status: 'disabled' }),
     'webhook',

@@ -94,8 +94,10 @@ async function lookAtRecords(
         `Switch it on at https://resend.com/domains/${domain.id}`,
       ),
     );
+  let isOwnMxSaid = false;
   for (const { record, type, name: host, value } of domain?.records ?? []) {
     const fullName = recordName(host, name);
+    isOwnMxSaid ||= type === 'MX' && fullName === name;
     const there = await values(resolver, type, fullName);
     if (there === null) continue;
     if (there.some((one) => same(one, value))) findings.push(ok('DNS', `${record} (${type} ${fullName})`));
@@ -106,7 +108,7 @@ async function lookAtRecords(
       );
     }
   }
-  if (findings.some(({ message }) => message.includes('MX'))) return findings;
+  if (isOwnMxSaid) return findings;
   const mx = await values(resolver, 'MX', name);
   if (mx?.length === 0)
     findings.push(
