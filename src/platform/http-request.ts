@@ -1,8 +1,7 @@
 /**
- * One request by Node's own HTTP client, which takes a quarter to a half of what a `fetch` does: for the calls of which every mail
- * costs some (docs/adr/0049). Connections are kept for a few seconds and shared by the whole process, and so
- * are a proxy (`NODE_USE_ENV_PROXY`) and certificates (`NODE_EXTRA_CA_CERTS`). Nothing is decoded, repeated or
- * redirected.
+ * One request by Node's own HTTP client, which takes a quarter to a half of what a `fetch` does: for the calls of which
+ * every mail costs some (docs/adr/0049). Connections are kept for a few seconds and shared by the whole process, and so
+ * are a proxy (`NODE_USE_ENV_PROXY`) and certificates (`NODE_EXTRA_CA_CERTS`). Nothing is decoded, repeated or redirected.
  */
 import { addAbortListener } from 'node:events';
 import { request as requestHttp } from 'node:http';
