@@ -63,6 +63,8 @@ export interface EventOrder {
   laneOf(record: StreamRecord): string | null;
   /** Of mail for several inboxes that of the first. Throws the same. */
   fairnessKeyOf(record: StreamRecord): string;
+  /** Looks which inboxes are served; in between the keys of names stay as they are. */
+  keysMayChange(): void;
 }
 
 const parsedEvents = new WeakMap<StreamRecord, ProviderEvent>();
@@ -124,7 +126,7 @@ export function arrivalOrder(
   served: () => readonly string[] | undefined = () => undefined,
 ): EventOrder {
   const inboxOf = (arrival: Arrival): string => recipientsOf(arrival, domains)[0]?.inbox ?? '';
-  const isServed = (inbox: string): boolean => served()?.includes(inbox) ?? true;
+  let known = served();
   return {
     laneOf(record) {
       const event = providerEvent(record);
@@ -138,7 +140,8 @@ export function arrivalOrder(
       // What becomes of sent mail takes turns as one inbox more.
       if (event.kind !== 'arrival') return 'other';
       const inbox = inboxOf(event.arrival);
-      return isServed(inbox) ? `inbox/${inbox}` : 'unserved';
+      return (known?.includes(inbox) ?? true) ? `inbox/${inbox}` : 'unserved';
     },
+    keysMayChange: () => void (known = served()),
   };
 }

@@ -70,6 +70,8 @@ export interface StageOptions extends HandlerOptions {
   laneOf?(record: StreamRecord): string | null;
   /** Records take turns by it, so that a burst under one key delays no other; all of a lane have the same. Default: none. */
   fairnessKeyOf?(record: StreamRecord): string;
+  /** Called when no record is passed over: only then may keys come out otherwise than before, and lanes keep their order. */
+  keysMayChange?(): void;
   /** Called when an outcome is durable, before the next record of its lane begins. */
   onSettled?(outcome: OutcomeRecord): void;
   /** How long a settled key is remembered, in running time. Default: 72 h. */
@@ -118,10 +120,9 @@ export function createStage(
     { ...options, ...ends, maxOutputBytes: bounds.outputBytes },
   );
   const deferral = createDeferral<Entry>({ clock }, { wakeMs: bounds.wakeMs, wake: wakeDeferred });
-  const fairnessKeyOf = options.fairnessKeyOf?.bind(options);
   const read = createReader(
     { source, clock, log, lanes, standing, passedOver, changed },
-    { ...bounds, fairnessKeyOf, admit },
+    { ...bounds, ...keysOf(options), admit },
   );
   const drainMs = options.drainMs ?? DEFAULT_DRAIN_MS;
   const unsettledKeys = new Map<string, number>();
@@ -302,6 +303,14 @@ export function createStage(
       turn?.end();
       halt.signal.throwIfAborted();
     },
+  };
+}
+
+/** Called without the options that they are of. */
+function keysOf(options: StageOptions) {
+  return {
+    fairnessKeyOf: options.fairnessKeyOf?.bind(options),
+    keysMayChange: options.keysMayChange?.bind(options),
   };
 }
 

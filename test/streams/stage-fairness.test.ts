@@ -62,6 +62,38 @@ describe('a stage with fairness keys', () => {
     expect(stage.stats()).toMatchObject({ inMemory: 0, aside: 0 });
   });
 
+  it('keeps the order of a lane whose key changes while its first record is passed over', async () => {
+    await appendBurst();
+    const [first, second] = [BURST + 1, BURST + 2];
+    let served = false;
+    let known = served;
+    const held = heldBurst();
+    const isAnn = (n: number): boolean => n === first || n === second;
+    const { stage, stop } = start(
+      async (record, attempt) => {
+        if (!isAnn(numberOf(record))) return held.handle(record, attempt);
+        held.order.push(numberOf(record));
+        return { kind: 'done' };
+      },
+      {
+        ...fair,
+        laneOf: (record) => (isAnn(numberOf(record)) ? 'ann' : laneOf(record)),
+        fairnessKeyOf: (record) =>
+          numberOf(record) === second && known ? 'served' : fair.fairnessKeyOf!(record),
+        keysMayChange: () => void (known = served),
+      },
+    );
+    await stream('source').append([numbered(first)]);
+    await expect.poll(() => stage.stats().position, { timeout: 10_000 }).toBe(first + 1);
+    served = true;
+    await stream('source').append([numbered(second)]);
+    await expect.poll(() => stage.stats().position, { timeout: 10_000 }).toBe(second + 1);
+    held.letGo();
+    await settled(BURST + 3);
+    await stop();
+    expect(held.order.filter(isAnn)).toEqual([first, second]);
+  });
+
   it('meets what it passed over again after a restart, each once', async () => {
     await appendBurst();
     const first = heldBurst();

@@ -25,6 +25,8 @@ const SAID_AGAIN_BELOW = 0.9;
 export interface ReaderOptions extends Pick<StageLimits, 'aside' | 'passedOver'> {
   /** Absent where records have none. */
   fairnessKeyOf: ((record: StreamRecord) => string) | undefined;
+  /** Keys come out the same from one call of this to the next. */
+  keysMayChange: (() => void) | undefined;
   admit(record: StreamRecord, fairnessKey: string): void;
 }
 
@@ -74,6 +76,7 @@ export function createReader(
   }
 
   function bring(record: StreamRecord): void {
+    if (passedOver.size === 0) options.keysMayChange?.();
     const fairnessKey = fairnessKeyOf(record);
     const isTooMuch = passedOver.hasAnyOf(fairnessKey) || !lanes.hasRoomFor(fairnessKey);
     if (options.fairnessKeyOf && isTooMuch) return passedOver.add(fairnessKey, record.seqNum);
