@@ -87,7 +87,10 @@ export function createReceive(
       kept = await keepMail({ emailId, recipients, served, reserve }, attempt.signal);
     } catch (error) {
       if (!contents.isGivenUp(emailId, error)) throw error;
-      return { kind: 'dead-letter', reason: 'receive.content_missing', error, facts: { emailId } };
+      const reason = hasCode(error, 'resend.content_missing')
+        ? 'receive.content_missing'
+        : 'receive.content_withheld';
+      return { kind: 'dead-letter', reason, error, facts: { emailId } };
     }
     const email = await mailWork.parseMessage(kept.raw, recipients[0]?.inbox ?? '');
     const receivedAt = new Date(record.timestampMs).toISOString();
@@ -145,7 +148,7 @@ function createContentCount(limits: { maxMissing: number; maxFailed: number }): 
       };
       counts.delete(emailId);
       if (count.missing >= limits.maxMissing || count.failed >= limits.maxFailed) return true;
-      counts.set(emailId, count);
+      if (isFailure || count.missing + count.failed > 0) counts.set(emailId, count);
       const [oldest] = counts.keys();
       if (counts.size > MAX_COUNTED_MAILS && oldest !== undefined) counts.delete(oldest);
       return false;
