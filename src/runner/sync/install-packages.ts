@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Clock } from '../../platform/clock.ts';
 import { createDeadline } from '../../platform/deadline.ts';
-import { MillraceError } from '../../platform/errors.ts';
+import { MillraceError, hasCode } from '../../platform/errors.ts';
 
 export interface InstallOptions {
   /** What npm is given of our environment. */
@@ -69,10 +69,17 @@ export function createInstallPackages(
     await mkdir(work, { recursive: true });
     try {
       const manifest = await readFile(join(folder, MANIFEST), 'utf8');
-      await writeFile(join(work, MANIFEST), withTypes(manifest), { flag: 'wx' });
       await copyFile(join(folder, LOCKFILE), join(work, LOCKFILE), constants.COPYFILE_EXCL);
       using deadline = createDeadline(deps.clock, timeoutMs, signal);
-      await npm(work, options, deadline.signal);
+      const installAs = async (wanted: string): Promise<void> => {
+        await writeFile(join(work, MANIFEST), wanted);
+        await npm(work, options, deadline.signal);
+      };
+      await installAs(withTypes(manifest)).catch((error: unknown) => {
+        // Types from where packages may not come from are no reason to refuse: without them nothing is checked of these.
+        if (!hasCode(error, 'tools.lockfile_invalid') || withTypes(manifest) === manifest) throw error;
+        return installAs(manifest);
+      });
       await rm(join(folder, 'node_modules'), { recursive: true, force: true });
       await rename(join(work, 'node_modules'), join(folder, 'node_modules')).catch(ignoreMissing);
     } finally {

@@ -135,6 +135,30 @@ describe('installing packages', () => {
     expect(installed.filter((name) => !name.startsWith('.')).toSorted()).toEqual(['@types', 'shout']);
   });
 
+  it('goes on without types that come from where packages may not come from', async () => {
+    const devDependencies = { '@types/shout': 'git+https://git.example/types.git' };
+    const lock = JSON.parse(lockfile(`${registry.url}/shout/-/shout-1.0.0.tgz`)) as {
+      packages: Record<string, object>;
+    };
+    const packages = {
+      ...lock.packages,
+      '': { ...lock.packages[''], devDependencies },
+      'node_modules/@types/shout': {
+        version: '1.0.0',
+        resolved: `git+https://git.example/types.git#${'0'.repeat(40)}`,
+        dev: true,
+      },
+    };
+    const root = folderWith({
+      'package.json': JSON.stringify({ ...(JSON.parse(manifest) as object), devDependencies }),
+      'package-lock.json': JSON.stringify({ ...lock, packages }),
+      'tools/index.ts': '',
+    });
+    await install(root);
+    const installed = await readdir(join(root, 'node_modules'));
+    expect(installed.filter((name) => !name.startsWith('.'))).toEqual(['shout']);
+  });
+
   // They counted as transient, like a registry that is away: the commit was built again and again, and nobody told.
   it.each([
     ['EINTEGRITY', 'whose checksum is another', 200, (url: string) => lockfile(url, OTHER_CHECKSUM)],
