@@ -8,9 +8,11 @@ import { createCommandLine } from './command-line.ts';
 import { MillraceError } from './platform/errors.ts';
 import { warnLine } from './platform/terminal.ts';
 
-// Whoever reads may have seen enough (`millrace mails | head`): that ends it, as it ends other programs, and is no error.
+// Whoever reads may have seen enough (`millrace mails | head`): that ends it without a word, and with the status that a
+// shell gives a program that SIGPIPE ends, because what it was doing may not be done.
+const STATUS_OF_SIGPIPE = 141;
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit();
+  if (error.code === 'EPIPE') process.exit(STATUS_OF_SIGPIPE);
   warnLine(`millrace: the output cannot be written: ${error.message}`);
   process.exit(1);
 });

@@ -35,7 +35,7 @@ it('ends quietly where nobody reads any more, and says so where nothing can be w
     const [code] = await once(child, 'close');
     return [code, said];
   };
-  expect(await list('pipe')).toEqual([0, '']);
+  expect(await list('pipe')).toEqual([141, '']);
   const full = openSync('/dev/full', 'w');
   const ended = await list(full);
   closeSync(full);

@@ -171,6 +171,7 @@ describe('what cannot be kept', () => {
     [`set('a', 1n)`, 'state.a is not JSON: TypeError'],
     [`set('a', (() => { const o = {}; o.o = o; return o })())`, 'state.a is not JSON: TypeError'],
     [`set('a', { seen: new Set([1]) })`, 'state.a is not JSON: TypeError: [object Set] at seen'],
+    [`set('a', /x/)`, 'state.a is not JSON: TypeError: [object RegExp]'],
     [`set('a', Promise.resolve(1))`, 'state.a is not JSON: TypeError: [object Promise]'],
     [`set('a', [1, 0 / 0])`, 'state.a is not JSON: TypeError: NaN at 1'],
     [`set(42, 1)`, 'a key of the state is a number (42), not a string'],

@@ -14,7 +14,7 @@ import { isArray, nameOf } from './plain-value.ts';
 
 const { stringify } = JSON;
 const { isFinite } = Number;
-const { getPrototypeOf: prototypeOf, prototype: plainPrototype } = Object;
+const { prototype: plainPrototype } = Object;
 /** Such as `[object Map]`. */
 const tagOf = (value: object): string => plainPrototype.toString.call(value);
 
@@ -106,13 +106,13 @@ function jsonOf(key: string, value: unknown): string {
   return json;
 }
 
-/** What JSON would keep as something else without a word: a Map or a promise as `{}`, NaN as null. */
+/** What JSON would keep as something else without a word: a Map or a promise as `{}`, NaN as null. Of an author's class it
+ *  keeps the fields. */
 function onlyJson(name: string, value: unknown): unknown {
   const where = name === '' ? '' : ` at ${name}`;
   if (typeof value === 'number' && !isFinite(value)) throw new TypeError(`${value}${where}`);
   if (typeof value !== 'object' || value === null || isArray(value)) return value;
-  const prototype: unknown = prototypeOf(value);
-  if (prototype === null || prototype === plainPrototype) return value;
+  if (tagOf(value) === '[object Object]') return value;
   throw new TypeError(`${tagOf(value)}${where}`);
 }
 
