@@ -75,9 +75,10 @@ export function createInstallPackages(
         await writeFile(join(work, MANIFEST), wanted);
         await npm(work, options, deadline.signal);
       };
-      await installAs(withTypes(manifest)).catch((error: unknown) => {
+      const typed = withTypes(manifest);
+      await installAs(typed).catch((error: unknown) => {
         // Types from where packages may not come from are no reason to refuse: without them nothing is checked of these.
-        if (!hasCode(error, 'tools.lockfile_invalid') || withTypes(manifest) === manifest) throw error;
+        if (!hasCode(error, 'tools.lockfile_invalid') || typed === manifest) throw error;
         return installAs(manifest);
       });
       await rm(join(folder, 'node_modules'), { recursive: true, force: true });

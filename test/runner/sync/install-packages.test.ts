@@ -91,6 +91,36 @@ function filesWith(lock: string): string {
   return folderWith({ 'package.json': manifest, 'package-lock.json': lock, 'tools/index.ts': '' });
 }
 
+const locked = () =>
+  JSON.parse(lockfile(`${registry.url}/shout/-/shout-1.0.0.tgz`)) as { packages: Record<string, object> };
+
+/** With development dependencies besides: what the manifest wants of each, and what the lockfile has. */
+function filesWithDevelopment(wanted: Record<string, [wanted: string, entry: object]>): string {
+  const lock = locked();
+  const devDependencies = Object.fromEntries(
+    Object.entries(wanted).map(([name, [version]]) => [name, version]),
+  );
+  const development = Object.entries(wanted).map(([name, [, entry]]) => [
+    `node_modules/${name}`,
+    { ...entry, dev: true },
+  ]);
+  const packages = {
+    ...lock.packages,
+    '': { ...lock.packages[''], devDependencies },
+    ...Object.fromEntries(development),
+  };
+  return folderWith({
+    'package.json': JSON.stringify({ ...(JSON.parse(manifest) as object), devDependencies }),
+    'package-lock.json': JSON.stringify({ ...lock, packages }),
+    'tools/index.ts': '',
+  });
+}
+
+async function installedIn(root: string): Promise<string[]> {
+  const names = await readdir(join(root, 'node_modules'));
+  return names.filter((name) => !name.startsWith('.')).toSorted();
+}
+
 describe('installing packages', () => {
   it('does nothing without a lockfile', async () => {
     const root = folderWith({ 'tools/index.ts': '', 'package.json': manifest });
@@ -112,51 +142,19 @@ describe('installing packages', () => {
 
   // They were left out as all development dependencies are, and code was refused that its author had checked.
   it('installs types, too, where they are development dependencies; of these nothing else', async () => {
-    const resolved = `${registry.url}/shout/-/shout-1.0.0.tgz`;
-    const devDependencies = { '@types/shout': '1.0.0', workbench: '1.0.0' };
-    const lock = JSON.parse(lockfile(resolved)) as { packages: Record<string, object> };
-    const packages = {
-      ...lock.packages,
-      '': { ...lock.packages[''], devDependencies },
-      ...Object.fromEntries(
-        ['@types/shout', 'workbench'].map((name) => [
-          `node_modules/${name}`,
-          { ...lock.packages['node_modules/shout'], dev: true },
-        ]),
-      ),
-    };
-    const root = folderWith({
-      'package.json': JSON.stringify({ ...(JSON.parse(manifest) as object), devDependencies }),
-      'package-lock.json': JSON.stringify({ ...lock, packages }),
-      'tools/index.ts': '',
-    });
+    const { packages } = locked();
+    const shout = packages['node_modules/shout']!;
+    const root = filesWithDevelopment({ '@types/shout': ['1.0.0', shout], workbench: ['1.0.0', shout] });
     await install(root);
-    const installed = await readdir(join(root, 'node_modules'));
-    expect(installed.filter((name) => !name.startsWith('.')).toSorted()).toEqual(['@types', 'shout']);
+    expect(await installedIn(root)).toEqual(['@types', 'shout']);
   });
 
   it('goes on without types that come from where packages may not come from', async () => {
-    const devDependencies = { '@types/shout': 'git+https://git.example/types.git' };
-    const lock = JSON.parse(lockfile(`${registry.url}/shout/-/shout-1.0.0.tgz`)) as {
-      packages: Record<string, object>;
-    };
-    const packages = {
-      ...lock.packages,
-      '': { ...lock.packages[''], devDependencies },
-      'node_modules/@types/shout': {
-        version: '1.0.0',
-        resolved: `git+https://git.example/types.git#${'0'.repeat(40)}`,
-        dev: true,
-      },
-    };
-    const root = folderWith({
-      'package.json': JSON.stringify({ ...(JSON.parse(manifest) as object), devDependencies }),
-      'package-lock.json': JSON.stringify({ ...lock, packages }),
-      'tools/index.ts': '',
-    });
+    const url = 'git+https://git.example/types.git';
+    const entry = { version: '1.0.0', resolved: `${url}#${'0'.repeat(40)}` };
+    const root = filesWithDevelopment({ '@types/shout': [url, entry] });
     await install(root);
-    const installed = await readdir(join(root, 'node_modules'));
-    expect(installed.filter((name) => !name.startsWith('.'))).toEqual(['shout']);
+    expect(await installedIn(root)).toEqual(['shout']);
   });
 
   // They counted as transient, like a registry that is away: the commit was built again and again, and nobody told.
