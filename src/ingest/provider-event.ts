@@ -10,6 +10,7 @@ import type { Recipient } from '../mail/address.ts';
 import { addressesOf } from '../mail/recipient.ts';
 import { correspondenceKey } from '../mail/thread.ts';
 import { MillraceError } from '../platform/errors.ts';
+import { onceForEach } from '../platform/once-for-each.ts';
 import type { StreamRecord } from '../streams/stream-store.ts';
 
 /** Of a field that names one author. */
@@ -67,18 +68,8 @@ export interface EventOrder {
   keysMayChange(): void;
 }
 
-const parsedEvents = new WeakMap<StreamRecord, ProviderEvent>();
-
 /** @throws MillraceError `receive.malformed_event` (permanent) */
-export function providerEvent(record: StreamRecord): ProviderEvent {
-  const known = parsedEvents.get(record);
-  if (known) return known;
-  const event = parseEvent(record);
-  parsedEvents.set(record, event);
-  return event;
-}
-
-function parseEvent(record: StreamRecord): ProviderEvent {
+export const providerEvent = onceForEach((record: StreamRecord): ProviderEvent => {
   const body = typedBody(record);
   const arrival = arrivalSchema.safeParse(body);
   if (arrival.success) return { kind: 'arrival', arrival: arrival.data };
@@ -92,7 +83,7 @@ function parseEvent(record: StreamRecord): ProviderEvent {
   const delivery = deliverySchema.safeParse(body);
   if (delivery.success) return { kind: 'delivery', delivery: delivery.data };
   return { kind: 'unknown', type: body.type };
-}
+});
 
 function typedBody(record: StreamRecord): { type: string } {
   try {

@@ -5,7 +5,7 @@
  * Parsing a raw message is `message.ts`; composing a request is `reply.ts`.
  */
 import { z } from 'zod';
-import { onceForEach } from './once-for-each.ts';
+import { onceForEach } from '../platform/once-for-each.ts';
 
 export const mailboxSchema = z.object({ name: z.string(), address: z.string() });
 

@@ -11,7 +11,7 @@ import { isOwnAddress, sendableAddress } from './address.ts';
 import { headerValues } from './email.ts';
 import type { Mailbox, ParsedEmail } from './email.ts';
 import { oneLine } from './header-field.ts';
-import { onceForEach } from './once-for-each.ts';
+import { onceForEach } from '../platform/once-for-each.ts';
 
 /** Reply-To addresses that are looked at; who lists more does not mean a person. */
 const MAX_REPLY_TO = 50;

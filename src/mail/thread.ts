@@ -9,7 +9,7 @@ import { normaliseAddress } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
 import { oneLine, parseReferences } from './header-field.ts';
-import { onceForEach } from './once-for-each.ts';
+import { onceForEach } from '../platform/once-for-each.ts';
 
 /** RFC 5322 §2.1.1, for the whole field, so that it holds however it is folded. */
 const MAX_FIELD_OCTETS = 998;
