@@ -8,6 +8,7 @@
  */
 import type { Authentication } from '../mail/authentication.ts';
 import type { ParsedEmail } from '../mail/email.ts';
+import { normaliseAddress } from '../mail/address.ts';
 import { noReplyReason } from '../mail/guard.ts';
 import { decodeHeaderValue } from '../mail/header-field.ts';
 import type { MailWork } from '../mail/mail-work.ts';
@@ -34,7 +35,7 @@ import type { RunCause } from './run-cause.ts';
 import { hidingInErrors, secretHider } from './sandbox/hide-secrets.ts';
 import type { RunRequest, RunResult, SandboxPool } from './sandbox/sandbox.ts';
 import type { ThreadHistory } from './thread-history.ts';
-import type { Hold, ToolBreaker } from './tool-breaker.ts';
+import type { Hold, RunRef, ToolBreaker } from './tool-breaker.ts';
 import { runLimits, settingsFor } from './tool-settings.ts';
 import type { ResolvedSettings } from './tool-settings.ts';
 import type { StateSession, ToolState } from './tool-state.ts';
@@ -65,6 +66,8 @@ export interface RunToolDeps {
 const MAX_REPEATS = 100;
 /** A mail up to this size waits for nobody: as many as run at once are little. */
 const UNCOUNTED_BYTES = 1024 * 1024;
+/** A mail whose tool is held waits so often, some minutes in all; then it is parked, for somebody to see. */
+const MAX_HELD = 10;
 
 interface Run {
   readonly cause: RunCause;
@@ -136,7 +139,7 @@ export function createRunTool(
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
-        const outcome = await runOnce(run, { session, base });
+        const outcome = await runOnce(run, { session, base, attempts: attempt.number });
         if (outcome) return outcome;
       } finally {
         session.end();
@@ -152,15 +155,22 @@ export function createRunTool(
   /** Null where it must be run again, because another run changed the state that it has seen. */
   async function runOnce(
     run: Run,
-    { session, base }: { session: StateSession; base: Record<string, unknown> },
+    { session, base, attempts }: { session: StateSession; base: Record<string, unknown>; attempts: number },
   ): Promise<Outcome | null> {
     const { cause, mail, email, files, recipient, signal } = run;
     const { exportName, revision } = run;
-    const held = breaker.enter({ exportName, revision: revision.revision });
+    const ref: RunRef = {
+      exportName,
+      revision: revision.revision,
+      sender: normaliseAddress(recipient) ?? recipient,
+    };
+    const held = breaker.enter(ref);
+    if (held?.of === 'tool' && attempts <= MAX_HELD)
+      return { kind: 'deferred', untilMs: held.untilMs, reason: 'tool.held', holdsLane: true };
     if (held) return parkedFor(heldError(exportName, held), base);
     const request = runRequest(run, session);
     const hide = secretHider(request.secrets);
-    const result = await runCounted(request);
+    const result = await runCounted(request, ref);
     const facts = { ...base, logs: result.logs, toolMs: result.durationMs };
     if (result.status === 'failed') {
       return parkedFor(new MillraceError('permanent', `tool.${result.reason}`, result.message), facts);
@@ -186,14 +196,13 @@ export function createRunTool(
   }
 
   /** Runs it, and tells the breaker how it ended. */
-  async function runCounted(request: RunRequest): Promise<RunResult> {
-    const tool = { exportName: request.exportName, revision: request.bundle.revision };
+  async function runCounted(request: RunRequest, ref: RunRef): Promise<RunResult> {
     try {
       const result = await pool.run(request);
-      breaker.settle(tool, result.status === 'failed' ? result.reason : 'returned');
+      breaker.settle(ref, result.status === 'failed' ? result.reason : 'returned');
       return result;
     } catch (error) {
-      breaker.settle(tool, 'given-up');
+      breaker.settle(ref, 'given-up');
       throw error;
     }
   }
@@ -284,9 +293,10 @@ function parkedFor(error: MillraceError, facts: Record<string, unknown>): Outcom
   return { kind: 'dead-letter', reason: error.code, error, facts };
 }
 
-function heldError(exportName: string, { kills, reason, untilMs }: Hold): MillraceError {
+function heldError(exportName: string, { of, kills, reason, untilMs }: Hold): MillraceError {
   const until = new Date(untilMs).toISOString();
-  const message = `the tool ${exportName} brought its sandbox process down ${kills} times in a row (the last time: ${reason}) and is held until ${until}`;
+  const held = of === 'tool' ? 'it' : "this sender's mail";
+  const message = `the tool ${exportName} brought its sandbox process down ${kills} times in a row (the last time: ${reason}), and ${held} is held until ${until}`;
   const hint = 'Mend the tool and bring it, or wait; then redrive the dead letter.';
   return new MillraceError('permanent', 'tool.held', message, { hint });
 }
