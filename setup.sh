@@ -228,9 +228,16 @@ fit_node() { # prints a Node on the PATH that is fit to run Millrace, if there i
   local node version
   node=$(PATH=$PATH:/usr/local/bin command -v node) || return 1
   version=$("$node" --version 2>/dev/null) || return 1
-  # The releases that isolated-vm, the one native dependency, ships a compiled module for.
-  case $version in v24.* | v26.*) ;; *) return 1 ;; esac
+  is_fit_version "$version" || return 1
   is_shared_program "$node" && npm_of "$node" >/dev/null && readlink -f "$node"
+}
+
+is_fit_version() {
+  case $1 in
+    v24.[0-4].*) return 1 ;; # A proxy holds for Node's fetch alone.
+    v24.* | v26.*) ;;        # The releases that isolated-vm, the one native dependency, ships a compiled module for.
+    *) return 1 ;;
+  esac
 }
 
 npm_of() { # prints the npm-cli.js that belongs to this Node
@@ -498,7 +505,7 @@ installed_node() {
   local node
   node=$(readlink -e "$OPT/bin/node") || return 1
   case $node in "$OPT"/node/*) [ "$(cat "$OPT/node/pinned" 2>/dev/null)" = "$NODE_VERSION" ] || return 1 ;; esac
-  case $("$node" --version 2>/dev/null) in v24.* | v26.*) printf '%s\n' "$node" ;; *) return 1 ;; esac
+  is_fit_version "$("$node" --version 2>/dev/null)" && printf '%s\n' "$node"
 }
 
 do_node() {

@@ -26,8 +26,12 @@ import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The releases that isolated-vm, our one native dependency, ships a compiled module for. */
-export const fitNodeMajors = [24, 26];
+/**
+ * The release lines that isolated-vm, our one native dependency, ships a compiled module for, each with the first release
+ * that will do: before 24.5 a proxy (`NODE_USE_ENV_PROXY`) holds for `fetch` alone.
+ * @type {Readonly<Record<number, number>>}
+ */
+export const fitNodes = { 24: 5, 26: 0 };
 
 /** Of a failing npm, this much output is shown. */
 const SHOWN_OUTPUT_BYTES = 4_000;
@@ -54,7 +58,8 @@ class LaunchError extends Error {}
 
 /** @param {string} version such as `24.21.0` */
 export function isFitNode(version) {
-  return fitNodeMajors.includes(Number.parseInt(version, 10));
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  return minor >= (fitNodes[major] ?? Infinity);
 }
 
 /**
@@ -228,11 +233,12 @@ async function ensureNode(root) {
   );
   if (!(`node_modules/${nodePackage}` in packages)) {
     throw new LaunchError(
-      `Millrace needs Node 24 and this is ${have}; npm has none for ${process.platform} ${process.arch}. ` +
+      `Millrace needs Node 24 (24.5 or newer) and this is ${have}; npm has none for ${process.platform} ${process.arch}. ` +
         'Install it from https://nodejs.org/en/download (on a Mac: brew install node@24).',
     );
   }
-  return (await ensureToolchain(root, `Millrace needs Node 24 and this is ${have}`)).bundledNode;
+  return (await ensureToolchain(root, `Millrace needs Node 24 (24.5 or newer) and this is ${have}`))
+    .bundledNode;
 }
 
 /** @param {string} root @param {string} node */

@@ -7,7 +7,7 @@ import { cp, mkdir, mkdtemp, readFile, readdir, realpath, rm, symlink, writeFile
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { fitNodeMajors, isFitNode, isInstalled } from '../../src/launch.mjs';
+import { fitNodes, isFitNode, isInstalled } from '../../src/launch.mjs';
 
 const nodePackage = `node-${process.platform}-${process.arch}`;
 /** Node as it looks to the launcher on a machine whose own is too old, and without `process.execve`. */
@@ -116,14 +116,14 @@ async function npmRuns(): Promise<number> {
 
 describe('a fit Node', () => {
   it('is a release that isolated-vm is compiled for', async () => {
-    const abiOfMajor: Record<number, string> = { 24: '137', 26: '147' };
+    const abiOfMajor: Record<string, string> = { 24: '137', 26: '147' };
     const prebuilds = join(import.meta.dirname, '../../node_modules/isolated-vm/prebuilds/linux-x64');
     const names = await readdir(prebuilds);
-    for (const major of fitNodeMajors) {
+    for (const [major, minor] of Object.entries(fitNodes)) {
       expect(names).toContain(`isolated-vm.abi${abiOfMajor[major]}.glibc.node`);
-      expect(isFitNode(`${major}.1.0`)).toBe(true);
+      expect(isFitNode(`${major}.${minor}.0`)).toBe(true);
     }
-    for (const version of ['18.19.1', '20.20.2', '22.22.0', '25.1.0', '2.4.0'])
+    for (const version of ['18.19.1', '20.20.2', '22.22.0', '24.4.1', '25.1.0', '2.4.0'])
       expect(isFitNode(version)).toBe(false);
   });
 
@@ -144,7 +144,7 @@ describe('a fit Node', () => {
 describe('an old Node', () => {
   it('fetches the pinned one, once, and runs the program on it', async () => {
     const first = await launch({ args: ['serve'], imports: oldNode });
-    expect(first.stderr).toContain('Millrace needs Node 24 and this is 20.20.2');
+    expect(first.stderr).toContain('Millrace needs Node 24 (24.5 or newer) and this is 20.20.2');
     // The stand-in's Node is a link to this one, and Node reports where a link leads.
     expect(JSON.parse(first.stdout)).toMatchObject({ args: ['serve'], execPath: process.execPath });
     expect(await npmRuns()).toBe(2);

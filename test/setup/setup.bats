@@ -217,6 +217,14 @@ ASKING
   [ "$RESEND_WEBHOOK_SECRET" = whsec_made ]
 }
 
+@test "a Node that is there is taken where a proxy holds for all of it, and isolated-vm has a module" {
+  for version in v24.5.0 v24.21.0 v26.0.0; do is_fit_version "$version"; done
+  for version in v24.0.0 v24.4.1 v22.22.0 v25.1.0 ""; do
+    run is_fit_version "$version"
+    [ "$status" -eq 1 ]
+  done
+}
+
 @test "Node from a mirror: the pinned one, or what it has; never one whose checksum is another" {
   node_arch=x64
   for version in 24.21.0 24.30.0; do

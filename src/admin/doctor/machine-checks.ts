@@ -5,8 +5,8 @@ import { resolve } from 'node:path';
 import { fault, ok, skipped, warning } from './check.ts';
 import type { Check, DoctorContext, Finding } from './check.ts';
 
-/** The release lines that isolated-vm, our one native dependency, is compiled for; `launch.mjs` has the same. */
-const FIT_NODE_MAJORS = [24, 26];
+/** The release lines that will do, each from its release on; `launch.mjs` has the same, and why. */
+const FIT_NODES: Readonly<Record<number, number>> = { 24: 5, 26: 0 };
 const DISK_FAULT_BYTES = 256 * 1024 ** 2;
 const DISK_WARNING_BYTES = 2 * 1024 ** 3;
 /** Svix refuses a signature, and we an event, that is 5 min off. */
@@ -23,13 +23,13 @@ export const machineChecks: readonly Check[] = [
   {
     part: 'Node',
     async look() {
-      const major = Number.parseInt(process.versions.node, 10);
-      if (FIT_NODE_MAJORS.includes(major)) return [ok('Node', process.versions.node)];
+      const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+      if (minor >= (FIT_NODES[major] ?? Infinity)) return [ok('Node', process.versions.node)];
       return [
         fault(
           'Node',
           `${process.versions.node} is none that tools run on`,
-          `Install Node ${FIT_NODE_MAJORS.join(' or ')}, or run setup.sh again.`,
+          'Install Node 24 (24.5 or newer) or 26, or run setup.sh again.',
         ),
       ];
     },
