@@ -7,10 +7,11 @@
  * files of processes that have ended, because somebody else may listen at the address by now, and would be given
  * the token.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { MillraceError, errorMessage } from '../platform/errors.ts';
+import { makeFolder } from '../platform/make-folder.ts';
 import { systemProcesses } from '../platform/process-identity.ts';
 
 const daemonFileSchema = z.object({
@@ -27,7 +28,7 @@ const FILE_NAME = 'daemon.json';
 
 /** Replaces the file as a whole, so that no reader sees half of it. */
 export function writeDaemonFile(dataDir: string, daemon: DaemonFile): void {
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+  makeFolder(dataDir, 0o700);
   const temporary = join(dataDir, `${FILE_NAME}.${daemon.pid}`);
   // A left-over of the same name would keep its own permissions.
   rmSync(temporary, { force: true });

@@ -22,6 +22,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { MillraceError } from '../platform/errors.ts';
+import { makeFolder } from '../platform/make-folder.ts';
 import { roles, secretsOfRole } from '../platform/roles.ts';
 
 /** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
@@ -44,7 +45,7 @@ export const forContainers: ExportForm = { filePrefix: 'secret_', userId: 10_001
 export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string, form: ExportForm = {}): void {
   const target = resolve(to);
   const parent = dirname(target);
-  mkdirSync(parent, { recursive: true, mode: 0o700 });
+  makeFolder(parent, 0o700);
   if (!MEMORY_FILE_SYSTEMS.includes(statfsSync(parent).type))
     throw new MillraceError('invalid', 'secrets.not_in_memory', `${parent} is on a disk`, {
       hint: 'Secrets in the clear are written to tmpfs alone: give a folder under /run.',

@@ -2,8 +2,9 @@
  * The folder of `DATA_DIR`. Mail lies in it, so it is made for its owner alone. One that is there keeps its mode, which
  * somebody may have chosen (a unit's group, a volume); that everybody may look into it is said.
  */
-import { accessSync, constants, mkdirSync, statSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { errorMessage, MillraceError } from './errors.ts';
+import { makeFolder } from './make-folder.ts';
 
 const { W_OK, X_OK } = constants;
 const OF_OTHERS = 0o007;
@@ -15,7 +16,7 @@ const OF_OTHERS = 0o007;
  */
 export function makeDataDir(path: string): { isOpenToAll: boolean } {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolder(path, 0o700);
     accessSync(path, W_OK | X_OK);
     return { isOpenToAll: (statSync(path).mode & OF_OTHERS) !== 0 };
   } catch (cause) {

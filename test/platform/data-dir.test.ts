@@ -17,6 +17,14 @@ it('is made for its owner alone, and is found the next time', () => {
   expect(makeDataDir(path)).toEqual({ isOpenToAll: false });
 });
 
+// Node's own way of making a folder and those above it does not end there, and took a processor with it.
+it.each(['/proc/data', '/proc/self/fd/srv/data'])(
+  'that cannot be, at %s, is said and not tried for ever',
+  (path) => {
+    expect(() => makeDataDir(path)).toThrow(/^DATA_DIR=\/proc\S+ cannot be written: ENOENT/);
+  },
+);
+
 it.each([
   [0o755, true],
   [0o750, false],

@@ -73,6 +73,13 @@ describe('a folder that init has written', { timeout: 60_000 }, () => {
     expect(output).toContain('is not empty');
   });
 
+  // It never ended.
+  it('is not written where no folder can be', async () => {
+    const { status, output } = await ended(start(process.execPath, [...main, 'init', 'tools', '/proc/x']));
+    expect(output).toMatch(/\/proc\/x cannot be written: ENOENT/);
+    expect(status).toBe(2);
+  });
+
   it('is not written in place of a file', async () => {
     const { status, output } = await ended(start(process.execPath, [...main, 'init', 'tools', tools]));
     expect(output).toMatch(/index\.ts is a file\n/);

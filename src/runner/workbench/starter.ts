@@ -6,7 +6,8 @@
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { MillraceError } from '../../platform/errors.ts';
+import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import { makeFolder } from '../../platform/make-folder.ts';
 
 const starter = fileURLToPath(new URL('starter', import.meta.url));
 const toolApi = fileURLToPath(new URL('../tool-api.ts', import.meta.url));
@@ -30,15 +31,38 @@ export declare function raw(value: unknown): Html;`;
 /**
  * Writes it.
  * @returns what to do next, for a person
- * @throws MillraceError `init.not_empty` (invalid)
+ * @throws MillraceError `init.not_empty`, `init.unwritable` (invalid)
  */
 export function writeStarter(folder: string): string {
   const target = resolve(folder);
+  try {
+    writeInto(target);
+  } catch (error) {
+    if (error instanceof MillraceError) throw error;
+    throw new MillraceError(
+      'invalid',
+      'init.unwritable',
+      `${target} cannot be written: ${errorMessage(error)}`,
+      {
+        hint: 'Name a new folder in one that you may write.',
+        cause: error,
+      },
+    );
+  }
+  return [
+    `${target} is written. Next:`,
+    `  cd ${folder}`,
+    '  npm test         # what the server checks before anything goes live',
+    '  npm run dev      # change tools/index.ts and watch the reply',
+  ].join('\n');
+}
+
+function writeInto(target: string): void {
   if (statSync(target, { throwIfNoEntry: false })?.isDirectory() === false)
     throw new MillraceError('invalid', 'init.not_empty', `${target} is a file`, {
       hint: 'Name a new folder.',
     });
-  mkdirSync(target, { recursive: true });
+  makeFolder(target);
   if (readdirSync(target).some((name) => name !== '.git'))
     throw new MillraceError('invalid', 'init.not_empty', `${target} is not empty`, {
       hint: 'Name a new folder: what is there is not written over.',
@@ -51,12 +75,6 @@ export function writeStarter(folder: string): string {
   }
   mkdirSync(join(target, 'types'));
   writeFileSync(join(target, 'types/millrace.d.ts'), toolTypes());
-  return [
-    `${target} is written. Next:`,
-    `  cd ${folder}`,
-    '  npm test         # what the server checks before anything goes live',
-    '  npm run dev      # change tools/index.ts and watch the reply',
-  ].join('\n');
 }
 
 /** The types that a tool imports, as a declaration that needs no other package. */
