@@ -9,11 +9,11 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { copyFile, lstat, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { z } from 'zod';
 import type { Clock } from '../../platform/clock.ts';
 import { createDeadline } from '../../platform/deadline.ts';
-import { MillraceError, hasCode } from '../../platform/errors.ts';
+import { errorMessage, MillraceError, hasCode } from '../../platform/errors.ts';
 
 export interface InstallOptions {
   /** What npm is given of our environment. */
@@ -51,6 +51,11 @@ const ARGUMENTS = [
 const FAULTS_OF_COMMIT =
   /^(?:EUSAGE|E404|ETARGET|EINTEGRITY|ERESOLVE|EJSONPARSE|EBADPLATFORM|EINVALIDPACKAGENAME|EINVALIDTAGNAME|EUNSUPPORTEDPROTOCOL|EALLOW[A-Z]+)$/;
 
+/** From here on npm tells how it is used, whatever was wrong. */
+const USAGE = /^Clean install a project$/m;
+const IN_STEP = 'Mend package.json or package-lock.json (`npm install` brings them in step) and push both.';
+const CONFLICT = /^(?:<{7}|={7}|>{7})(?: |\r?$)/;
+
 /**
  * Installs what the lockfile nearest to the tools names; nothing where there is none.
  * @returns a function (root of the repository, path of the tools in it, signal) that throws MillraceError
@@ -76,11 +81,16 @@ export function createInstallPackages(
         await npm(work, options, deadline.signal);
       };
       const typed = withTypes(manifest);
-      await installAs(typed).catch((error: unknown) => {
-        // Types from where packages may not come from are no reason to refuse: without them nothing is checked of these.
-        if (!hasCode(error, 'tools.lockfile_invalid') || typed === manifest) throw error;
-        return installAs(manifest);
-      });
+      await installAs(typed)
+        .catch((error: unknown) => {
+          // Types from where packages may not come from are no reason to refuse: without them nothing is checked of these.
+          if (!hasCode(error, 'tools.lockfile_invalid') || typed === manifest) throw error;
+          return installAs(manifest);
+        })
+        .catch(async (error: unknown) => {
+          if (hasCode(error, 'tools.lockfile_invalid')) await assertJson(root, folder);
+          throw error;
+        });
       await rm(join(folder, 'node_modules'), { recursive: true, force: true });
       await rename(join(work, 'node_modules'), join(folder, 'node_modules')).catch(ignoreMissing);
     } finally {
@@ -92,19 +102,32 @@ export function createInstallPackages(
 /** The folder of the tools or the nearest one around it, as far as the root, that has a lockfile. */
 async function lockfileFolder(root: string, path: string): Promise<string | null> {
   for (let folder = join(root, path); ; folder = dirname(folder)) {
-    const [manifest, lockfile] = await Promise.all(MANIFESTS.map((name) => manifestAt(join(folder, name))));
+    const [manifest, lockfile] = await Promise.all(
+      MANIFESTS.map((name) => hasManifest(root, join(folder, name))),
+    );
     if (manifest && lockfile) return folder;
     if (folder === root || !folder.startsWith(root)) return null;
   }
 }
 
-async function manifestAt(path: string): Promise<boolean> {
+async function hasManifest(root: string, path: string): Promise<boolean> {
   const found = await lstat(path).catch(() => null);
   if (!found) return false;
   if (found.isFile() && found.size <= MAX_MANIFEST_BYTES) return true;
-  throw new MillraceError('invalid', 'tools.lockfile_invalid', `${path} is no plain file of modest size`, {
-    hint: 'Commit package.json and package-lock.json themselves, not links to them.',
-  });
+  const hint = 'Commit package.json and package-lock.json themselves, not links to them.';
+  throw lockfileInvalid(`${relative(root, path)} is no plain file of modest size`, hint);
+}
+
+/** npm takes for missing what it cannot read. @throws MillraceError `tools.lockfile_invalid` (invalid) */
+async function assertJson(root: string, folder: string): Promise<void> {
+  for (const name of MANIFESTS) {
+    const path = join(folder, name);
+    const fault = await brokenJson(path);
+    if (fault === null) continue;
+    const again = 'Delete package-lock.json, run `npm install`, and push what that writes.';
+    const hint = name === LOCKFILE ? again : `Mend ${name} and push it.`;
+    throw lockfileInvalid(`${relative(root, path)} ${fault}`, hint);
+  }
 }
 
 /**
@@ -164,7 +187,28 @@ async function npm(directory: string, options: InstallOptions, signal: AbortSign
   }
   if (exitCode === 0) return;
   const [, code = ''] = /^npm (?:error|ERR!) code (\S+)$/m.exec(output) ?? [];
-  throw FAULTS_OF_COMMIT.test(code) ? lockfileInvalid(output.trim()) : installFailed(output.trim());
+  throw FAULTS_OF_COMMIT.test(code)
+    ? lockfileInvalid(`npm ci: ${said(output)}`)
+    : installFailed(said(output));
+}
+
+/** What npm said, without what it says of itself. */
+function said(output: string): string {
+  const [reason = ''] = output.replaceAll(/^npm (?:error|ERR!) ?/gm, '').split(USAGE);
+  return reason.replaceAll(/\n{2,}/g, '\n').trim();
+}
+
+/** Of a manifest that npm could not use: what is wrong with it where it is not even JSON; null where it is. */
+async function brokenJson(path: string): Promise<string | null> {
+  const text = (await readFile(path, 'utf8')).replace(/^\uFEFF/, '');
+  const conflict = text.split('\n').findIndex((line) => CONFLICT.test(line));
+  if (conflict >= 0) return `holds a merge conflict in line ${conflict + 1}`;
+  try {
+    const parsed: unknown = JSON.parse(text);
+    return typeof parsed === 'object' && parsed !== null ? null : 'holds no object';
+  } catch (error) {
+    return `is no JSON: ${errorMessage(error)}`;
+  }
 }
 
 /** A lockfile without packages leaves no folder behind. */
@@ -179,8 +223,6 @@ function installFailed(message: string, cause?: unknown): MillraceError {
   });
 }
 
-function lockfileInvalid(message: string): MillraceError {
-  return new MillraceError('invalid', 'tools.lockfile_invalid', `npm ci: ${message}`, {
-    hint: 'Mend package.json or package-lock.json (`npm install` brings them in step) and push both.',
-  });
+function lockfileInvalid(message: string, hint = IN_STEP): MillraceError {
+  return new MillraceError('invalid', 'tools.lockfile_invalid', message, { hint });
 }

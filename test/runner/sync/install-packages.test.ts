@@ -167,16 +167,41 @@ describe('installing packages', () => {
       200,
       (url: string) => lockfile(url, undefined, '2.0.0'),
     ],
-    ['EUSAGE', 'of a lockfile that is none', 200, () => '{'],
+    ['EUSAGE', 'of a lockfile that names no version of itself', 200, () => '{"lockfileVersion":"x"}'],
   ])('refuses the commit with %s: packages %s', async (code, _what, answered, lockfileFor) => {
     status = answered;
     const root = filesWith(lockfileFor(`${registry.url}/shout/-/shout-1.0.0.tgz`));
     await expect(install(root)).rejects.toMatchObject({
       kind: 'invalid',
       code: 'tools.lockfile_invalid',
-      message: expect.stringContaining(code) as string,
+      message: expect.stringMatching(
+        new RegExp(`^npm ci: code ${code}\n(?:(?!Usage:|^npm error).)+$`, 'ms'),
+      ) as string,
     });
     expect(existsSync(join(root, 'node_modules'))).toBe(false);
+  });
+
+  // What was on record was how `npm ci` is used, in sixty lines.
+  it.each([
+    ['tools/package-lock.json', '{', /^is no JSON: Expected property name.* \(line 1 column 2\)$/],
+    ['tools/package-lock.json', 'null', /^holds no object$/],
+    [
+      'tools/package-lock.json',
+      '{\n<<<<<<< HEAD\n"a": 1\n=======\n"a": 2\n>>>>>>> topic',
+      /^holds a merge conflict in line 2$/,
+    ],
+    ['tools/package.json', '{ "name": ', /^is no JSON: /],
+  ])('says which file is no manifest: %s with %j', async (path, content, fault) => {
+    const root = folderWith({
+      'tools/package.json': manifest,
+      'tools/package-lock.json': lockfile(''),
+      [path]: content,
+    });
+    const refused: Promise<unknown> = install(root);
+    await expect(refused).rejects.toMatchObject({ kind: 'invalid', code: 'tools.lockfile_invalid' });
+    const { message } = (await refused.catch((error: unknown) => error)) as Error;
+    expect(message.slice(0, path.length + 1)).toBe(`${path} `);
+    expect(message.slice(path.length + 1)).toMatch(fault);
   });
 
   it('tries again where the registry is unwell', async () => {
