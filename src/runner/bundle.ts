@@ -13,7 +13,8 @@ import { fileURLToPath } from 'node:url';
 import { build, version as esbuildVersion } from 'esbuild';
 import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
-import type { SandboxPool, ToolCode } from './sandbox/sandbox.ts';
+import { DEFAULT_INBOX } from '../streams/live-tools.ts';
+import type { ExportKind, SandboxPool, ToolCode } from './sandbox/sandbox.ts';
 import { inboxesOf } from './tool-inboxes.ts';
 import { checkedSettings } from './tool-settings.ts';
 import type { CheckedSettings } from './tool-settings.ts';
@@ -99,14 +100,36 @@ export async function bundleTools(options: {
   if (inspection.status === 'failed') {
     throw buildFailed(`evaluating the tools: ${inspection.message}`);
   }
-  const reserved = inspection.functions.filter((name) => RESERVED_EXPORTS.includes(name));
-  if (reserved.length > 0) throw buildFailed(`${reserved.join(', ')}: not a name for a tool`);
-  const exports = inspection.functions;
-  if (exports.length === 0) throw buildFailed(`${basename(entry)} exports no function: each one is an inbox`);
+  const exports = toolsAmong(inspection.exports, basename(entry));
   // Looked at here, so that an author's own check says what a server would.
   inboxesOf(exports);
   const settings = checkedSettings(inspection.settings, exports);
   return { revision, ...built, exports, settings, tests: checkedTests(inspection.tests, exports) };
+}
+
+/** The names of the tools. @throws MillraceError `tools.build_failed` for what looks like one and could never answer */
+function toolsAmong(found: readonly { name: string; kind: ExportKind }[], file: string): string[] {
+  const named = (kind: ExportKind): string[] =>
+    found.filter((one) => one.kind === kind).map(({ name }) => name);
+  const tools = named('function');
+  const reserved = [...tools, ...named('generator')].filter((name) => RESERVED_EXPORTS.includes(name));
+  if (reserved.length > 0) throw buildFailed(`${reserved.join(', ')}: not a name for a tool`);
+  const [generator] = named('generator');
+  if (generator !== undefined) {
+    const instead = 'return an array of replies in place of yielding them (`function`, not `function*`)';
+    throw buildFailed(`${file}: ${generator} is a generator, which answers nothing: ${instead}`);
+  }
+  const catchAll = found.find(({ name }) => name === DEFAULT_INBOX);
+  if (catchAll && catchAll.kind !== 'function') {
+    const what = catchAll.kind === 'class' ? 'a class' : 'no function';
+    throw buildFailed(
+      `${file}: the default export is ${what}: it is the catch-all, a function of the email as all tools are`,
+    );
+  }
+  if (tools.length > 0) return tools;
+  const others = found.map(({ name }) => name).filter((name) => !RESERVED_EXPORTS.includes(name));
+  const none = others.length === 0 ? '' : ` (${others.join(', ')}: no function)`;
+  throw buildFailed(`${file} exports no function: each one is an inbox${none}`);
 }
 
 /**

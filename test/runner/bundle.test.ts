@@ -144,6 +144,35 @@ describe('is refused, with what is wrong and where', () => {
       /^index\.ts:1:8: Could not resolve "left-pad": is it in package\.json and package-lock\.json\?/,
     ],
     ['no function', { 'index.ts': 'export const answer = 42;' }, /^index\.ts exports no function: /],
+    [
+      'no function, and what there is in its place',
+      { 'index.ts': 'export class Report {}\nexport const help = { run() {} };' },
+      /^index\.ts exports no function: each one is an inbox \(Report, help: no function\)$/,
+    ],
+    // They were live, and every mail to them was parked.
+    [
+      'a generator',
+      { 'index.ts': `export const ok = () => 'x';\nexport function* digest() { yield 'a'; }` },
+      /^index\.ts: digest is a generator, which answers nothing: return an array of replies/,
+    ],
+    [
+      'a generator that is asynchronous, from another file',
+      {
+        'index.ts': `export { digest as weekly } from './digest.ts';`,
+        'digest.ts': `export async function* digest() { yield 'a'; }`,
+      },
+      /^index\.ts: weekly is a generator, /,
+    ],
+    [
+      'a default export that is an object',
+      { 'index.ts': `export const ok = () => 'x';\nexport default { email() {} };` },
+      /^index\.ts: the default export is no function: it is the catch-all/,
+    ],
+    [
+      'a default export that is a class',
+      { 'index.ts': `export const ok = () => 'x';\nexport default class {}` },
+      /^index\.ts: the default export is a class: /,
+    ],
     ['no index', { 'readme.md': '' }, /^there is no index\.ts or index\.tsx in /],
     ['an error at the top level', { 'index.ts': 'export {};\nnull!.x;' }, /TypeError: .*\(index\.ts:2:7\)$/],
     ['a loop at the top level', { 'index.ts': 'for (;;);' }, /longer than 5000 ms/],

@@ -10,6 +10,7 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import type { DescribedError } from './causes.ts';
 import { CALL_FLOOD, callLimits, loggedBytes, MAX_UNANSWERED_CHARS } from './flood-limits.ts';
 import { createFrameReader, frameOf } from './frames.ts';
 import { fromChildSchema } from './messages.ts';
@@ -44,11 +45,18 @@ export interface ChildJob {
 
 export type Outcome =
   | { kind: 'returned'; json: string; logs: string[] }
-  | { kind: 'failed'; reason: FailureReason; message: string; stack: string; logs: string[] }
+  | (DescribedError & Failed)
   /** Somebody else killed the process: the tool need not be at fault. */
   | { kind: 'killed-from-outside'; logs: string[] }
   /** The host could not do what a capability promises: the run is to be tried again, or the host is broken. */
   | { kind: 'host-failed'; error: unknown };
+
+interface Failed {
+  kind: 'failed';
+  reason: FailureReason;
+  causes?: DescribedError[] | undefined;
+  logs: string[];
+}
 
 interface CurrentRun {
   number: number;
@@ -227,9 +235,9 @@ export class SandboxChild {
         this.#settle(run, { kind: 'returned', json: message.json, logs: run.logs });
         break;
       case 'failed': {
-        const { reason, message: text, stack } = message;
+        const { reason, message: text, stack, causes } = message;
         if (FATAL_REASONS.includes(reason)) this.kill();
-        this.#settle(run, { kind: 'failed', reason, message: text, stack, logs: run.logs });
+        this.#settle(run, { kind: 'failed', reason, message: text, stack, causes, logs: run.logs });
         break;
       }
     }

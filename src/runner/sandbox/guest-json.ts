@@ -5,6 +5,7 @@
 import { z } from 'zod';
 import { errorMessage } from '../../platform/errors.ts';
 import { isNestedWithin } from './json-depth.ts';
+import { exportKinds } from './sandbox.ts';
 import { stateLimits } from './state-limits.ts';
 
 const MAX_EFFECTS = 100;
@@ -45,7 +46,7 @@ export const runEndSchema = z.strictObject({
 });
 
 export const inspectionSchema = z.strictObject({
-  functions: z.array(z.string()),
+  exports: z.array(z.strictObject({ name: z.string(), kind: z.enum(exportKinds) })),
   settings: value.optional(),
   tests: value.optional(),
 });

@@ -6,6 +6,7 @@
  */
 import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { systemClock } from '../../platform/clock.ts';
+import { MAX_CAUSES } from './causes.ts';
 import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
 import type { Delivery, FromChild } from './messages.ts';
 import type { PendingCalls } from './pending-calls.ts';
@@ -120,13 +121,14 @@ export function createHostOperations(host: {
             };
     },
     failed(run, payload) {
-      const { reason, message, stack } = (parsed(payload) ?? {}) as Record<string, unknown>;
+      const { reason, message, stack, causes } = (parsed(payload) ?? {}) as Record<string, unknown>;
       run.outcome ??= {
         type: 'failed',
         run: run.number,
         reason: reason === 'invalid-result' ? reason : 'threw',
         message: String(message),
         stack: String(stack),
+        causes: Array.isArray(causes) ? causes.slice(0, MAX_CAUSES) : [],
       };
     },
   });

@@ -3,6 +3,7 @@
  * schemas go: a tool that breaks out of its isolate speaks through them.
  */
 import { z } from 'zod';
+import { MAX_CAUSES } from './causes.ts';
 import type { FailureReason, RunLimits, SandboxEmail } from './sandbox.ts';
 
 /** What the guest does in a run: call a tool, or show what the bundle exports. */
@@ -74,6 +75,10 @@ export const fromChildSchema = z.discriminatedUnion('type', [
     reason: z.enum(failureReasons),
     message: textSchema,
     stack: textSchema,
+    causes: z
+      .array(z.object({ message: textSchema, stack: textSchema }))
+      .max(MAX_CAUSES)
+      .optional(),
   }),
 ]);
 export type FromChild = z.infer<typeof fromChildSchema>;

@@ -17,7 +17,7 @@ import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } fro
 import { isHeld } from './held-run.ts';
 import { secretHider } from './hide-secrets.ts';
 import type { FailureReason, Inspection, PoolStats, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
-import { sourcePlace } from './stack-trace.ts';
+import { failureText } from './stack-trace.ts';
 import { workingSetup } from './working-setup.ts';
 
 export interface PoolOptions {
@@ -377,8 +377,7 @@ function failureOf(
     const message = `its sandbox process was killed from outside ${MAX_OUTSIDE_KILLS} times`;
     return { reason: 'crashed', message };
   }
-  const place = sourcePlace(outcome.stack, bundle);
-  return { reason: outcome.reason, message: place ? `${outcome.message} (${place})` : outcome.message };
+  return { reason: outcome.reason, message: failureText(outcome, bundle) };
 }
 
 /** Settled by the first child; whoever waits in `start` hears of a failure. */

@@ -141,9 +141,18 @@ export type RunResult =
       durationMs: number;
     };
 
+/** Of what is exported, the functions alone can be called and answer. */
+export const exportKinds = ['function', 'generator', 'class', 'value'] as const;
+export type ExportKind = (typeof exportKinds)[number];
+
 /** What evaluating a bundle shows of it. */
 export type Inspection =
-  | { status: 'inspected'; functions: string[]; settings: unknown; tests: unknown }
+  | {
+      status: 'inspected';
+      exports: { name: string; kind: ExportKind }[];
+      settings: unknown;
+      tests: unknown;
+    }
   | { status: 'failed'; reason: FailureReason; message: string };
 
 export interface PoolStats {

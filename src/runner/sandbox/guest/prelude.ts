@@ -6,8 +6,9 @@
  */
 import type { Delivery, GuestTask } from '../messages.ts';
 import type { Context, Tool } from '../../tool-api.ts';
-import type { FailureReason, RunEnd } from '../sandbox.ts';
-import { clip, describeError, describeValue } from './describe.ts';
+import type { ExportKind, FailureReason, RunEnd } from '../sandbox.ts';
+import { clip, describeFailure, describeValue } from './describe.ts';
+import type { Failure } from './describe.ts';
 import { Effects } from './effects.ts';
 import { emailFrom } from './email.ts';
 import { fetch } from './fetch.ts';
@@ -45,11 +46,11 @@ async function begin(task: GuestTask): Promise<void> {
   }
 }
 
-function failureOf(error: unknown): { reason: FailureReason; message: string; stack: string } {
+function failureOf(error: unknown): Failure & { reason: FailureReason } {
   try {
     if (error instanceof InvalidResult)
       return { reason: 'invalid-result', message: clip(error.message), stack: '' };
-    return { reason: 'threw', ...describeError(error) };
+    return { reason: 'threw', ...describeFailure(error) };
   } catch {
     // A Proxy whose traps throw, or built-ins that the tool has broken.
     return { reason: 'threw', message: 'threw what cannot be described', stack: '' };
@@ -93,13 +94,15 @@ function contextFor(
   };
 }
 
-function inspect(tools: Record<string, unknown>): Record<'functions' | 'settings' | 'tests', unknown> {
-  const functions = Object.keys(tools).filter((name) => isCallable(tools[name]));
-  return { functions, settings: plainData(tools['settings']), tests: plainData(tools['tests']) };
+function inspect(tools: Record<string, unknown>): Record<'exports' | 'settings' | 'tests', unknown> {
+  const exports = Object.keys(tools).map((name) => ({ name, kind: exportKind(tools[name]) }));
+  return { exports, settings: plainData(tools['settings']), tests: plainData(tools['tests']) };
 }
 
-/** A class is a function, too, but not one that can be called: its `prototype` cannot be replaced. */
-function isCallable(value: unknown): boolean {
-  if (typeof value !== 'function') return false;
-  return Object.getOwnPropertyDescriptor(value, 'prototype')?.writable !== false;
+function exportKind(value: unknown): ExportKind {
+  if (typeof value !== 'function') return 'value';
+  // A class is a function, too, but not one that can be called: its `prototype` cannot be replaced.
+  if (Object.getOwnPropertyDescriptor(value, 'prototype')?.writable === false) return 'class';
+  // What it returns is not its answer, which nobody asks it for.
+  return /Generator/.test(Object.prototype.toString.call(value)) ? 'generator' : 'function';
 }

@@ -1,5 +1,5 @@
 /** Timers and microtasks: the host keeps the time, and calls `fireTimer` when one is due; the callbacks stay here. */
-import { describeError } from './describe.ts';
+import { describeFailure } from './describe.ts';
 import { tellHost } from './host.ts';
 
 const timers = new Map<number, { callback: () => void; everyMs: number | null }>();
@@ -13,8 +13,7 @@ export function fireTimer(id: number): void {
   try {
     timer.callback();
   } catch (error) {
-    const { message, stack } = describeError(error);
-    tellHost('failed', { reason: 'threw', message, stack });
+    tellHost('failed', { reason: 'threw', ...describeFailure(error) });
   }
 }
 
