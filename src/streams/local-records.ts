@@ -114,9 +114,9 @@ export function createLocalRecords(
     const expiredMs = options.nowMs() - keptSeconds * 1000;
     const due = { records: 0, bytes: 0 };
     let lastSeqNum = -1;
-    for (const record of statements.sizes.iterate(row.id, SWEEP_RECORDS) as Iterable<SizeRow>) {
+    for (const record of statements.sizes.iterate(row.id) as Iterable<SizeRow>) {
       const isDue = record.seq_num < row.first_seq_num || record.timestamp_ms <= expiredMs;
-      if (!isDue || due.bytes >= SWEEP_BYTES) break;
+      if (!isDue || due.records >= SWEEP_RECORDS || due.bytes >= SWEEP_BYTES) break;
       due.records += 1;
       due.bytes += record.bytes;
       lastSeqNum = record.seq_num;
@@ -157,10 +157,7 @@ export function createLocalRecords(
       const row = streamRow(stream);
       if (!row) return { records: [], nextSeqNum: fromSeqNum };
       const start = Math.max(fromSeqNum, row.first_seq_num);
-      const { records, complete } = takeBatch(
-        statements.read.iterate(row.id, start, maxRecords + 1),
-        maxRecords,
-      );
+      const { records, complete } = takeBatch(statements.read.iterate(row.id, start), maxRecords);
       const last = records.at(-1);
       return {
         records,
@@ -170,7 +167,7 @@ export function createLocalRecords(
     },
     list({ prefix, startAfter, limit }) {
       const names: string[] = [];
-      for (const row of statements.list.iterate(prefix, startAfter, limit + 1)) {
+      for (const row of statements.list.iterate(prefix, startAfter)) {
         const name = String(row['name']);
         if (!name.startsWith(prefix)) break;
         if (names.length === limit) return { names, hasMore: true };
@@ -198,6 +195,7 @@ function prepareStatements(db: DatabaseSync): Record<StatementName, StatementSyn
 }
 
 type StatementName = keyof typeof SQL;
+/** Whoever reads rows stops by itself: for another number at `LIMIT ?` SQLite compiles the statement again. */
 const SQL = {
   stream: 'SELECT * FROM streams WHERE name = ?',
   createStream: 'INSERT INTO streams (name, retention_seconds) VALUES (?, ?) RETURNING *',
@@ -206,12 +204,12 @@ const SQL = {
     sweep_at_ms = ? WHERE id = ?`,
   insert: 'INSERT INTO records (stream_id, seq_num, timestamp_ms, headers, body) VALUES (?, ?, ?, ?, ?)',
   read: `SELECT seq_num, timestamp_ms, headers, body FROM records
-    WHERE stream_id = ? AND seq_num >= ? ORDER BY seq_num LIMIT ?`,
-  list: 'SELECT name FROM streams WHERE name >= ? AND name > ? ORDER BY name LIMIT ?',
+    WHERE stream_id = ? AND seq_num >= ? ORDER BY seq_num`,
+  list: 'SELECT name FROM streams WHERE name >= ? AND name > ? ORDER BY name',
   oldest: 'SELECT seq_num, timestamp_ms FROM records WHERE stream_id = ? ORDER BY seq_num LIMIT 1',
   toSweep: 'SELECT * FROM streams WHERE sweep_at_ms <= ? ORDER BY sweep_at_ms LIMIT 1',
   sizes: `SELECT seq_num, timestamp_ms, length(body) AS bytes FROM records
-    WHERE stream_id = ? ORDER BY seq_num LIMIT ?`,
+    WHERE stream_id = ? ORDER BY seq_num`,
   sweep: 'DELETE FROM records WHERE stream_id = ? AND seq_num <= ?',
   swept: 'UPDATE streams SET first_seq_num = ?, sweep_at_ms = ? WHERE id = ?',
 } as const;
