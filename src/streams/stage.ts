@@ -25,7 +25,8 @@
  * - *settled*: done, skipped, duplicate or dead-letter, durable. The lane goes on.
  * - *deferred*: not before a time. A backoff (a transient failure) holds its lane, so that order survives;
  *   a scheduled record (`holdsLane: false`) leaves it. A deferral is on the journal: a restart neither
- *   forgets it nor starts counting again.
+ *   forgets it nor starts counting again. Of those that are scheduled each fairness key has a share of `scheduled`
+ *   (`stage/scheduled.ts`): what one key puts off for weeks leaves room for all that others have to do.
  *
  * Who does what, in `stage/`: `lanes.ts` knows whose turn it is and what is in memory, `attempts.ts` calls the
  * handler and turns what it throws into an outcome, `decision.ts` and `commits.ts` put outcomes on record,
@@ -52,6 +53,7 @@ import type { HandlerOptions, Outcome } from './stage/handler.ts';
 import { createLanes } from './stage/lanes.ts';
 import { createPassedOver } from './stage/passed-over.ts';
 import { createReader } from './stage/reader.ts';
+import { createScheduled } from './stage/scheduled.ts';
 import { defaultLimits } from './stage/stage-limits.ts';
 import type { StageLimits } from './stage/stage-limits.ts';
 import { createStanding } from './stage/standing.ts';
@@ -113,7 +115,8 @@ export function createStage(
   options: StageOptions,
 ): Stage {
   const { clock } = deps;
-  const { bounds, log, source, halt, changed, lanes, passedOver, standing, commits } = partsOf(deps, options);
+  const { bounds, log, source, halt, changed, ...parts } = partsOf(deps, options);
+  const { lanes, passedOver, scheduled, standing, commits } = parts;
   const ends = { onOutcome: decide, onFailure: fail, halted: halt.signal };
   const attempts = createAttempts(
     { clock, log, source, lanes, standing, commits, changed },
@@ -165,7 +168,8 @@ export function createStage(
   // ── From committing to settled or deferred, and back from deferred ─────────────────────────────────────
 
   function decide(entry: Entry, outcome: Outcome, durationMs: number): void {
-    const decision = decisionOf(entry, outcome, { nowMs: clock.nowMs(), durationMs });
+    const admitted = scheduled.admit(entry, outcome);
+    const decision = decisionOf(entry, admitted, { nowMs: clock.nowMs(), durationMs });
     commits.decide(decision, (record) => settle(entry, record));
   }
 
@@ -181,6 +185,7 @@ export function createStage(
       deferral.defer({ ...record.aside, waitMs: record.aside.waitMs ?? 0 }, entry);
     } else {
       if (unsettledKeys.get(entry.key) === entry.seqNum) unsettledKeys.delete(entry.key);
+      scheduled.settle(entry.seqNum);
       lanes.settle(entry);
       logSettled(record);
     }
@@ -221,6 +226,7 @@ export function createStage(
       unsettledKeys.set(entry.key, entry.seqNum);
       if (!entry.aside) progress.aside.delete(entry.seqNum);
       lanes.restore(entry);
+      if (entry.aside && !aside.holdsLane) scheduled.restore(entry);
       const waitMs = Math.min(aside.untilMs - clock.nowMs(), aside.waitMs ?? Infinity);
       if (entry.aside) deferral.defer({ ...entry.aside, waitMs }, entry);
       else attempts.start();
@@ -333,6 +339,7 @@ function partsOf(deps: { store: StreamStore; clock: Clock; log: Log }, options: 
   const { concurrency: maxTurns, concurrencyPerKey: maxTurnsPerKey = maxTurns } = options;
   const lanes = createLanes(bounds, { maxTurns, maxTurnsPerKey });
   const passedOver = createPassedOver();
+  const scheduled = createScheduled(bounds);
   const standing = createStanding({ clock, log, journal, lanes, passedOver }, bounds);
   const commits = createCommits(
     { store, clock, log, journal, standing, changed },
@@ -340,5 +347,5 @@ function partsOf(deps: { store: StreamStore; clock: Clock; log: Log }, options: 
   );
   /** Aborted when the stage has failed, with what it fails with. */
   const halt = new AbortController();
-  return { bounds, log, source, halt, changed, lanes, passedOver, standing, commits };
+  return { bounds, log, source, halt, changed, lanes, passedOver, scheduled, standing, commits };
 }

@@ -64,6 +64,8 @@ interface JournalFacts {
 /** Outcomes and attempts of all that can be under way while a checkpoint is due, several times over. */
 const MAX_SINCE_CHECKPOINT = 10 * (SMALL_LIMITS.checkpointOutcomes + SMALL_LIMITS.window + CONCURRENCY);
 const MAX_WAITERS = 12;
+/** What becomes of a request for later where too many wait. */
+const TOO_MANY_SCHEDULED = 'stage.too_many_scheduled';
 
 export function createOracle(world: World): Oracle {
   const faults: string[] = [];
@@ -137,6 +139,8 @@ export function createOracle(world: World): Oracle {
       if (outcome.aside?.holdsLane === false) journal.scheduled.add(seqNum);
       return;
     }
+    if (outcome.reason === TOO_MANY_SCHEDULED && journal.scheduled.has(seqNum))
+      fault(`${source}#${seqNum} had its place among what is scheduled, and lost it`);
     if (outcome.outcome !== 'duplicate') {
       checkOrder(source, seqNum, 'is settled');
       if (journal.finalOfKey.has(key)) fault(`${source}: key ${key} is settled twice`);
@@ -181,6 +185,7 @@ export function createOracle(world: World): Oracle {
     const keys = [...(requests.get(plan.mailId) ?? [])];
     const sent = keys.map((key) => factsOfJournal(streamNames.sent).finalOfKey.get(key));
     if (sent.length !== 1) return `outbox with ${sent.length} requests`;
+    if (plan.laterMs !== null && sent[0]?.reason === TOO_MANY_SCHEDULED) return 'outbox full';
     return sent[0] ? `outbox ${sent[0].outcome}` : null;
   }
 
@@ -237,8 +242,8 @@ export function createOracle(world: World): Oracle {
       // What was left undone after a fault is no news.
       if (faults.length > 0) return;
       for (const plan of plans.values()) {
-        const [expected, answers] = expectationOf(plan);
         const outcome = outcomeOf(plan);
+        const [expected, answers] = outcome === 'outbox full' ? [outcome, 0] : expectationOf(plan);
         if (outcome !== expected) fault(`mail ${plan.mailId}: ${outcome}, not ${expected}`);
         if ((left.get(plan.mailId) ?? 0) !== answers)
           fault(`mail ${plan.mailId} was answered ${left.get(plan.mailId) ?? 0} times, not ${answers}`);

@@ -53,6 +53,7 @@ export const SMALL_LIMITS: StageLimits = {
   laneBodyBytes: 400,
   outputBytes: 2_000,
   aside: 1_000,
+  scheduled: 4,
   passedOver: 12,
   commitRecords: 4,
   checkpointOutcomes: 6,

@@ -14,6 +14,8 @@ export interface StageLimits {
   readonly outputBytes: number;
   /** Records set aside, beyond which the reader pauses. */
   readonly aside: number;
+  /** Of these, records that wait for a time that somebody named; keys share it, and what is beyond is a dead letter. */
+  readonly scheduled: number;
   /** Records passed over because their fairness key has its share of memory, beyond which it pauses. */
   readonly passedOver: number;
   /** Journal records in one append. */
@@ -33,6 +35,7 @@ export const defaultLimits: StageLimits = {
   laneBodyBytes: 64 * 1024,
   outputBytes: 16 * 1024 * 1024,
   aside: 200_000,
+  scheduled: 100_000,
   passedOver: 1_000_000,
   commitRecords: 400,
   checkpointOutcomes: 500,
