@@ -2,8 +2,6 @@
  * Time, timers and randomness: the only file that touches the system's. Everything that waits,
  * dates or draws takes a `Clock`, so that a simulation can replace all three under one seed.
  */
-import { randomUUID } from 'node:crypto';
-
 export interface Clock {
   /** Wall clock, milliseconds since the epoch. It can jump; never measure a duration with it. */
   nowMs(): number;
@@ -35,7 +33,8 @@ export const systemClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),
   random: () => Math.random(),
-  uuid: () => randomUUID(),
+  // The global, which is loaded when it is first asked: sandbox processes have this clock and no use for it.
+  uuid: () => crypto.randomUUID(),
   after(ms, callback) {
     const dueMs = performance.now() + ms;
     let timer: NodeJS.Timeout;

@@ -4,7 +4,9 @@ import { once } from 'node:events';
 import { describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
+import { frameOf } from '../../src/runner/sandbox/frames.ts';
 import { createSandboxPool } from '../../src/runner/sandbox/pool.ts';
+import { buildChildProgram, CHILD_LOADER } from '../../src/runner/sandbox/programs.ts';
 import type { Capability } from '../../src/runner/sandbox/sandbox.ts';
 import { email, isRunning, limits, repliesOf, sandboxPids, useSandbox } from '../runner/tool-fixture.ts';
 
@@ -130,6 +132,15 @@ it('a process dies with its parent, also while a tool spins in it', async () => 
   owner.kill('SIGKILL');
   await once(owner, 'exit');
   await vi.waitFor(() => expect(isRunning(pids[0]!)).toBe(false), { timeout: 5_000 });
+});
+
+it('a process ends with its pipe, also where no layer around it sees to that', async () => {
+  const alone = spawn(process.execPath, ['--no-node-snapshot', '--jitless', '-e', CHILD_LOADER]);
+  alone.stdin.write(frameOf(await buildChildProgram()));
+  await once(alone.stdout, 'data');
+  alone.stdin.end();
+  const [, signal] = (await once(alone, 'exit')) as [number | null, string | null];
+  expect(signal).toBe('SIGKILL');
 });
 
 describe('a caller that gives up', () => {

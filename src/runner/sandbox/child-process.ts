@@ -363,6 +363,8 @@ function spawnChild(options: ChildOptions): ChildProcessWithoutNullStreams {
     ...(options.usesJit ? [] : ['--jitless']),
     '--permission',
     '--allow-addons',
+    // Of the line above. To print it takes as long as to load isolated-vm.
+    '--no-warnings',
     ...childReadPaths().map((path) => `--allow-fs-read=${path}`),
     '-e',
     CHILD_LOADER,

@@ -4,7 +4,6 @@
  * Nothing here throws: an exception would show our stack to the guest. Names and payloads come from hostile
  * code; what is too much ends the run.
  */
-import { createHash, createHmac, randomBytes } from 'node:crypto';
 import { systemClock } from '../../platform/clock.ts';
 import { MAX_CAUSES } from './causes.ts';
 import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
@@ -24,6 +23,9 @@ const HASHES: Readonly<Record<string, string>> = {
   'SHA-384': 'sha384',
   'SHA-512': 'sha512',
 };
+
+/** Loaded for the first tool that wants it: most want none, and the process would start later for it. */
+const nodeCrypto = (): typeof import('node:crypto') => process.getBuiltinModule('node:crypto');
 
 export interface GuestRun {
   number: number;
@@ -100,7 +102,7 @@ export function createHostOperations(host: {
     url: (_run, payload) => JSON.stringify(urlParts(parsed(payload))),
     random: (_run, payload) => {
       const count = Math.min(Math.max(Math.trunc(Number(payload)) || 0, 0), MAX_RANDOM_BYTES);
-      return randomBytes(count).toString('base64');
+      return nodeCrypto().randomBytes(count).toString('base64');
     },
     digest: (_run, payload) => hashed(payload),
     hmac: (_run, payload) => hashed(payload),
@@ -158,6 +160,7 @@ function hashed(payload: string): string {
   if (typeof hash !== 'string' || !Object.hasOwn(HASHES, hash)) return '';
   if (typeof data !== 'string' || data.length > MAX_CODED_CHARS) return '';
   const name = HASHES[hash]!;
+  const { createHash, createHmac } = nodeCrypto();
   const algorithm =
     key === undefined ? createHash(name) : createHmac(name, Buffer.from(String(key), 'base64'));
   return algorithm.update(data, 'base64').digest('base64');

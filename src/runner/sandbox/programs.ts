@@ -2,18 +2,26 @@
  * Makes the two programs of the sandbox from our own TypeScript: the guest's prelude, and around it the
  * child process's program. Both travel over the child's pipe, so that the child needs no file of ours.
  */
+import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import type { BuildOptions, Plugin } from 'esbuild';
 
-const isolatedVm = createRequire(import.meta.url).resolve('isolated-vm');
+/** The one file of isolated-vm that a child needs: found here, so that the child looks for nothing. */
+const isolatedVm = nativeFile(createRequire(import.meta.url).resolve('isolated-vm'));
 
 /** Not bundled, and by its full path: what the child evaluates has no folder of its own to look from. */
 export const isolatedVmByPath: Plugin = {
   name: 'isolated-vm',
-  setup: (setup) =>
-    setup.onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, external: true })),
+  setup(setup) {
+    setup.onResolve({ filter: /^isolated-vm$/ }, () => ({ path: isolatedVm, namespace: 'isolated-vm' }));
+    setup.onResolve({ filter: /\.node$/ }, ({ path }) => ({ path, external: true }));
+    setup.onLoad({ filter: /.*/, namespace: 'isolated-vm' }, () => ({
+      contents: `module.exports=require(${JSON.stringify(isolatedVm)}).ivm`,
+    }));
+  },
 };
 
 /** The child's whole program, as CommonJS. */
@@ -73,12 +81,15 @@ export const CHILD_LOADER = [
 ].join(';');
 
 /** Does what a sandbox process does first, and ends: whether that works is what a protection is tried with. */
-export const PROBE = `new(require(${JSON.stringify(isolatedVm)}).Isolate)().createContextSync()`;
+export const PROBE = `new(require(${JSON.stringify(isolatedVm)}).ivm.Isolate)().createContextSync()`;
 
-/** Folders and files that loading isolated-vm reads. */
+/** Files that loading isolated-vm reads. */
 export function childReadPaths(): string[] {
-  const require = createRequire(isolatedVm);
-  const folderOf = (name: string): string =>
-    require.resolve(`${name}/package.json`).replace(/package\.json$/, '');
-  return [folderOf('isolated-vm'), folderOf('node-gyp-build'), '/etc/alpine-release'];
+  return [isolatedVm];
+}
+
+/** Of the package with this main file: the compiled code that fits this Node and machine. */
+function nativeFile(mainFile: string): string {
+  const nodeGypBuild = createRequire(mainFile)('node-gyp-build') as { path: (folder: string) => string };
+  return realpathSync(nodeGypBuild.path(dirname(mainFile)));
 }

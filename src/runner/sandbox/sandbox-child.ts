@@ -5,7 +5,7 @@
  * when the parent is gone, it ends at once, however hard the tool spins. It ends by SIGKILL alone, because
  * an orderly exit waits for a thread that may be lost, and it leaves SIGTERM to the parent, who drains.
  */
-import { writeSync } from 'node:fs';
+import { read, writeSync } from 'node:fs';
 import ivm from 'isolated-vm';
 import { createFrameReader, frameOf } from './frames.ts';
 import { createGuestIsolate } from './guest-isolate.ts';
@@ -15,7 +15,9 @@ import type { FromChild, ToChild } from './messages.ts';
 /** Put in place when this program is bundled: see `programs.ts`. */
 declare const GUEST_PRELUDE: string;
 
+const STDIN = 0;
 const STDOUT = 1;
+const MAX_READ_BYTES = 64 * 1024;
 
 let bundle = { revision: '', code: '' };
 /** Ready for a run of the bundle, or at one. */
@@ -73,11 +75,20 @@ function receive(message: ToChild): void {
   }
 }
 
-const read = createFrameReader((payload) => receive(JSON.parse(payload) as ToChild));
-process.stdin.on('data', (chunk: Buffer) => {
-  if (!read(chunk)) endProcess();
-});
-process.stdin.on('close', endProcess);
+/** Not by `process.stdin`: what Node loads for it takes as long as all else that this program does at its start. */
+function listen(): void {
+  const take = createFrameReader((payload) => receive(JSON.parse(payload) as ToChild));
+  const buffer = Buffer.allocUnsafe(MAX_READ_BYTES);
+  const readNext = (): void =>
+    read(STDIN, buffer, 0, MAX_READ_BYTES, null, (error, length) => {
+      // At its end, the parent is gone.
+      if (error || length === 0 || !take(Buffer.from(buffer.subarray(0, length)))) endProcess();
+      else readNext();
+    });
+  readNext();
+}
+
+listen();
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => {});
 // Who is told that this process is ready takes it that all of what holds it down lets isolates be.
 const trial = new ivm.Isolate();
