@@ -42,6 +42,7 @@ export const systemNames = [
   'bullmq-text',
   'restate-text',
   'dbos-text',
+  'bento-text',
   'floor-text',
 ] as const;
 export type SystemName = (typeof systemNames)[number];
@@ -49,6 +50,7 @@ export type SystemName = (typeof systemNames)[number];
 const START_TIMEOUT_MS = 60_000;
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const peersFolder = fileURLToPath(new URL('peers', import.meta.url));
+const bentoBinary = join(root, 'node_modules/.cache/millrace/bento-1.10.0');
 
 export async function startSystem(options: SystemOptions): Promise<RunningSystem> {
   const stack = new AsyncDisposableStack();
@@ -75,6 +77,7 @@ const starters: Record<SystemName, Starter> = {
   'bullmq-text': startBullmq,
   'restate-text': startRestate,
   'dbos-text': startDbos,
+  'bento-text': startBento,
   'floor-text': startFloor,
 };
 
@@ -86,15 +89,48 @@ async function startMillraceOnS2(options: SystemOptions, stack: AsyncDisposableS
   return { ...millrace, pids: [...millrace.pids, lite.pid] };
 }
 
-/** Redis as BullMQ's guide for production has it, but durable at each write. */
 async function startBullmq(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  const redis = await startRedis(options, stack);
+  return startPeer(
+    'bullmq',
+    { ...options, env: { REDIS_PORT: String(redis.port) }, pids: [redis.pid] },
+    stack,
+  );
+}
+
+/**
+ * Bento in its streams mode: two pipelines in one program, and a Redis stream between them, because a buffer of its own
+ * that is on disk before the answer it does not have (its SQLite buffer sets `synchronous = 0`). It runs no JavaScript:
+ * of the two jobs it has the one that needs none.
+ */
+async function startBento(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
+  const redis = await startRedis(options, stack);
+  const port = await freePort();
+  const file = (name: string): string => join(peersFolder, 'bento', `${name}.yaml`);
+  const streams = ['streams', '--no-api', '--prefix-stream-endpoints=false', file('receive'), file('answer')];
+  const program = startServer(bentoBinary, ['--config', file('service'), ...streams], stack, {
+    PORT: String(port),
+    REDIS_PORT: String(redis.port),
+    RESEND_BASE_URL: options.resendUrl,
+    RESEND_API_KEY: BENCH_API_KEY,
+    RESEND_WEBHOOK_SECRET: BENCH_SECRET,
+  });
+  await listening(port, program);
+  return { webhookUrl: `http://127.0.0.1:${port}/webhooks/resend`, pids: [program.pid!, redis.pid] };
+}
+
+/** Redis as BullMQ's guide for production has it, but durable at each write. */
+async function startRedis(
+  options: SystemOptions,
+  stack: AsyncDisposableStack,
+): Promise<{ port: number; pid: number }> {
   const port = await freePort();
   const directory = makeDirectory(options, 'redis');
   const settings = ['--dir', directory, '--appendonly', 'yes', '--appendfsync', 'always', '--save', ''];
   const eviction = ['--maxmemory-policy', 'noeviction', '--bind', '127.0.0.1'];
   const redis = startServer('redis-server', ['--port', String(port), ...settings, ...eviction], stack);
   await listening(port, redis);
-  return startPeer('bullmq', { ...options, env: { REDIS_PORT: String(port) }, pids: [redis.pid!] }, stack);
+  return { port, pid: redis.pid! };
 }
 
 async function startRestate(options: SystemOptions, stack: AsyncDisposableStack): Promise<Started> {
@@ -282,10 +318,15 @@ function postgresUser(directory: string): { uid: number; gid: number } {
   return { uid: uid!, gid: gid! };
 }
 
-/** Installs the peers' packages, which are none of the project's, where one of them is measured. */
+/** Installs the peers' packages, and builds Bento, which are none of the project's, where one of them is measured. */
 export function installPeers(systems: readonly SystemName[]): void {
-  if (systems.every((name) => name.startsWith('millrace'))) return;
-  if (existsSync(join(peersFolder, 'node_modules'))) return;
+  const peers = systems.filter((name) => !name.startsWith('millrace'));
+  if (peers.includes('bento-text') && !existsSync(bentoBinary)) {
+    process.stderr.write('building Bento, which takes some minutes\n');
+    const goFolder = join(peersFolder, 'bento');
+    execFileSync('go', ['build', '-o', bentoBinary, '.'], { cwd: goFolder, stdio: 'inherit' });
+  }
+  if (peers.length === 0 || existsSync(join(peersFolder, 'node_modules'))) return;
   execFileSync('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts'], {
     cwd: peersFolder,
     stdio: 'inherit',
