@@ -10,7 +10,7 @@ import { build } from 'esbuild';
 import type { BuildOptions, Plugin } from 'esbuild';
 
 /** The one file of isolated-vm that a child needs: found here, so that the child looks for nothing. */
-const isolatedVm = nativeFile(createRequire(import.meta.url).resolve('isolated-vm'));
+export const isolatedVm = nativeFile(createRequire(import.meta.url).resolve('isolated-vm'));
 
 /** Not bundled, and by its full path: what the child evaluates has no folder of its own to look from. */
 export const isolatedVmByPath: Plugin = {

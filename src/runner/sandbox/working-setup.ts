@@ -5,7 +5,7 @@
  */
 import { MillraceError } from '../../platform/errors.ts';
 import type { ChildOptions } from './child-process.ts';
-import { buildChildProgram } from './programs.ts';
+import { childProgram } from './kept-program.ts';
 import { allProtections, probeProtections } from './protections.ts';
 
 /**
@@ -16,7 +16,8 @@ export async function workingSetup(
   usesJit: boolean,
   start: (options: ChildOptions) => Promise<void>,
 ): Promise<ChildOptions> {
-  const building = buildChildProgram();
+  // Not before the process is on its way.
+  const building = Promise.resolve().then(() => childProgram());
   building.catch(() => {}); // Whoever waits for it below hears of it.
   const protections = allProtections(usesJit);
   try {
