@@ -5,12 +5,14 @@
  * recovers then: backwards to the newest complete checkpoint, and forwards from there. Every append names the
  * token and the expected sequence number, so that the owner before fails at its next commit.
  *
- * What recovery no longer needs is history, for people: it is trimmed when it is older than `historyMs`.
+ * What recovery no longer needs is history, for people: it is trimmed when it is older than `historyMs`, by a steady time
+ * that goes on from the newest record: a wall clock that is months ahead must not trim all of it.
  */
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
+import { startSteadyTime } from '../platform/steady-time.ts';
 import { rangesOf, sharesOf } from './checkpoint-lists.ts';
 import { firstSince } from './first-since.ts';
 import { journalRecordSchema } from './journal-records.ts';
@@ -63,6 +65,8 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
   /** The lowest record that a recovery from our newest checkpoint would read; undefined before the first. */
   let neededFrom: number | undefined;
   let trimmedTo = 0;
+  /** Since `acquire`. */
+  let steadyMs: () => number = () => clock.nowMs();
 
   const ownershipLost = (cause: unknown): MillraceError =>
     new MillraceError('permanent', 'stage.ownership_lost', `another process took over ${stream.name}`, {
@@ -139,7 +143,10 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
       // From here on the owner before us cannot write: what stands below is all that there is to recover. A
       // fence that lost its acknowledgement may be there twice, which harms nobody.
       nextSeqNum = await stream.fence(owner, { signal });
-      return recover(stream, { tail: nextSeqNum, horizonMs: options.horizonMs, signal });
+      const { horizonMs } = options;
+      const { progress, newestMs } = await recover(stream, { tail: nextSeqNum, horizonMs, signal });
+      steadyMs = startSteadyTime(clock, newestMs ?? clock.nowMs());
+      return progress;
     },
     async checkpoint(progress, signal) {
       progress.keys.expire(progress.runningMs);
@@ -155,7 +162,7 @@ export function createJournal(deps: { clock: Clock; log: Log }, options: Journal
     async trimHistory(signal) {
       if (neededFrom === undefined || options.historyMs === Infinity) return;
       try {
-        const historyFrom = await firstSince(stream, clock.nowMs() - options.historyMs, signal);
+        const historyFrom = await firstSince(stream, steadyMs() - options.historyMs, signal);
         const to = Math.min(historyFrom, neededFrom);
         if (to <= trimmedTo) return;
         await stream.trim(to, { fencingToken: owner, signal });
@@ -194,7 +201,12 @@ function checkpointParts(progress: Progress, id: string): CheckpointPart[] {
 
 /** Where the stage of this journal stands, for who only looks: nothing is fenced. */
 export async function readProgress(stream: Stream, signal: AbortSignal): Promise<Progress> {
-  return recover(stream, { tail: await stream.tail(signal), horizonMs: Infinity, signal });
+  const { progress } = await recover(stream, {
+    tail: await stream.tail(signal),
+    horizonMs: Infinity,
+    signal,
+  });
+  return progress;
 }
 
 /** Where a stage stands before its first record. */
@@ -217,8 +229,12 @@ interface RecoverOptions {
   signal: AbortSignal;
 }
 
-async function recover(stream: Stream, { tail, horizonMs, signal }: RecoverOptions): Promise<Progress> {
-  const { checkpoint, after } = await newestCheckpoint(stream, { tail, signal });
+/** With the timestamp of the newest record, or null where there is none. */
+async function recover(
+  stream: Stream,
+  { tail, horizonMs, signal }: RecoverOptions,
+): Promise<{ progress: Progress; newestMs: number | null }> {
+  const { checkpoint, after, newestMs } = await newestCheckpoint(stream, { tail, signal });
   const keys = new SettledKeys(horizonMs);
   for (const segment of checkpoint[0]?.keySegments ?? []) {
     const { records } = await stream.read({ fromSeqNum: segment.seqNum, maxRecords: 1, signal });
@@ -242,14 +258,14 @@ async function recover(stream: Stream, { tail, horizonMs, signal }: RecoverOptio
   for (const [from, to] of checkpoint.flatMap((part) => part.settled))
     for (let seqNum = from; seqNum < to; seqNum++) progress.settled.add(seqNum);
   for (const record of after) applyJournalRecord(progress, record);
-  return progress;
+  return { progress, newestMs };
 }
 
 /** Reads back, in growing steps, to the newest checkpoint of which all parts are there. */
 async function newestCheckpoint(stream: Stream, { tail, signal }: { tail: number; signal: AbortSignal }) {
   for (let back = READ_BACK_RECORDS; ; back *= 4) {
     const from = Math.max(0, tail - back);
-    const records = await readRange(stream, { from, to: tail, signal });
+    const { records, newestMs } = await readRange(stream, { from, to: tail, signal });
     const last = records.findLastIndex(
       (record) => record.kind === 'checkpoint' && record.part === record.parts - 1,
     );
@@ -258,9 +274,9 @@ async function newestCheckpoint(stream: Stream, { tail, signal }: { tail: number
       const checkpoint = records
         .slice(Math.max(0, last - final.parts + 1), last + 1)
         .filter((record) => record.kind === 'checkpoint' && record.id === final.id) as CheckpointPart[];
-      if (checkpoint.length === final.parts) return { checkpoint, after: records.slice(last + 1) };
+      if (checkpoint.length === final.parts) return { checkpoint, after: records.slice(last + 1), newestMs };
     }
-    if (from === 0) return { checkpoint: [], after: records };
+    if (from === 0) return { checkpoint: [], after: records, newestMs };
   }
 }
 
@@ -269,14 +285,18 @@ async function readRange(
   { from, to, signal }: { from: number; to: number; signal: AbortSignal },
 ) {
   const records: JournalRecord[] = [];
+  let newestMs: number | null = null;
   for (let next = from; next < to;) {
     const batch = await stream.read({ fromSeqNum: next, signal });
-    for (const record of batch.records)
-      if (record.seqNum < to) records.push(parseJsonRecord(journalRecordSchema, record));
+    for (const record of batch.records) {
+      if (record.seqNum >= to) break;
+      records.push(parseJsonRecord(journalRecordSchema, record));
+      newestMs = record.timestampMs;
+    }
     if (batch.nextSeqNum === next) break;
     next = batch.nextSeqNum;
   }
-  return records;
+  return { records, newestMs };
 }
 
 /** What one journal record changes: the same at recovery as it was when it was written. */

@@ -34,8 +34,10 @@ export interface LocalRecords {
   tail(stream: string): number;
   read(stream: string, range: { fromSeqNum: number; maxRecords: number }): ReadBatch;
   list(range: { prefix: string; startAfter: string; limit: number }): { names: string[]; hasMore: boolean };
-  /** Deletes one small batch of trimmed or expired records; 0 when nothing is due. */
-  sweep(): number;
+  /** The timestamp of the newest record there ever was, or null; looks at all streams. */
+  newestMs(): number | null;
+  /** Deletes one small batch of records that are trimmed, or expired at that time; 0 when nothing is due. */
+  sweep(nowMs: number): number;
 }
 
 interface StreamRow {
@@ -109,9 +111,9 @@ export function createLocalRecords(
   }
 
   /** Deletes the prefix that is due, as far as one batch goes. */
-  function sweepStream(row: StreamRow): { records: number; bytes: number } {
+  function sweepStream(row: StreamRow, nowMs: number): { records: number; bytes: number } {
     const keptSeconds = row.retention_seconds ?? Infinity;
-    const expiredMs = options.nowMs() - keptSeconds * 1000;
+    const expiredMs = nowMs - keptSeconds * 1000;
     const due = { records: 0, bytes: 0 };
     let lastSeqNum = -1;
     for (const record of statements.sizes.iterate(row.id) as Iterable<SizeRow>) {
@@ -175,12 +177,13 @@ export function createLocalRecords(
       }
       return { names, hasMore: false };
     },
-    sweep() {
+    newestMs: () => Number(statements.newest.get()?.['at_ms']) || null,
+    sweep(nowMs) {
       const swept = { records: 0, bytes: 0 };
       for (let streams = 0; streams < SWEEP_STREAMS; streams++) {
-        const row = statements.toSweep.get(options.nowMs()) as StreamRow | undefined;
+        const row = statements.toSweep.get(nowMs) as StreamRow | undefined;
         if (!row || swept.records >= SWEEP_RECORDS || swept.bytes >= SWEEP_BYTES) break;
-        const batch = sweepStream(row);
+        const batch = sweepStream(row, nowMs);
         swept.records += batch.records;
         swept.bytes += batch.bytes;
       }
@@ -207,6 +210,7 @@ const SQL = {
     WHERE stream_id = ? AND seq_num >= ? ORDER BY seq_num`,
   list: 'SELECT name FROM streams WHERE name >= ? AND name > ? ORDER BY name',
   oldest: 'SELECT seq_num, timestamp_ms FROM records WHERE stream_id = ? ORDER BY seq_num LIMIT 1',
+  newest: 'SELECT max(last_timestamp_ms) AS at_ms FROM streams',
   toSweep: 'SELECT * FROM streams WHERE sweep_at_ms <= ? ORDER BY sweep_at_ms LIMIT 1',
   sizes: `SELECT seq_num, timestamp_ms, length(body) AS bytes FROM records
     WHERE stream_id = ? ORDER BY seq_num`,

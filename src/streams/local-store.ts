@@ -5,19 +5,20 @@
  * - Appends of one turn of the event loop are committed together (`group-commit.ts`).
  * - A follower sleeps until an append to its stream wakes it; nothing polls. Only the read-only store, which
  *   shares the file with a writer in another process, has to look for changes.
- * - Retention is the clock's: small batches of expired records are deleted, with the loop free in between.
+ * - What has expired is deleted in small batches, with the loop free in between (`local-sweep.ts`).
  */
 import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { assertBatch, assertFencingToken, assertSeqNum, assertStreamName } from './append-rules.ts';
-import { createGroupCommit, transaction } from './group-commit.ts';
+import { createGroupCommit } from './group-commit.ts';
 import type { GroupCommit } from './group-commit.ts';
 import { localError, openLocalDatabase, openLocalDatabaseReadOnly } from './local-database.ts';
 import type { LocalDatabase } from './local-database.ts';
 import { createLocalRecords } from './local-records.ts';
 import type { LocalRecords, LocalWrite } from './local-records.ts';
+import { startSweep } from './local-sweep.ts';
 import { limits } from './stream-store.ts';
 import type {
   AppendAck,
@@ -39,9 +40,6 @@ interface Deps {
   log: Log;
 }
 
-const SWEEP_INTERVAL_MS = 60_000;
-/** Between two batches of one sweep. */
-const SWEEP_PAUSE_MS = 20;
 /** After a read that the disk failed. */
 const READ_AGAIN_MS = 1000;
 /** How often the read-only store looks for what another process wrote. */
@@ -231,28 +229,6 @@ function createFollowers(clock: Clock): Followers {
       });
     },
   };
-}
-
-/** Deletes what has expired, now and then, a small batch at a time; returns what stops it. */
-function startSweep({ clock, log }: Deps, parts: { db: DatabaseSync; records: LocalRecords }): () => void {
-  let swept = 0;
-  function sweepOnce(): void {
-    let batch = 0;
-    try {
-      batch = transaction(parts.db, () => parts.records.sweep());
-    } catch (error) {
-      // Keeping records a little too long harms nobody: the next sweep tries again.
-      log.warn({ error: localError(error) }, 'streams.sweep_failed');
-    }
-    swept += batch;
-    if (batch === 0 && swept > 0) {
-      log.info({ records: swept }, 'streams.swept');
-      swept = 0;
-    }
-    cancel = clock.after(batch > 0 ? SWEEP_PAUSE_MS : SWEEP_INTERVAL_MS, sweepOnce);
-  }
-  let cancel = clock.after(SWEEP_INTERVAL_MS, sweepOnce);
-  return () => cancel();
 }
 
 /** SQLite's `data_version` changes when another connection has committed. */

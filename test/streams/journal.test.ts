@@ -10,7 +10,7 @@ import { useTemporaryStore } from './temporary-store.ts';
 
 const store = useTemporaryStore();
 const { signal } = new AbortController();
-const outcome = jsonRecord({ kind: 'attempt', version: 1, seqNum: 7, at: '2026-01-01T00:00:00Z' });
+const outcome = jsonRecord({ kind: 'attempt', version: 1, seqNum: 7, key: 'a', at: '2026-01-01T00:00:00Z' });
 
 /**
  * The first append is answered by nobody, and what `arrives` of it does so before the second; after that the next read
@@ -63,4 +63,27 @@ describe('an append without an answer that arrives beside its repetition', () =>
     const stream = unreliable(store().stream('runs/desk'), () => [other]);
     await expect(appendVia(stream)).rejects.toMatchObject({ code: 'stage.ownership_lost' });
   });
+});
+
+it('trims no history because the wall clock is years ahead, also after a start', async () => {
+  const stream = store().stream('runs/desk');
+  let aheadMs = 0;
+  const journalAt = async () => {
+    const clockAhead = { ...clock, nowMs: () => clock.nowMs() + aheadMs };
+    const options = { stream, owner: clock.uuid(), horizonMs: Infinity, historyMs: 90 * 86_400_000 };
+    const journal = createJournal({ clock: clockAhead, log: createLog('silent') }, options);
+    return { journal, progress: await journal.acquire(signal) };
+  };
+  const before = await journalAt();
+  const outcomeAt = await before.journal.append([outcome], signal);
+  for (let checkpoints = 0; checkpoints < 2; checkpoints++)
+    await before.journal.checkpoint(before.progress, signal);
+  aheadMs = 365 * 86_400_000;
+  await before.journal.trimHistory(signal);
+  const after = await journalAt();
+  await after.journal.checkpoint(after.progress, signal);
+  await after.journal.trimHistory(signal);
+  expect((await stream.read({ fromSeqNum: 0 })).missing).toBeUndefined();
+  const { records } = await stream.read({ fromSeqNum: outcomeAt, maxRecords: 1 });
+  expect(records.map(({ body }) => Buffer.from(body))).toEqual([Buffer.from(outcome.body)]);
 });

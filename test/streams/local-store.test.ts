@@ -274,6 +274,47 @@ describe('retention', () => {
     expect(await readBodies(patient.stream('a'))).toEqual([]);
   });
 
+  describe('of ninety days', () => {
+    const DAY_MS = 86_400_000;
+    const clock = createManualClock();
+    const openMonths = async (directory: string): Promise<StreamStore> => {
+      const store = await openLocalStore(
+        { ...deps, clock },
+        { directory, retentionFor: () => (90 * DAY_MS) / 1000 },
+      );
+      cleanups.push(() => store.close());
+      return store;
+    };
+
+    test('a clock that is a year ahead for ten minutes expires nothing, also over a restart', async () => {
+      const directory = temporaryDirectory();
+      const before = await openMonths(directory);
+      await before.stream('mail/1').append([text('first')]);
+      clock.advance(60_000);
+      const rightMs = clock.nowMs();
+      clock.jumpTo(rightMs + 365 * DAY_MS);
+      await before.stream('mail/2').append([text('of next year')]);
+      clock.advance(300_000);
+      await before.close();
+      const after = await openMonths(directory);
+      clock.advance(300_000);
+      expect(await readBodies(after.stream('mail/1'))).toEqual(['first']);
+      clock.jumpTo(rightMs + 600_000);
+      clock.advance(300_000);
+      expect(await readBodies(after.stream('mail/1'))).toEqual(['first']);
+    });
+
+    test('a clock that stays there is believed', async () => {
+      const store = await openMonths(temporaryDirectory());
+      await store.stream('mail/1').append([text('first')]);
+      clock.jumpTo(clock.nowMs() + 91 * DAY_MS);
+      clock.advance(3.5 * DAY_MS);
+      expect(await readBodies(store.stream('mail/1'))).toEqual(['first']);
+      clock.advance(0.5 * DAY_MS);
+      expect(await readBodies(store.stream('mail/1'))).toEqual([]);
+    });
+  });
+
   test('a clock that goes back does not turn the order of timestamps', async () => {
     const clock = createManualClock();
     const store = await openStore(temporaryDirectory(), clock);
