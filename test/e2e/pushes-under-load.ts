@@ -162,7 +162,10 @@ async function pushOne(repository: BareRepository, daemon: Daemon, number: numbe
   const signature = createHmac('sha256', GIT_SECRET).update(body).digest('hex');
   const headers = { 'x-hub-signature-256': `sha256=${signature}` };
   const announcedMs = Date.now();
-  const response = await fetch(`${daemon.url}/webhooks/git`, { method: 'POST', headers, body });
+  const announce = (): Promise<Response> =>
+    fetch(`${daemon.url}/webhooks/git`, { method: 'POST', headers, body });
+  // As with the mails: a connection that was kept may be gone by now. To hear of a push twice changes nothing.
+  const response = await announce().catch(announce);
   if (response.status !== 202) throw new Error(`the webhook was answered by ${response.status}`);
   const record = await verdictOn(daemon.dataDir, id);
   return { mark, announcedMs, decidedMs: Date.now(), record };

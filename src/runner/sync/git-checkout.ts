@@ -5,11 +5,11 @@
  * an earlier one left. Nothing of the repository runs: no hooks, no filters, no submodules, no configuration
  * of this machine. Sizes are limited twice: what comes over the network while it comes, and what it would
  * unpack to before it is; what Git prints is limited, too, because a small tree can name itself a billion times.
- * A symbolic link out of the tree refuses the commit. The token reaches Git in an environment variable:
+ * A symbolic link out of the tree refuses the commit. Where the process is busy, each wait costs a turn of its loop, and
+ * a push is to be live soon: what is small is written and removed without one, and commands run at once where they can. The token reaches Git in an environment variable:
  * neither the command line nor a message holds it.
  */
-import { readdirSync, realpathSync, rmSync, statSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdirSync, readdirSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { simpleGit } from 'simple-git';
@@ -83,7 +83,7 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
     const exceeded = new AbortController();
     using deadline = createDeadline(clock, timeoutMs, signal, exceeded.signal);
     try {
-      await using access = await sshAccess(options.ssh);
+      using access = sshAccess(options.ssh);
       const environment = {
         ...options.environment,
         ...GIT_ENVIRONMENT,
@@ -111,7 +111,7 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
     const exceed = (): void => exceeded.abort();
     const watching = watchSize(clock, { directory, maxBytes, exceeded: exceed }, ended.signal);
     try {
-      await git.raw(['init', '--quiet', '--template=']);
+      makeRepository(directory);
       await git.raw(['fetch', '--quiet', '--depth=1', '--no-tags', '--no-recurse-submodules', url, id]);
     } catch (error) {
       if (!exceeded.signal.aborted) throw error;
@@ -125,11 +125,14 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
 
   async function fetchCommit(limited: LimitedGit, directory: string, id: string): Promise<Commit> {
     await fetchWithin(limited, directory, id);
-    const links = linksOf(await listing(limited, directory, id), { maxBytes });
     const git = limited.gitAt(directory);
-    const subject = await git.raw(['log', '-1', '--format=%s', id]);
+    const [listed, subject] = await Promise.all([
+      listing(limited, directory, id),
+      git.raw(['log', '-1', '--format=%s', id]),
+    ]);
+    const links = linksOf(listed, { maxBytes });
     await git.raw(['checkout', '--quiet', '--detach', '--no-recurse-submodules', id]);
-    await rm(join(directory, '.git'), { recursive: true });
+    rmTree(join(directory, '.git'));
     assertLinksInside(directory, links);
     return { id, subject: subject.trim().slice(0, MAX_SUBJECT_CHARS) };
   }
@@ -146,7 +149,7 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
         });
       }),
     async checkout(id, directory, signal) {
-      await mkdir(directory);
+      mkdirSync(directory);
       try {
         return await withGit(signal, (limited) => fetchCommit(limited, directory, id));
       } catch (error) {
@@ -176,6 +179,14 @@ function gitIn(directory: string, environment: Record<string, string>, abort: Ab
       allowUnsafeSshCommand: true,
     },
   }).env(environment);
+}
+
+/** As `git init` would, without a process for it. */
+function makeRepository(directory: string): void {
+  const git = join(directory, '.git');
+  for (const folder of ['objects', 'refs']) mkdirSync(join(git, folder), { recursive: true });
+  writeFileSync(join(git, 'HEAD'), 'ref: refs/heads/main\n');
+  writeFileSync(join(git, 'config'), '[core]\n\trepositoryformatversion = 0\n\tbare = false\n');
 }
 
 /** Ends a command that prints more than any list that is taken. */

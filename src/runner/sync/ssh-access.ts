@@ -5,7 +5,7 @@
  * The host's key: where `knownHosts` names it, it must be that one. Otherwise the first one seen is kept and
  * must stay the same (`accept-new`).
  */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -18,37 +18,37 @@ export interface SshOptions {
   directory: string;
 }
 
-export interface SshAccess extends AsyncDisposable {
+export interface SshAccess extends Disposable {
   /** For GIT_SSH_COMMAND, which a shell reads. */
   readonly command: string;
 }
 
 const OPTIONS = ['BatchMode=yes', 'ConnectTimeout=15', 'ForwardAgent=no', 'PermitLocalCommand=no'];
 
-export async function sshAccess(ssh: SshOptions | undefined): Promise<SshAccess> {
+export function sshAccess(ssh: SshOptions | undefined): SshAccess {
   const options = [...OPTIONS];
-  if (!ssh) return { command: commandOf(options, []), [Symbol.asyncDispose]: () => Promise.resolve() };
-  const folder = await mkdtemp(join(tmpdir(), 'millrace-git-key-'));
+  if (!ssh) return { command: commandOf(options, []), [Symbol.dispose]: () => {} };
+  const folder = mkdtempSync(join(tmpdir(), 'millrace-git-key-'));
   const { key, knownHosts, directory } = ssh;
   const ownKey = key === null ? [] : ['-F', '/dev/null', '-i', join(folder, 'key')];
   if (key !== null) {
-    await writeFile(join(folder, 'key'), `${key}\n`, { mode: 0o600 });
+    writeFileSync(join(folder, 'key'), `${key}\n`, { mode: 0o600 });
     options.push('IdentitiesOnly=yes');
   }
   if (knownHosts === null) {
-    await mkdir(directory, { recursive: true });
+    mkdirSync(directory, { recursive: true });
     options.push(
       'StrictHostKeyChecking=accept-new',
       `UserKnownHostsFile=${inOption(join(directory, 'known_hosts'))}`,
     );
   } else {
-    await writeFile(join(folder, 'known_hosts'), `${knownHosts}\n`);
+    writeFileSync(join(folder, 'known_hosts'), `${knownHosts}\n`);
     options.push('StrictHostKeyChecking=yes', `UserKnownHostsFile=${inOption(join(folder, 'known_hosts'))}`);
     options.push('GlobalKnownHostsFile=/dev/null');
   }
   return {
     command: commandOf(options, ownKey),
-    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
+    [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
 

@@ -13,8 +13,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, realpathSync, statSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, sep } from 'node:path';
@@ -80,15 +79,15 @@ export function createTypeCheck(
     const entry = toolsEntry(directory, root);
     if (!/\.[mc]?tsx?$/.test(entry)) return;
     const around = realpathSync(root ?? dirname(entry));
-    const work = await mkdtemp(join(tmpdir(), 'millrace-types-'));
+    const work = mkdtempSync(join(tmpdir(), 'millrace-types-'));
     try {
       const strictness = await strictnessAround(entry, around, (args) =>
         run(deps.clock, { args, cwd: around, signal, options }),
       );
       const assets = join(work, 'assets.d.ts');
-      await writeFile(assets, ASSETS);
+      writeFileSync(assets, ASSETS);
       const project = join(work, 'tsconfig.json');
-      await writeFile(
+      writeFileSync(
         project,
         JSON.stringify({ compilerOptions: compilerOptions(strictness), files: [entry, assets] }),
       );
@@ -96,7 +95,7 @@ export function createTypeCheck(
       const output = await run(deps.clock, { args, cwd: around, signal, options });
       judge(output, { around, work });
     } finally {
-      await rm(work, { recursive: true, force: true });
+      rmSync(work, { recursive: true, force: true });
     }
   };
 }
