@@ -1,7 +1,7 @@
 /**
  * Makes one script of a folder of tools, once for a revision, and looks at what it exports.
  *
- * Nothing of the folder runs here: esbuild reads it, without its tsconfig and without plugins of its own, and
+ * Nothing of the folder runs here: esbuild reads it, without its tsconfig (but see `jsx-source.ts`) and plugins, and
  * a sandbox child evaluates the script. Each file that goes into the bundle lies, links followed, inside the
  * folder (or the repository around it) or is the part of our own packages that tools are offered.
  */
@@ -14,6 +14,7 @@ import { build, version as esbuildVersion } from 'esbuild';
 import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
+import { JSX_SOURCES, jsxSourceOf } from './jsx-source.ts';
 import type { ExportKind, SandboxPool, ToolCode } from './sandbox/sandbox.ts';
 import { inboxesOf } from './tool-inboxes.ts';
 import { checkedSettings } from './tool-settings.ts';
@@ -64,7 +65,17 @@ const OPTIONS = {
   define: { 'process.env.NODE_ENV': '"production"' },
   target: 'es2024',
   jsx: 'automatic',
-  jsxImportSource: 'hono/jsx',
+  // As `tool-files.d.ts` has them.
+  loader: {
+    '.html': 'text',
+    '.md': 'text',
+    '.csv': 'text',
+    '.svg': 'text',
+    '.png': 'binary',
+    '.jpg': 'binary',
+    '.gif': 'binary',
+    '.pdf': 'binary',
+  },
   sourcemap: 'external',
   sourcesContent: false,
   legalComments: 'none',
@@ -75,7 +86,9 @@ const OPTIONS = {
 
 /** Names the way in which this release bundles: another one's bundle of the same files may differ. */
 export const builder = createHash('sha256')
-  .update([JSON.stringify(OPTIONS), esbuildVersion, readFileSync(toolApi, 'utf8')].join('\0'))
+  .update(
+    [JSON.stringify(OPTIONS), JSX_SOURCES.join(), esbuildVersion, readFileSync(toolApi, 'utf8')].join('\0'),
+  )
   .digest('hex')
   .slice(0, REVISION_CHARS);
 
@@ -147,14 +160,16 @@ export function toolsEntry(directory: string, root?: string): string {
 
 async function buildScript(entry: string, root: string): Promise<{ code: string; sourceMap: string }> {
   const folder = dirname(entry);
+  const around = realpathSync(root);
   try {
     const { outputFiles } = await build({
       ...OPTIONS,
+      jsxImportSource: jsxSourceOf(entry, around),
       entryPoints: [entry],
       absWorkingDir: folder,
       outfile: join(folder, 'tools.js'),
       write: false,
-      plugins: [guard(realpathSync(root))],
+      plugins: [guard(around)],
     });
     const text = (suffix: string): string =>
       outputFiles.find(({ path }) => path.endsWith(suffix))?.text ?? '';

@@ -71,6 +71,49 @@ it('takes a file in place of a folder, and packages of the repository around the
   expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: 'hello!' }]);
 });
 
+const REACT = {
+  'node_modules/react/package.json': '{"name":"react"}',
+  'node_modules/react/jsx-runtime.js': `exports.jsx = (type) => 'React made ' + type;`,
+};
+const TSX = { 'index.tsx': 'export const test = () => String(<b />);' };
+// React Email as its own pages show it was bundled as Hono's elements, which React's renderer does not take.
+it.each<[string, Record<string, string>, string]>([
+  ['nobody says whose', REACT, '<b></b>'],
+  ['package.json has React', { ...REACT, 'package.json': '{"dependencies":{"react":"19"}}' }, 'React made b'],
+  [
+    'tsconfig.json says React',
+    { ...REACT, 'tsconfig.json': '{"compilerOptions":{"jsxImportSource":"react"},}' },
+    'React made b',
+  ],
+  [
+    'tsconfig.json says Hono, whatever packages there are',
+    {
+      ...REACT,
+      'package.json': '{"devDependencies":{"react":"19"}}',
+      'tsconfig.json': '{"compilerOptions":{"jsxImportSource":"hono/jsx"}}',
+    },
+    '<b></b>',
+  ],
+  [
+    'tsconfig.json names another, or is commented out',
+    { ...REACT, 'tsconfig.json': '// "jsxImportSource": "react"\n{"jsxImportSource":"/etc"}' },
+    '<b></b>',
+  ],
+])('takes TSX for that of React where %s', async (_name, files, text) => {
+  const bundle = await build({ ...TSX, ...files });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text }]);
+});
+
+it('takes files as text, and as bytes', async () => {
+  const bundle = await build({
+    'index.ts': `import page from './page.html'; import logo from './logo.png';
+      export const test = () => page + logo.length + (logo instanceof Uint8Array);`,
+    'page.html': '<p>',
+    'logo.png': 'PNG',
+  });
+  expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: '<p>3true' }]);
+});
+
 it('ignores a tsconfig and its paths', async () => {
   const bundle = await build({
     'index.tsx': `export const test = () => ({ html: <b>{'<'}</b> });`,

@@ -7,7 +7,7 @@
  * read any file of this machine into a message: of what it has read it gives a list, and where that has a file
  * outside of the repository, nothing that it said is shown. So the list decides, not what we would forbid.
  *
- * Of the author's tsconfig.json the strictness counts and nothing else; without one it is not strict, because
+ * Of the author's tsconfig.json the strictness counts, and whose JSX it is (`jsx-source.ts`), and nothing else; without one it is not strict, because
  * what works shall not be refused for its style. What is imported is checked, JavaScript is not.
  */
 import { spawn } from 'node:child_process';
@@ -23,6 +23,7 @@ import type { Clock } from '../../platform/clock.ts';
 import { createDeadline } from '../../platform/deadline.ts';
 import { MillraceError } from '../../platform/errors.ts';
 import { toolsEntry } from '../bundle.ts';
+import { jsxSourceOf } from '../jsx-source.ts';
 import type { ToolFiles } from '../tool-set.ts';
 
 export interface TypeCheckOptions {
@@ -58,10 +59,20 @@ const STRICTNESS = [
 ];
 /** A package without types works all the same (TS7016). */
 const TOLERATED = /error TS7016:/;
-/** Files that the bundle takes as text or bytes and the compiler knows nothing of. */
-const ASSETS = `declare module '*.txt' { const text: string; export default text; }
-declare module '*.css';
-`;
+const HINT = 'Correct the types; the revision that was live stays live.';
+/** Components of one library as elements of another. */
+const OTHER_JSX = /error TS2786:/;
+const JSX_HINT =
+  'Is a template React’s? Begin its file with /** @jsxImportSource react */, or set jsxImportSource in tsconfig.json.';
+/** What an author would take of Node. */
+const INSTEAD: Readonly<Record<string, string>> = {
+  process: ": in place of process.env, context.secret('NAME')",
+  Buffer: ': Uint8Array, TextEncoder, btoa and atob do what it does',
+  require: ': import it',
+  module: ': export it',
+};
+/** Of files that the bundle takes as text or bytes, and the compiler knows nothing of. */
+const ASSETS = readFileSync(new URL('../tool-files.d.ts', import.meta.url), 'utf8');
 
 const compiler = compilerPath();
 const toolApi = fileURLToPath(new URL('../tool-api.ts', import.meta.url));
@@ -89,7 +100,10 @@ export function createTypeCheck(
       const project = join(work, 'tsconfig.json');
       writeFileSync(
         project,
-        JSON.stringify({ compilerOptions: compilerOptions(strictness), files: [entry, assets] }),
+        JSON.stringify({
+          compilerOptions: compilerOptions(strictness, jsxSourceOf(entry, around)),
+          files: [entry, assets],
+        }),
       );
       const args = ['--project', project, '--pretty', 'false', '--listFiles'];
       const output = await run(deps.clock, { args, cwd: around, signal, options });
@@ -100,7 +114,10 @@ export function createTypeCheck(
   };
 }
 
-function compilerOptions(strictness: Record<string, boolean>): Record<string, unknown> {
+function compilerOptions(
+  strictness: Record<string, boolean>,
+  jsxImportSource: string,
+): Record<string, unknown> {
   return {
     strict: false,
     ...strictness,
@@ -112,7 +129,7 @@ function compilerOptions(strictness: Record<string, boolean>): Record<string, un
     moduleDetection: 'force',
     types: [],
     jsx: 'react-jsx',
-    jsxImportSource: 'hono/jsx',
+    jsxImportSource,
     allowImportingTsExtensions: true,
     resolveJsonModule: true,
     skipLibCheck: true,
@@ -178,13 +195,18 @@ function judge(output: string, { around, work }: { around: string; work: string 
   }
   const errors = diagnosticsIn(lines.filter((line) => !line.startsWith(sep))).filter(isOfAuthor);
   if (errors.length === 0) return;
-  throw new MillraceError(
-    'invalid',
-    'tools.types_wrong',
-    errors.slice(0, MAX_SHOWN_ERRORS).map(located).join('\n'),
-    {
-      hint: 'Correct the types; the revision that was live stays live.',
-    },
+  const shown = errors.slice(0, MAX_SHOWN_ERRORS).map(located).join('\n');
+  throw new MillraceError('invalid', 'tools.types_wrong', withoutNode(shown), {
+    hint: OTHER_JSX.test(shown) ? `${HINT} ${JSX_HINT}` : HINT,
+  });
+}
+
+/** The compiler advises types of Node, which would pass here and fail in the sandbox. */
+function withoutNode(text: string): string {
+  return text.replaceAll(
+    /(Cannot find name '(\w+)'\.) Do you need to install type definitions for node\?.*/g,
+    (_all, said: string, name: string) =>
+      `${said} Tools have nothing of Node (docs/tools.md says what there is)${INSTEAD[name] ?? ''}.`,
   );
 }
 

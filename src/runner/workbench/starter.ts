@@ -11,6 +11,7 @@ import { makeFolder } from '../../platform/make-folder.ts';
 
 const starter = fileURLToPath(new URL('starter', import.meta.url));
 const toolApi = fileURLToPath(new URL('../tool-api.ts', import.meta.url));
+const toolFiles = fileURLToPath(new URL('../tool-files.d.ts', import.meta.url));
 /** Where this Millrace is. */
 const home = fileURLToPath(new URL('../../..', import.meta.url)).replace(/\/$/, '');
 
@@ -75,6 +76,7 @@ function writeInto(target: string): void {
   }
   mkdirSync(join(target, 'types'));
   writeFileSync(join(target, 'types/millrace.d.ts'), toolTypes());
+  cpSync(toolFiles, join(target, 'types/files.d.ts'));
 }
 
 /** The types that a tool imports, as a declaration that needs no other package. */

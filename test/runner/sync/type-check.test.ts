@@ -59,6 +59,39 @@ describe('the type check', () => {
     expect(await check(files)).toBeNull();
   });
 
+  it('takes the JSX of React where package.json has it, by its own types', async () => {
+    const files = {
+      'package.json': '{ "dependencies": { "react": "19" } }',
+      'tools/index.tsx': 'export const echo = () => ({ html: String(<letter to="Ann" />) });',
+      'node_modules/react/package.json': '{ "name": "react", "types": "index.d.ts" }',
+      'node_modules/react/jsx-runtime.d.ts':
+        'export namespace JSX { interface IntrinsicElements { letter: { to: string } } }',
+    };
+    expect(await check(files)).toBeNull();
+    const wrong = { ...files, 'tools/index.tsx': 'export const echo = () => String(<letter to={1} />);' };
+    expect(await check(wrong)).toContain("Type 'number' is not assignable to type 'string'");
+  });
+
+  // It sent the author for the types of Node, with which the check would have passed and every mail been parked.
+  it('says of what is Node’s what there is in its place', async () => {
+    const message = await check({
+      'tools/index.ts': 'export const echo = () => process.env.KEY + Buffer.name;',
+    });
+    expect(message).toContain(
+      "Cannot find name 'process'. Tools have nothing of Node (docs/tools.md says what there is): in place of process.env, context.secret('NAME').",
+    );
+    expect(message).toContain("Cannot find name 'Buffer'. Tools have nothing of Node");
+    expect(message).not.toContain('npm i');
+  });
+
+  it('takes the types of files that are text or bytes', async () => {
+    const tools = `import page from './page.html'; import logo from './logo.png';
+      export const echo = () => ({ html: page.trim(), attachments: [{ filename: 'a', content: logo }] });`;
+    expect(
+      await check({ 'tools/index.ts': typed(tools), 'tools/page.html': '', 'tools/logo.png': '' }),
+    ).toBeNull();
+  });
+
   it('says file, line and column, as far as the repository reaches', async () => {
     const message = await check({
       'tools/index.ts': typed(`import { count } from '../lib/count.ts';
