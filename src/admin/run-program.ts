@@ -13,6 +13,8 @@ export interface Program {
   readonly environment?: Readonly<Record<string, string>>;
   /** Default 60 s. */
   readonly timeoutMs?: number;
+  /** In a session of its own: Ctrl-C at the terminal, or its end, is not for it; nor can it ask there. */
+  readonly detached?: boolean;
 }
 
 export interface ProgramEnd {
@@ -46,6 +48,7 @@ function run(program: Program, signal: AbortSignal): Promise<ProgramEnd> {
     ...(program.cwd !== undefined && { cwd: program.cwd }),
     ...(program.environment && { env: { ...program.environment } }),
     stdio: ['ignore', 'pipe', 'pipe'],
+    detached: program.detached ?? false,
     signal,
     killSignal: 'SIGKILL',
   });

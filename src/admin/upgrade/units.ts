@@ -45,7 +45,9 @@ export function createSystemdUnits(
   const restartsBefore = new Map<string, string>();
   let healthUrls: string[] = [];
 
-  const systemctl = (...args: string[]) => run({ file: 'systemctl', args, timeoutMs: RESTART_TIMEOUT_MS });
+  // Whoever interrupts the command after the switch does not interrupt the restart.
+  const systemctl = (...args: string[]) =>
+    run({ file: 'systemctl', args, timeoutMs: RESTART_TIMEOUT_MS, detached: true });
 
   /** Services of ours that are at work, or that should be and failed. */
   async function atWork(): Promise<string[]> {

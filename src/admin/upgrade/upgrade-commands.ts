@@ -135,10 +135,15 @@ const preflightFailed = (said: string): MillraceError =>
     hint: 'Nothing was changed. Mend what it says, or choose another version.',
   });
 
-/** A closed terminal does not stop it; a person who interrupts it does, as long as nothing was switched. */
+/**
+ * A closed terminal or a lost connection does not stop it, as output that nobody reads ends other commands: what it
+ * is in the middle of has to come to an end. A person who interrupts it does, as long as nothing was switched.
+ */
 async function untilSignal(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
   const stop = new AbortController();
   process.on('SIGHUP', () => {});
+  for (const output of [process.stdout, process.stderr])
+    output.removeAllListeners('error').on('error', () => {});
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.abort());
   try {
     await work(stop.signal);
