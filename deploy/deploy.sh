@@ -93,8 +93,8 @@ main() {
   fi
   say 'Rolling back …'
   on_server rollback </dev/null || fail 'ROLLING BACK FAILED: look at the server'
-  if is_healthy; then fail "$commit was not healthy; the release before runs again"; fi
-  fail "$commit was not healthy, nor is the release before: look at the server"
+  if is_healthy; then fail "$commit was not healthy; what ran before runs again"; fi
+  fail "$commit was not healthy, nor is what ran before: look at the server"
 }
 
 main "$@"

@@ -4,7 +4,16 @@
  */
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -41,12 +50,12 @@ describe.skipIf(!sops || !hasSshd())('deploying over SSH', { timeout: 90_000 }, 
   beforeAll(async () => {
     mkdirSync(etc);
     mkdirSync(join(folder, 'bin'));
-    mkdirSync(join(folder, 'releases/before'), { recursive: true });
+    mkdirSync(join(folder, 'releases'));
     const main = `'${process.execPath}' '${root}/src/main.ts'`;
     script('millrace', [
       `case $1 in`,
       `  secrets) exec ${main} "$@" ;;`,
-      `  *) echo "$@" >>'${log}'; [ ! -e '${folder}/refuse' ] ;;`,
+      `  *) echo "$@" >>'${log}'; [ ! -e '${folder}/refuse' ] && ln -sfn "releases/$2" '${folder}/current' ;;`,
       `esac`,
     ]);
     script('curl', [`{ echo "$@"; env; } >>'${seen}'`, 'exec /usr/bin/curl "$@"']);
@@ -55,7 +64,7 @@ describe.skipIf(!sops || !hasSshd())('deploying over SSH', { timeout: 90_000 }, 
       SOPS_AGE_KEY_FILE: join(folder, 'server.key'),
       MILLRACE_ETC: etc,
       MILLRACE_COMMAND: join(folder, 'bin/millrace'),
-      MILLRACE_CURRENT: join(folder, 'releases/before'),
+      MILLRACE_CURRENT: join(folder, 'current'),
     };
     const environment = Object.entries(variables).map(([name, value]) => `${name}=${value}`);
     ssh = await startSshServer(folder, `env ${environment.join(' ')} ${root}/deploy/on-server.sh`);
@@ -70,7 +79,8 @@ describe.skipIf(!sops || !hasSshd())('deploying over SSH', { timeout: 90_000 }, 
   });
   beforeEach(() => {
     healthStatuses = [];
-    for (const path of [log, seen, join(folder, 'refuse')]) rmSync(path, { force: true });
+    for (const name of ['log', 'seen', 'refuse', 'current']) rmSync(join(folder, name), { force: true });
+    symlinkSync('releases/before', join(folder, 'current'));
     writeFileSync(join(etc, 'secrets.encrypted.yaml'), 'what was there before');
   });
 
@@ -90,8 +100,8 @@ describe.skipIf(!sops || !hasSshd())('deploying over SSH', { timeout: 90_000 }, 
   it('rolls back release and secrets where it is not healthy from outside', async () => {
     healthStatuses = [503, 502, 200];
     const { status, output } = await deploy(secretsFor(recipients.server, recipients.actions));
-    expect({ status, done: calls() }).toEqual({ status: 1, done: [`upgrade ${COMMIT}`, 'rollback'] });
-    expect(output).toContain('was not healthy; the release before runs again');
+    expect({ status, done: calls() }).toEqual({ status: 1, done: [`upgrade ${COMMIT}`, 'rollback before'] });
+    expect(output).toContain('was not healthy; what ran before runs again');
     expect(onServer()).toBe('what was there before');
   });
 
