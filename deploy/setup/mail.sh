@@ -27,10 +27,10 @@ do_resend() {
   fi
 }
 
-# Both stay valid where the owner gave one by hand.
+# Both stay valid where the owner gave one by hand; the newest stands first, as in a rotation.
 add_webhook_secret() {
   if [[ " ${RESEND_WEBHOOK_SECRET:-} " != *" $1 "* ]]; then
-    RESEND_WEBHOOK_SECRET="${RESEND_WEBHOOK_SECRET:+$RESEND_WEBHOOK_SECRET }$1"
+    RESEND_WEBHOOK_SECRET="$1${RESEND_WEBHOOK_SECRET:+ $RESEND_WEBHOOK_SECRET}"
   fi
 }
 

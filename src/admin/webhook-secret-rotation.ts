@@ -47,15 +47,18 @@ export async function beginRotation(
  * @param resend null: a person removes the old webhook
  */
 export async function finishRotation(deps: SecretsDeps, resend: WebhookAtResend | null): Promise<void> {
-  const [newest, ...old] = await currentSecrets(deps);
-  if (newest === undefined || old.length === 0) return deps.print('No rotation is under way.');
+  const secrets = await currentSecrets(deps);
+  if (secrets.length <= 1) return deps.print('No rotation is under way.');
+  const webhooks = resend ? await resend.account.findWebhooks(resend.endpoint) : [];
+  // Earlier setups put the secret of the webhook that they made behind one that no webhook had any more.
+  const newest =
+    secrets.find((one) => webhooks.some((webhook) => webhook.signingSecret === one)) ?? secrets[0]!;
   if (resend) {
-    const webhooks = await resend.account.findWebhooks(resend.endpoint);
     // Without the new one there, removing the old one would stop all mail.
     if (!webhooks.some(({ signingSecret, isEnabled }) => signingSecret === newest && isEnabled))
       throw noWebhook('no enabled webhook at Resend has the new secret');
     for (const { id, signingSecret } of webhooks)
-      if (old.includes(signingSecret)) await resend.account.removeWebhook(id);
+      if (signingSecret !== newest && secrets.includes(signingSecret)) await resend.account.removeWebhook(id);
   }
   await change(deps, [newest]);
   deps.print(resend ? 'The old webhook is gone.' : 'Remove the old webhook at Resend.');

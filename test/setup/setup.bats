@@ -207,11 +207,12 @@ ASKING
   [ "$(cat "$SECRETS_FILE")" = "$before" ]
 }
 
-@test "Resend's signing secret stands beside the one that was given, once" {
+# The first one is what the end of a rotation keeps: behind, it was the one that no webhook has.
+@test "Resend's signing secret stands before the one that was given, once" {
   RESEND_WEBHOOK_SECRET=whsec_given
   add_webhook_secret whsec_made
   add_webhook_secret whsec_made
-  [ "$RESEND_WEBHOOK_SECRET" = 'whsec_given whsec_made' ]
+  [ "$RESEND_WEBHOOK_SECRET" = 'whsec_made whsec_given' ]
   RESEND_WEBHOOK_SECRET=
   add_webhook_secret whsec_made
   [ "$RESEND_WEBHOOK_SECRET" = whsec_made ]
