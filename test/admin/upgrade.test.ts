@@ -3,14 +3,24 @@
  * which release is in order is what a test says. Real daemons under load are in test/e2e/upgrade.test.ts.
  */
 import { execFile } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { createRunProgram } from '../../src/admin/run-program.ts';
 import { createReleases } from '../../src/admin/upgrade/releases.ts';
 import type { Releases } from '../../src/admin/upgrade/releases.ts';
+import { createSystemdUnits } from '../../src/admin/upgrade/units.ts';
 import { rollback, upgrade } from '../../src/admin/upgrade/upgrade.ts';
 import type { UpgradeDeps } from '../../src/admin/upgrade/upgrade.ts';
 import { systemClock as clock } from '../../src/platform/clock.ts';
@@ -26,6 +36,8 @@ let releases: Releases;
 let sick: { start: Set<string>; health: Set<string>; preflight: Set<string> };
 /** What was restarted, and as which release. */
 let restarts: string[];
+/** Where it was looked whether all is well. */
+let watched: string[];
 let printed: string[];
 let writes: number;
 let first: string;
@@ -40,11 +52,19 @@ async function release(content: string): Promise<string> {
   return (await git('rev-parse', 'HEAD')).stdout.slice(0, 12);
 }
 
+const releasesWith = (environment: Record<string, string>): Releases =>
+  createReleases(
+    { run: createRunProgram(clock), newId: () => clock.uuid() },
+    { home, environment: { PATH: process.env['PATH']!, ...environment } },
+  );
+
 const deps = (): UpgradeDeps => ({
   releases,
   units: {
     async install() {},
-    async watch() {},
+    async watch(urls) {
+      watched.push(...urls);
+    },
     async restart(direction) {
       const current = releases.current()!;
       restarts.push(`${direction} ${current}`);
@@ -55,7 +75,7 @@ const deps = (): UpgradeDeps => ({
   async preflight(folder) {
     const id = folder.slice(-12);
     if (sick.preflight.has(id)) throw new MillraceError('permanent', 'upgrade.preflight_failed', 'refused');
-    return { release: id, format: { reads: writes, writes }, healthUrls: [] };
+    return { release: id, format: { reads: writes, writes }, healthUrls: [`http://${id}`] };
   },
   readsFormat: 1,
   clock,
@@ -70,7 +90,7 @@ const links = () => [releases.current(), releases.previous(), releases.switching
 beforeEach(async () => {
   home = mkdtempSync(join(tmpdir(), 'millrace-upgrade-'));
   sick = { start: new Set(), health: new Set(), preflight: new Set() };
-  [restarts, printed, writes] = [[], [], 1];
+  [restarts, watched, printed, writes] = [[], [], [], 1];
   for (const folder of ['work', 'bin', 'releases']) mkdirSync(join(home, folder));
   writeFileSync(
     join(home, 'bin', 'npm'),
@@ -83,10 +103,7 @@ beforeEach(async () => {
   const mirror = join(home, 'repository.git');
   await run('git', ['init', '--quiet', '--bare', '--initial-branch=nowhere', mirror]);
   await run('git', ['--git-dir', mirror, 'config', 'remote.origin.url', join(home, 'work')]);
-  releases = createReleases(
-    { run: createRunProgram(clock), newId: () => clock.uuid() },
-    { home, environment: { PATH: process.env['PATH']! } },
-  );
+  releases = releasesWith({});
   await releases.prepare(await releases.resolve(first, signal), signal);
   await releases.point('current', first);
 });
@@ -129,6 +146,18 @@ it.each(['start', 'health'] as const)('switches back from a release that is sick
   await expect(upgradeTo('main')).rejects.toMatchObject({ code: 'upgrade.switched_back' });
   expect(links()).toEqual([first, null, null]);
   expect(restarts).toEqual([`forward ${second}`, `back ${first}`]);
+});
+
+// Nobody looked at its health then, and whatever came up at all was taken as well.
+it('watches the new release where the old one finds fault and does not say where it answers', async () => {
+  const second = await release('second');
+  sick.preflight.add(first);
+  await upgradeTo('main');
+  expect(watched).toEqual([`http://${second}`]);
+  sick.preflight.delete(first);
+  sick.preflight.add(second);
+  await goBack();
+  expect(watched.slice(1)).toEqual([`http://${first}`]);
 });
 
 it('says so where the old release is not well after the switch back either', async () => {
@@ -213,6 +242,36 @@ it('confirms a switch that was broken off where all is well, before it goes on',
   expect(restarts).toEqual([`forward ${second}`]);
 });
 
+// It settled the rollback, which goes back, and then went back once more.
+it('goes back once where a rollback was broken off and is given again', async () => {
+  const second = await release('second');
+  await upgradeTo('main');
+  const third = await release('third');
+  await upgradeTo('main');
+  restarts = [];
+  await releases.begin({ from: third, to: second, previous: second, direction: 'back' });
+  await goBack();
+  expect(links()).toEqual([second, third, null]);
+  expect(restarts).toEqual([`back ${second}`]);
+  expect(printed.at(-1)).toContain(`Rolled back from ${third} to ${second}`);
+  // As after any rollback: further back, not to what was gone back from.
+  await goBack();
+  expect(links()).toEqual([first, second, null]);
+});
+
+it('notes which way a switch goes, for who finds it broken off', async () => {
+  const noted: unknown[] = [];
+  const begin = releases.begin.bind(releases);
+  releases.begin = async (switching) => {
+    noted.push(switching.direction);
+    await begin(switching);
+  };
+  await release('second');
+  await upgradeTo('main');
+  await goBack();
+  expect(noted).toEqual(['forward', 'back']);
+});
+
 it('undoes a switch that was broken off where the new release is sick', async () => {
   const second = await release('second');
   sick.health.add(second);
@@ -244,3 +303,44 @@ it('keeps what is linked and the newest others, and removes what broken runs lef
   }
   expect(readdirSync(join(home, 'releases')).toSorted()).toEqual(ids.slice(1).toSorted());
 });
+
+// Removed in its place, half of a release stood under its name when that was broken off.
+it('takes the name from a release before it removes it', async () => {
+  const seen: (string | null)[] = [];
+  using watcher = disposableWatch(join(home, 'releases'), (name) => seen.push(name));
+  void watcher;
+  await release('second');
+  await upgradeTo('main');
+  await release('third');
+  await upgradeTo('main', { keep: 2 });
+  await vi.waitFor(() => expect(seen).toContain(`.staging-old-${first}`));
+});
+
+// setup.sh had taken it, from a clone that is not root's, and no upgrade could fetch from there afterwards.
+it('fetches from a repository on this machine that belongs to somebody else', async () => {
+  const second = await release('second');
+  releases = releasesWith({ GIT_TEST_ASSUME_DIFFERENT_OWNER: '1' });
+  await upgradeTo(null);
+  expect(releases.current()).toBe(second);
+});
+
+it('replaces a unit file that is installed by one made beside it, and brings no other', async () => {
+  const [from, unitFolder] = [join(home, 'work', 'deploy', 'systemd'), join(home, 'units')];
+  mkdirSync(from, { recursive: true });
+  mkdirSync(unitFolder);
+  for (const name of ['millrace.service', 'new.service']) writeFileSync(join(from, name), 'after');
+  writeFileSync(join(unitFolder, 'millrace.service'), 'before');
+  const seen: (string | null)[] = [];
+  using watcher = disposableWatch(unitFolder, (name) => seen.push(name));
+  void watcher;
+  const noProgram = async () => ({ exitCode: 0, stdout: '', said: '' });
+  await createSystemdUnits({ run: noProgram, clock }, { unitFolder }).install(join(home, 'work'));
+  expect(readdirSync(unitFolder)).toEqual(['millrace.service']);
+  expect(readFileSync(join(unitFolder, 'millrace.service'), 'utf8')).toBe('after');
+  await vi.waitFor(() => expect(seen).toContain('millrace.service.new'));
+});
+
+function disposableWatch(folder: string, seen: (name: string | null) => void): Disposable {
+  const watcher = watch(folder, (_event, name) => seen(name));
+  return { [Symbol.dispose]: () => watcher.close() };
+}

@@ -20,7 +20,13 @@ import { takeFileLock } from '../../platform/file-lock.ts';
 import type { FileLock } from '../../platform/file-lock.ts';
 import type { Program, RunProgram } from '../run-program.ts';
 
-const switchingSchema = z.object({ from: z.string(), to: z.string(), previous: z.string().nullable() });
+const switchingSchema = z.object({
+  from: z.string(),
+  to: z.string(),
+  previous: z.string().nullable(),
+  /** Earlier releases did not note it. */
+  direction: z.enum(['forward', 'back']).optional(),
+});
 /** A switch that is not confirmed: after it, `previous` is what it was before. */
 export type Switching = z.infer<typeof switchingSchema>;
 
@@ -98,12 +104,23 @@ export function createReleases(
     }
   }
 
+  /**
+   * Git asks of a repository on this machine that it belongs to who reads it, and an owner gives setup.sh the path of
+   * a clone of their own. The one that serves it is told so, because it takes no variables of ours.
+   */
+  async function trustingOwnPath(signal: AbortSignal): Promise<string[]> {
+    const origin = await git(['config', 'remote.origin.url'], signal);
+    if (!origin.startsWith('/') && !origin.startsWith('file:')) return [];
+    return ['-c', "remote.origin.uploadpack=git -c 'safe.directory=*' upload-pack"];
+  }
+
   async function newestVersion(signal: AbortSignal): Promise<string> {
     const tags = await git(['tag', '--list', '--sort=-version:refname'], signal);
     const newest = tags.split('\n').find((tag) => VERSION_TAG.test(tag));
     if (newest !== undefined) return newest;
     // The mirror's own HEAD may name a branch that is not there: what counts is the repository's default branch.
-    const [head = ''] = (await git(['ls-remote', 'origin', 'HEAD'], signal)).split(/\s/);
+    const trusting = await trustingOwnPath(signal);
+    const [head = ''] = (await git([...trusting, 'ls-remote', 'origin', 'HEAD'], signal)).split(/\s/);
     return head === '' ? 'HEAD' : head;
   }
 
@@ -146,7 +163,8 @@ export function createReleases(
       });
     },
     async resolve(version, signal) {
-      await git(['fetch', '--prune', '--force', '--quiet', 'origin', ...EVERY_REF], signal);
+      const fetch = ['fetch', '--prune', '--force', '--quiet', 'origin', ...EVERY_REF];
+      await git([...(await trustingOwnPath(signal)), ...fetch], signal);
       const name = version ?? (await newestVersion(signal));
       const commit = await git(['rev-parse', '--verify', '--end-of-options', `${name}^{commit}`], signal);
       return { commit, id: commit.slice(0, ID_DIGITS), name };
@@ -161,6 +179,8 @@ export function createReleases(
       const staging = await mkdtemp(join(releasesFolder, '.staging-'));
       try {
         await makeIn(staging, commit, signal);
+        // Its name says that it is complete, also after a power cut.
+        await must({ file: 'sync', args: ['-f', staging] }, 'install_failed', signal);
         await rename(staging, folder(id));
       } finally {
         await rm(staging, { recursive: true, force: true });
@@ -183,8 +203,14 @@ export function createReleases(
         .filter((name) => !name.startsWith('.') && !kept.includes(name))
         .toSorted((a, b) => lstatSync(folder(b)).ctimeMs - lstatSync(folder(a)).ctimeMs)
         .slice(Math.max(0, keep - kept.filter((id) => id !== null).length));
-      const broken = names.filter((name) => name.startsWith('.staging-'));
-      for (const name of [...oldest, ...broken]) await rm(folder(name), { recursive: true, force: true });
+      const remove = (name: string) => rm(folder(name), { recursive: true, force: true });
+      for (const name of names.filter((one) => one.startsWith('.staging-'))) await remove(name);
+      for (const name of oldest) {
+        // Broken off, half of a release is not to have its name.
+        const going = `.staging-old-${name}`;
+        await rename(folder(name), folder(going));
+        await remove(going);
+      }
       return oldest;
     },
   };

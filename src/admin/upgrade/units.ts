@@ -6,7 +6,7 @@
  * the way back the other way round: so nobody meets a record that is newer than itself. Ingest's socket stays
  * open in systemd's hands all the while, and webhooks wait in it.
  */
-import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock } from '../../platform/clock.ts';
 import { createDeadline } from '../../platform/deadline.ts';
@@ -92,8 +92,11 @@ export function createSystemdUnits(
       if (!existsSync(from)) return;
       for (const name of readdirSync(from)) {
         const target = join(options.unitFolder, name);
-        if (!existsSync(target) || readFileSync(target).equals(readFileSync(join(from, name)))) continue;
-        cpSync(join(from, name), target);
+        const content = readFileSync(join(from, name));
+        if (!existsSync(target) || readFileSync(target).equals(content)) continue;
+        // Beside, so that systemd never reads half of one.
+        writeFileSync(`${target}.new`, content, { mode: 0o644, flush: true });
+        renameSync(`${target}.new`, target);
       }
       await systemctl('daemon-reload');
     },

@@ -106,6 +106,8 @@ function preflightProgram(home: string, folder: string): Program {
     'User=millrace',
     'Group=millrace',
     `EnvironmentFile=${ENVIRONMENT_FILE}`,
+    // As every role has it.
+    'Environment=NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt',
     'NoNewPrivileges=yes',
     ...(existsSync(CREDENTIALS) ? [`LoadCredential=secret:${CREDENTIALS}`] : []),
   ];

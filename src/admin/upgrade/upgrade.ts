@@ -49,7 +49,7 @@ export async function upgrade(
   signal: AbortSignal,
 ): Promise<void> {
   const { releases, print } = deps;
-  await fromRunningRelease(deps, { options, signal }, async (before) => {
+  await fromRunningRelease(deps, { options, signal }, async ({ before, isWatched }) => {
     print('Fetching what is new …');
     const target = await releases.resolve(options.version, signal);
     if (target.id === before) return print(`${before} (${target.name}) is what runs. Nothing to do.`);
@@ -60,12 +60,9 @@ export async function upgrade(
     print('Asking it about the configuration and the streams …');
     const answer = await deps.preflight(releases.folder(target.id), signal);
     if (answer.format.writes > deps.readsFormat && !options.noWayBack) throw noWayBack(answer);
+    if (!isWatched) await deps.units.watch(answer.healthUrls);
     signal.throwIfAborted();
-    await switchTo(
-      deps,
-      { switching: switchingTo(releases, before, target.id), direction: 'forward' },
-      options,
-    );
+    await switchTo(deps, switchingTo(releases, [before, target.id], 'forward'), options);
     const removed = await releases.prune(options.keep);
     if (removed.length > 0) print(`Removed old releases: ${removed.join(', ')}.`);
   });
@@ -78,37 +75,52 @@ export async function rollback(
   signal: AbortSignal,
 ): Promise<void> {
   const { releases, print } = deps;
-  await fromRunningRelease(deps, { options, signal }, async (before) => {
+  await fromRunningRelease(deps, { options, signal }, async ({ before, settledSwitch, isWatched }) => {
+    // The command that was broken off, given again: it has gone back, and is not to go further.
+    if (options.to === null && settledSwitch?.direction === 'back')
+      return print(`Rolled back from ${settledSwitch.from} to ${before}.`);
     const target = await rollbackTarget(releases, { before, to: options.to }, signal);
     if (target === before) return print(`${before} is what runs. Nothing to do.`);
     const isForward = await releases.isAncestor(before, target, signal);
     print(`Asking ${target} about the configuration and the streams …`);
-    await deps.preflight(releases.folder(target), signal);
+    const answer = await deps.preflight(releases.folder(target), signal);
+    if (!isWatched) await deps.units.watch(answer.healthUrls);
     signal.throwIfAborted();
-    const direction = isForward ? 'forward' : 'back';
-    await switchTo(deps, { switching: switchingTo(releases, before, target), direction }, options);
+    const switching = switchingTo(releases, [before, target], isForward ? 'forward' : 'back');
+    await switchTo(deps, switching, options);
   });
+}
+
+interface Beginning {
+  /** The release that runs. */
+  before: string;
+  /** Of a run that was broken off, confirmed now. */
+  settledSwitch: Switching | null;
+  /** Whether it is known where the daemon answers; a release that finds fault with everything did not say it. */
+  isWatched: boolean;
 }
 
 /** What both begin with: nobody else switches meanwhile, and no earlier switch is left open. */
 async function fromRunningRelease(
   deps: UpgradeDeps,
   { options, signal }: { options: Pick<UpgradeOptions, 'timing'>; signal: AbortSignal },
-  go: (running: string) => Promise<void>,
+  go: (beginning: Beginning) => Promise<void>,
 ): Promise<void> {
   const { releases, units, print } = deps;
   using lock = releases.lock();
   void lock;
   const current = currentOf(releases);
+  let isWatched = false;
   try {
     await units.watch((await deps.preflight(releases.folder(current), signal)).healthUrls);
+    isWatched = true;
   } catch (error) {
     signal.throwIfAborted();
     // Mending that may be what the upgrade is for.
     print(`${current}, which is current, finds fault: ${errorMessage(error)}`);
   }
-  await settleBroken(deps, options);
-  await go(currentOf(releases));
+  const settledSwitch = await settleBroken(deps, options);
+  await go({ before: currentOf(releases), settledSwitch, isWatched });
 }
 
 async function rollbackTarget(
@@ -146,11 +158,15 @@ async function releaseBefore(
   return newest;
 }
 
-const switchingTo = (releases: Releases, from: string, to: string): Switching => ({
-  from,
-  to,
-  previous: releases.previous(),
-});
+type DirectedSwitching = Switching & { direction: Direction };
+
+const switchingTo = (
+  releases: Releases,
+  [from, to]: readonly [from: string, to: string],
+  direction: Direction,
+): DirectedSwitching => ({ from, to, previous: releases.previous(), direction });
+
+const opposite = (direction: Direction): Direction => (direction === 'forward' ? 'back' : 'forward');
 
 function currentOf(releases: Releases): string {
   const current = releases.current();
@@ -168,11 +184,11 @@ function currentOf(releases: Releases): string {
 /** Steps 3 to 7. From here on nobody can break it off: it ends on one release or the other. */
 async function switchTo(
   deps: UpgradeDeps,
-  { switching, direction }: { switching: Switching; direction: Direction },
+  switching: DirectedSwitching,
   options: Pick<UpgradeOptions, 'timing'>,
 ): Promise<void> {
   const { releases, units, print } = deps;
-  const { from, to } = switching;
+  const { from, to, direction } = switching;
   print(`Switching to ${to} …`);
   await releases.begin(switching);
   try {
@@ -182,7 +198,7 @@ async function switchTo(
     await settled(deps, options);
   } catch (error) {
     print(`${to} does not work here: ${errorMessage(error)}`);
-    await switchBack(deps, { switching, direction: direction === 'forward' ? 'back' : 'forward' }, options);
+    await switchBack(deps, switching, options);
     throw new MillraceError(
       'permanent',
       'upgrade.switched_back',
@@ -193,9 +209,7 @@ async function switchTo(
       },
     );
   }
-  await releases.point('previous', from);
-  await releases.point('left', direction === 'back' ? from : to);
-  await releases.confirm();
+  await confirm(releases, switching);
   print(
     direction === 'forward'
       ? `${to} runs. \`millrace rollback\` goes back to ${from}.`
@@ -203,18 +217,23 @@ async function switchTo(
   );
 }
 
+async function confirm(releases: Releases, { from, to, direction }: DirectedSwitching): Promise<void> {
+  await releases.point('previous', from);
+  await releases.point('left', direction === 'back' ? from : to);
+  await releases.confirm();
+}
+
 async function switchBack(
   deps: UpgradeDeps,
-  { switching, direction }: { switching: Switching; direction: Direction },
+  { from, direction }: DirectedSwitching,
   options: Pick<UpgradeOptions, 'timing'>,
 ): Promise<void> {
   const { releases, units, print } = deps;
-  const { from } = switching;
   print(`Switching back to ${from} …`);
   await releases.point('current', from);
   await units.install(releases.folder(from));
   try {
-    await units.restart(direction);
+    await units.restart(opposite(direction));
     await settled(deps, options);
   } catch (cause) {
     throw new MillraceError(
@@ -230,21 +249,28 @@ async function switchBack(
   await releases.confirm();
 }
 
-/** A run that was killed in between left its note: its switch is confirmed or undone before anything else. */
-async function settleBroken(deps: UpgradeDeps, options: Pick<UpgradeOptions, 'timing'>): Promise<void> {
+/**
+ * A run that was killed in between left its note: its switch is confirmed or undone before anything else.
+ * @returns the switch that was confirmed
+ */
+async function settleBroken(
+  deps: UpgradeDeps,
+  options: Pick<UpgradeOptions, 'timing'>,
+): Promise<Switching | null> {
   const { releases, units, print } = deps;
-  const switching = releases.switching();
-  if (!switching) return;
-  const { from, to } = switching;
+  const noted = releases.switching();
+  if (!noted) return null;
+  const switching = { ...noted, direction: noted.direction ?? 'forward' };
+  const { from, to, direction } = switching;
   print(`An earlier switch from ${from} to ${to} was broken off. Settling it first …`);
   if (releases.current() === to) {
     try {
       await units.install(releases.folder(to));
-      await units.restart('forward');
+      await units.restart(direction);
       await settled(deps, options);
-      await releases.point('previous', from);
-      await releases.confirm();
-      return print(`${to} runs.`);
+      await confirm(releases, switching);
+      print(`${to} runs.`);
+      return switching;
     } catch (error) {
       print(`${to} does not work here: ${errorMessage(error)}`);
     }
@@ -252,10 +278,12 @@ async function settleBroken(deps: UpgradeDeps, options: Pick<UpgradeOptions, 'ti
   if (releases.current() !== to && releases.current() !== from) {
     // Somebody has brought a third one since, by setup.sh or by hand.
     await releases.confirm();
-    return print(`${releases.current()} runs.`);
+    print(`${releases.current()} runs.`);
+    return null;
   }
-  await switchBack(deps, { switching, direction: 'back' }, options);
+  await switchBack(deps, switching, options);
   print(`${from} runs.`);
+  return null;
 }
 
 /** Resolves when there was no fault for a while. */
