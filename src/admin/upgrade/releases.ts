@@ -78,6 +78,7 @@ export function createReleases(
     npm_config_cache: join(home, 'npm-cache'),
   };
   const folder = (id: string): string => join(releasesFolder, id);
+  const remove = (name: string): Promise<void> => rm(folder(name), { recursive: true, force: true });
 
   async function must(program: Program, code: 'fetch_failed' | 'install_failed', signal: AbortSignal) {
     const end = await run({ environment: path, ...program }, signal);
@@ -203,7 +204,6 @@ export function createReleases(
         .filter((name) => !name.startsWith('.') && !kept.includes(name))
         .toSorted((a, b) => lstatSync(folder(b)).ctimeMs - lstatSync(folder(a)).ctimeMs)
         .slice(Math.max(0, keep - kept.filter((id) => id !== null).length));
-      const remove = (name: string) => rm(folder(name), { recursive: true, force: true });
       for (const name of names.filter((one) => one.startsWith('.staging-'))) await remove(name);
       for (const name of oldest) {
         // Broken off, half of a release is not to have its name.
