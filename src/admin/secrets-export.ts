@@ -65,6 +65,7 @@ export function exportSecrets(secrets: ReadonlyMap<string, string>, to: string, 
     rmSync(folders, { recursive: true, force: true });
     throw error;
   }
+  removeOlder(target, folders);
 }
 
 function writeRole(folder: string, files: ReadonlyMap<string, string>, userId: number | undefined): void {
@@ -96,9 +97,16 @@ function swap(target: string, folders: string): void {
   const link = `${folders}.link`;
   symlinkSync(basename(folders), link);
   renameSync(link, target);
-  // What was there before, and what a command that broke off left behind.
+}
+
+/** What was there before, and what a command that broke off left behind. The new ones count whether or not it goes. */
+function removeOlder(target: string, folders: string): void {
   for (const name of readdirSync(dirname(target))) {
-    if (name.startsWith(`${basename(target)}.`) && name !== basename(folders))
+    if (!name.startsWith(`${basename(target)}.`) || name === basename(folders)) continue;
+    try {
       rmSync(join(dirname(target), name), { recursive: true, force: true });
+    } catch {
+      // It is in memory, and of the same user; the next export tries again.
+    }
   }
 }
