@@ -295,7 +295,8 @@ unquoted() {
 # Takes what was answered before where it is not answered now.
 load_installed_answers() {
   local name value sops
-  while IFS='=' read -r name value; do
+  # Its last line may have no end.
+  while IFS='=' read -r name value || [ -n "$name" ]; do
     case $name in '' | *[!A-Z0-9_]*) continue ;; esac
     value=$(unquoted "$value")
     if [[ " ${CONFIG_NAMES[*]} " == *" $name "* ]] && ! is_set "$name"; then printf -v "$name" %s "$value"; fi
@@ -361,6 +362,8 @@ is_valid() {
     STREAMS) [[ $STREAMS =~ ^(local|s2|s2-lite)$ ]] ;;
     # A token in it would stand in Git's arguments and configuration.
     MILLRACE_REPO) [[ $MILLRACE_REPO != *://*:*@* && $MILLRACE_REPO != -* ]] ;;
+    # Where the units may write, and not where S2's own server keeps its files.
+    DATA_DIR) [[ $DATA_DIR =~ ^$DATA(/[^/]+)*/?$ && $DATA_DIR/ != */../* && $DATA_DIR/ != "$DATA"/s2/* ]] ;;
     # Where a service cannot look.
     TOOLS_REPO) [[ ${TOOLS_REPO#file://} != /@(root|home|tmp|var/tmp|run)/* ]] ;;
     RESEND_API_KEY | S2_ACCESS_TOKEN | ADMIN_TOKEN | GITHUB_PAT) [[ ${!1} =~ ^[!-~]+$ ]] ;;
@@ -376,6 +379,7 @@ expectation() {
     S2_ACCESS_TOKEN) echo "an access token from S2's dashboard" ;;
     MILLRACE_REPO) echo 'the Git URL or path that Millrace comes from, without a token in it' ;;
     STREAMS) echo 'local, or s2' ;;
+    DATA_DIR) echo "$DATA, or a folder below it: the units write nowhere else" ;;
     TOOLS_REPO) echo "a Git URL, or a path that every user can read, and not below /root, /home or /tmp: services do not see those" ;;
     *) echo 'one word without spaces' ;;
   esac
@@ -395,7 +399,7 @@ check_answers() {
   if [ "${S2_LITE:-}" = 1 ] && ! fit_s2 >/dev/null && ! command -v cargo >/dev/null; then
     problems+=("S2_LITE=1 needs S2's program, and there is none: put it at /usr/local/bin/s2 (https://s2.dev/docs/cli/installation), or install cargo, which builds it here.")
   fi
-  for name in MILLRACE_REPO MAIL_DOMAIN PUBLIC_URL STREAMS RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT TOOLS_REPO; do
+  for name in MILLRACE_REPO MAIL_DOMAIN PUBLIC_URL STREAMS DATA_DIR RESEND_API_KEY S2_ACCESS_TOKEN ADMIN_TOKEN GITHUB_PAT TOOLS_REPO; do
     if is_set "$name" && ! is_valid "$name"; then problems+=("$name is not right: it is $(expectation "$name")."); fi
   done
 }
@@ -709,7 +713,7 @@ main() {
     for problem in "${problems[@]}"; do printf 'problem\t%s\n' "$problem"; done
     return
   fi
-  [ "$EUID" -eq 0 ] || fail 'Setup needs root.' 'As root: curl -fsSL https://…/setup.sh | bash, or … | sudo bash (variables: sudo NAME=value bash).'
+  [ "$EUID" -eq 0 ] || fail 'Setup needs root.' 'As root: curl -fsSL https://…/setup.sh | bash, or … | sudo bash. Variables that are exported come along with sudo --preserve-env=NAME,… bash; after sudo, as NAME=value, a secret would stand in its log.'
   if [ "${MILLRACE_UNATTENDED:-}" != 1 ]; then
     stop_at_problems 'Setup cannot start here:'
     ask_answers

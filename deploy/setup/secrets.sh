@@ -108,7 +108,8 @@ do_config() {
 env_lines() {
   local line name
   local -A written=()
-  while IFS= read -r line; do
+  # Its last line may have no end.
+  while IFS= read -r line || [ -n "$line" ]; do
     name=${line%%=*}
     if [[ " ${CONFIG_NAMES[*]} " == *" $name "* ]]; then
       written[$name]=1

@@ -57,7 +57,7 @@ as_nobody() {
 @test "without root it says how, and an option that is not there is named" {
   MILLRACE_UNATTENDED=1 run as_nobody bash <"$repository/setup.sh"
   [ "$status" -eq 1 ]
-  [[ $output == *'needs root'* ]]
+  [[ $output == *'needs root'*'sudo --preserve-env=NAME'* ]]
   run bash "$repository/setup.sh" --frobnicate
   [ "$status" -eq 1 ]
   [[ $output == *--frobnicate* ]]
@@ -143,6 +143,25 @@ ASKING
   [ "$MAIL_DOMAIN" = 'example.com, example.org' ]
   # A shell reads the same.
   [ "$(set -a && . "$ENV_FILE" && printf %s "$MAIL_DOMAIN")" = "$MAIL_DOMAIN" ]
+}
+
+# It was lost, from the file as well as from the answers.
+@test "the last line of millrace.env counts without a line end, too" {
+  printf 'PUBLIC_URL=https://mail.example.com\nMAIL_DOMAIN=example.com' >"$ENV_FILE"
+  load_installed_answers
+  [ "$MAIL_DOMAIN" = example.com ]
+  printf 'PUBLIC_URL=https://mail.example.com\nNODE_OPTIONS=--trace' >"$ENV_FILE"
+  [[ $(env_lines) == *NODE_OPTIONS=--trace* ]]
+}
+
+@test "data lies where the units may write" {
+  DATA=/var/lib/millrace
+  for DATA_DIR in /var/lib/millrace /var/lib/millrace/ /var/lib/millrace/data; do is_valid DATA_DIR; done
+  for DATA_DIR in /srv/mail ./data data /var/lib/millrace2 /var/lib/millrace/../mail /var/lib/millrace/s2 /; do run ! is_valid DATA_DIR; done
+  problems=()
+  MAIL_DOMAIN=example.com PUBLIC_URL=https://mail.example.com RESEND_API_KEY=re_one MILLRACE_REPO=/srv/millrace DATA_DIR=/srv/mail
+  check_answers
+  [[ ${problems[*]} == 'DATA_DIR is not right'*'/var/lib/millrace, or a folder below it'* ]]
 }
 
 @test "what is more than a word is written so that the next run reads it back, and a shell runs none of it" {
