@@ -31,7 +31,7 @@ export interface Sops {
   updateKeys(file: string, config: string): Promise<void>;
   /** A new data key; all values are encrypted again. */
   rotate(file: string): Promise<void>;
-  /** In the person's editor, at the terminal. */
+  /** In the person's editor, at the terminal. Meanwhile the plain document lies in TMPDIR, by default in memory. */
   edit(file: string, config: string): Promise<void>;
 }
 
@@ -46,6 +46,8 @@ const TIMEOUT_MS = 60_000;
 /** `set --value-stdin` came with it. */
 const OLDEST_MINOR = 11;
 const EDIT_WITHOUT_CHANGE = 200;
+/** Memory, on Linux. */
+const MEMORY_FOLDER = '/dev/shm';
 const HINTS = {
   missing: 'Install SOPS 3.11 or newer: https://github.com/getsops/sops/releases',
   key: 'Name the file of your age key: SOPS_AGE_KEY_FILE=…/age.key',
@@ -66,9 +68,14 @@ export function createSops({ clock }: { clock: Clock }, options: SopsOptions): S
 
   async function start(
     args: readonly string[],
-    { input, signal, stdio = 'pipe' }: { input: string; signal?: AbortSignal; stdio?: StdioOptions },
+    {
+      input,
+      signal,
+      stdio = 'pipe',
+      env = environment,
+    }: { input: string; signal?: AbortSignal; stdio?: StdioOptions; env?: Record<string, string> },
   ): Promise<{ status: unknown; stdout: string; stderr: string }> {
-    const child = spawn('sops', [...args], { env: environment, stdio, ...(signal && { signal }) });
+    const child = spawn('sops', [...args], { env, stdio, ...(signal && { signal }) });
     try {
       // A child that ends before it has read everything says why by its status.
       child.stdin?.on('error', () => undefined).end(input);
@@ -125,6 +132,7 @@ export function createSops({ clock }: { clock: Clock }, options: SopsOptions): S
       const { status, stderr } = await start(['--config', config, 'edit', file], {
         input: '',
         stdio: 'inherit',
+        env: { ...(existsSync(MEMORY_FOLDER) && { TMPDIR: MEMORY_FOLDER }), ...environment },
       });
       if (status !== 0 && status !== EDIT_WITHOUT_CHANGE) throw failure(status, stderr, hasKey(environment));
     },

@@ -99,6 +99,22 @@ describe.skipIf(!sops)('a value', () => {
     },
   );
 
+  // SOPS writes the whole document in the clear for the editor.
+  it('is edited in memory', { timeout: 60_000 }, async () => {
+    const seen = join(folder, 'edited');
+    const editor = join(folder, 'editor');
+    writeFileSync(
+      editor,
+      `#!/bin/sh\necho "$1" >'${seen}'\nsed -i 's/^ADMIN_TOKEN:.*/ADMIN_TOKEN: edited/' "$1"\n`,
+    );
+    chmodSync(editor, 0o755);
+    const { status } = await millraceProcess(['edit'], { env: { SOPS_EDITOR: editor } });
+    expect({ status, token: decrypted()['ADMIN_TOKEN'] }).toEqual({ status: 0, token: 'edited' });
+    expect(readFileSync(seen, 'utf8')).toMatch(/^\/dev\/shm\//);
+    await millraceProcess(['edit'], { env: { SOPS_EDITOR: editor, TMPDIR: folder } });
+    expect(readFileSync(seen, 'utf8')).toMatch(new RegExp(`^${folder}/`));
+  });
+
   it.each([
     ['PATH', 'x', 'PATH is no secret of Millrace'],
     ['TOOL_SECRET_../../x', 'x', 'TOOL_SECRET_../../x is no secret'],

@@ -1,6 +1,6 @@
 /**
  * How Git reaches a repository over SSH: with the key that the owner set, which lies in a file only while Git
- * runs; or without one, with the keys of the daemon's user.
+ * runs, in memory where the service has a folder there; or without one, with the keys of the daemon's user.
  *
  * The host's key: where `knownHosts` names it, it must be that one. Otherwise the first one seen is kept and
  * must stay the same (`accept-new`).
@@ -16,6 +16,8 @@ export interface SshOptions {
   knownHosts: string | null;
   /** Where the host keys that were seen first are kept. */
   directory: string;
+  /** A folder in memory, for the key; null where there is none, and it lies among temporary files. */
+  memoryDirectory: string | null;
 }
 
 export interface SshAccess extends Disposable {
@@ -28,8 +30,8 @@ const OPTIONS = ['BatchMode=yes', 'ConnectTimeout=15', 'ForwardAgent=no', 'Permi
 export function sshAccess(ssh: SshOptions | undefined): SshAccess {
   const options = [...OPTIONS];
   if (!ssh) return { command: commandOf(options, []), [Symbol.dispose]: () => {} };
-  const folder = mkdtempSync(join(tmpdir(), 'millrace-git-key-'));
-  const { key, knownHosts, directory } = ssh;
+  const { key, knownHosts, directory, memoryDirectory } = ssh;
+  const folder = mkdtempSync(join(memoryDirectory ?? tmpdir(), 'millrace-git-key-'));
   const ownKey = key === null ? [] : ['-F', '/dev/null', '-i', join(folder, 'key')];
   if (key !== null) {
     writeFileSync(join(folder, 'key'), `${key}\n`, { mode: 0o600 });

@@ -41,7 +41,8 @@ interface SyncOptions {
 }
 
 /** As the owner set it. Checkouts lie apart for each repository. */
-export function syncOptions({ tools, dataDir, publicUrl }: Config, secrets: Secrets): SyncOptions {
+export function syncOptions(config: Config, secrets: Secrets): SyncOptions {
+  const { tools, dataDir, publicUrl, supervisor } = config;
   const { branch, path, sshKnownHosts, githubApiUrl } = tools;
   const url = tools.repo!;
   const token = secrets.githubPat?.reveal() ?? null;
@@ -50,6 +51,7 @@ export function syncOptions({ tools, dataDir, publicUrl }: Config, secrets: Secr
     key: secrets.toolsSshKey?.reveal() ?? null,
     knownHosts: sshKnownHosts,
     directory: own('ssh'),
+    memoryDirectory: supervisor.runtimeDir,
   };
   return {
     repository: { url, branch, token, ssh, environment: programEnvironment() },

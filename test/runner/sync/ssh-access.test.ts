@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock as clock } from '../../../src/platform/clock.ts';
 import { createGitRepository } from '../../../src/runner/sync/git-checkout.ts';
+import { sshAccess } from '../../../src/runner/sync/ssh-access.ts';
 import type { SshOptions } from '../../../src/runner/sync/ssh-access.ts';
 import { freePort } from '../../e2e/daemon.ts';
 import { createBareRepository } from './bare-repository.ts';
@@ -87,6 +88,7 @@ function overSsh(ssh: Partial<SshOptions>) {
         key: readFileSync(at('owner'), 'utf8').trim(),
         knownHosts: null,
         directory: at("host keys of 'ours' 100%"),
+        memoryDirectory: null,
         ...ssh,
       },
     },
@@ -136,4 +138,16 @@ describe.skipIf(!existsSync(SSHD))('a repository over SSH', () => {
       await stop();
     }
   });
+});
+
+it('keeps the key in the service’s folder in memory, where it has one', async () => {
+  const memoryDirectory = await mkdtemp(join(tmpdir(), 'millrace-memory-'));
+  stack.defer(() => rm(memoryDirectory, { recursive: true }));
+  const options = { key: 'a key', knownHosts: null, directory: join(memoryDirectory, 'seen') };
+  {
+    using access = sshAccess({ ...options, memoryDirectory });
+    const [path = ''] = new RegExp(`${memoryDirectory}/[^/]+/key`).exec(access.command) ?? [];
+    expect(readFileSync(path, 'utf8')).toBe('a key\n');
+  }
+  expect(readdirSync(memoryDirectory)).toEqual(['seen']);
 });
