@@ -11,7 +11,7 @@ import { isBuiltin } from 'node:module';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, version as esbuildVersion } from 'esbuild';
-import type { BuildFailure, BuildOptions, Message, Plugin } from 'esbuild';
+import type { BuildFailure, BuildOptions, Message, Metafile, Plugin } from 'esbuild';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
 import { JSX_SOURCES, jsxSourceOf } from './jsx-source.ts';
@@ -32,6 +32,9 @@ export interface ToolBundle extends ToolCode {
 
 const MAX_BUNDLE_BYTES = 5 * 1024 * 1024;
 const MAX_SHOWN_ERRORS = 20;
+const MAX_SHOWN_PARTS = 5;
+/** The innermost, as packages have packages. */
+const PACKAGE_IN_PATH = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//;
 const REVISION_CHARS = 12;
 const ENTRY_NAMES = ['index.ts', 'index.tsx'];
 /** Exports that say something about the tools rather than being one. */
@@ -162,26 +165,42 @@ async function buildScript(entry: string, root: string): Promise<{ code: string;
   const folder = dirname(entry);
   const around = realpathSync(root);
   try {
-    const { outputFiles } = await build({
+    const { outputFiles, metafile } = await build({
       ...OPTIONS,
       jsxImportSource: jsxSourceOf(entry, around),
       entryPoints: [entry],
       absWorkingDir: folder,
       outfile: join(folder, 'tools.js'),
       write: false,
+      metafile: true,
       plugins: [guard(around)],
     });
     const text = (suffix: string): string =>
       outputFiles.find(({ path }) => path.endsWith(suffix))?.text ?? '';
     const code = text('.js');
     if (code.length > MAX_BUNDLE_BYTES) {
-      throw buildFailed(`the bundle has ${code.length} bytes; at most ${MAX_BUNDLE_BYTES} are taken`);
+      const most = largestParts(metafile).join(', ');
+      throw buildFailed(
+        `the bundle has ${code.length} bytes; at most ${MAX_BUNDLE_BYTES} are taken. Most of it: ${most}`,
+      );
     }
     return { code, sourceMap: text('.map') };
   } catch (error) {
     if (error instanceof MillraceError) throw error;
     throw buildFailed(isBuildFailure(error) ? shownErrors(error.errors) : errorMessage(error), error);
   }
+}
+
+/** Packages, and files of the author's own, that make the most of the bundle: `openai (1006747 bytes)`. */
+function largestParts({ outputs }: Metafile): string[] {
+  const bytesOf = new Map<string, number>();
+  for (const { inputs } of Object.values(outputs))
+    for (const [path, { bytesInOutput }] of Object.entries(inputs)) {
+      const part = PACKAGE_IN_PATH.exec(path)?.[1] ?? path;
+      bytesOf.set(part, (bytesOf.get(part) ?? 0) + bytesInOutput);
+    }
+  const largest = [...bytesOf].toSorted(([, a], [, b]) => b - a).slice(0, MAX_SHOWN_PARTS);
+  return largest.map(([part, bytes]) => `${part} (${bytes} bytes)`);
 }
 
 /** Holds every file that esbuild resolves or loads to the folders that it may read. */

@@ -57,6 +57,8 @@ const toolSettingsSchema = z
     error: 'with `from`, expected "skip" or "park": who is on the list is what anyone can claim',
   });
 
+const KNOWN_KEYS = ['from', 'unauthenticated', 'hosts', 'secrets', ...Object.keys(settableLimits)].join(', ');
+
 export type ResolvedSettings = Required<Omit<ToolSettings, keyof SenderRule>> & SenderRule;
 /** Settings by name of export, as they were checked. */
 export type CheckedSettings = Readonly<Record<string, z.infer<typeof toolSettingsSchema>>>;
@@ -64,7 +66,7 @@ export type CheckedSettings = Readonly<Record<string, z.infer<typeof toolSetting
 /** @throws MillraceError `tools.settings_invalid` (invalid) that names every key at fault. */
 export function checkedSettings(settings: unknown, tools: readonly string[]): CheckedSettings {
   const parsed = z.record(z.string(), toolSettingsSchema).safeParse(settings ?? {});
-  const issues = parsed.success ? [] : parsed.error.issues.map(({ path, message }) => fault(path, message));
+  const issues = parsed.success ? [] : parsed.error.issues.map(faultOf);
   const named = typeof settings === 'object' && settings !== null ? Object.keys(settings) : [];
   for (const name of named) {
     if (name !== 'default' && !tools.includes(name))
@@ -74,6 +76,10 @@ export function checkedSettings(settings: unknown, tools: readonly string[]): Ch
   throw new MillraceError('invalid', 'tools.settings_invalid', issues.join('; '), {
     hint: 'Correct `export const settings`; the revision that was live stays live.',
   });
+}
+
+function faultOf({ code, path, message }: z.core.$ZodIssue): string {
+  return fault(path, code === 'unrecognized_keys' ? `${message}; known: ${KNOWN_KEYS}` : message);
 }
 
 function fault(path: readonly PropertyKey[], message: string): string {

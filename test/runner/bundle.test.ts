@@ -222,8 +222,11 @@ describe('is refused, with what is wrong and where', () => {
     ['a tool named settings', { 'index.ts': 'export const settings = () => 1;' }, /^settings: not a name/],
     [
       'a bundle that is too big',
-      { 'index.ts': `export const a = '${'x'.repeat(5_300_000)}';` },
-      /at most 5242880/,
+      {
+        'index.ts': `import { b } from '@acme/huge'; export const a = () => b;`,
+        'node_modules/@acme/huge/index.js': `export const b = '${'x'.repeat(5_300_000)}';`,
+      },
+      /at most 5242880 are taken\. Most of it: @acme\/huge \(53\d{5} bytes\), index\.ts \(\d+ bytes\)$/,
     ],
   ];
   it.each(faults)('%s', async (_name, files, message) => {
@@ -248,7 +251,10 @@ describe('is refused, with what is wrong and where', () => {
 
 describe('settings', () => {
   const faults: [settings: string, message: string][] = [
-    ['{ test: { timeout: 5 } }', 'settings.test: Unrecognized key: "timeout"'],
+    [
+      '{ test: { timeout: 5 } }',
+      'settings.test: Unrecognized key: "timeout"; known: from, unauthenticated, hosts, secrets, timeoutMs, ',
+    ],
     ['{ test: { timeoutMs: "5" } }', 'settings.test.timeoutMs: '],
     ['{ test: { timeoutMs: 300_001 } }', 'settings.test.timeoutMs: '],
     ['{ test: { timeoutMs: 5n } }', 'settings.test.timeoutMs: '],

@@ -52,6 +52,14 @@ describe('a reply', () => {
     expect(repliesOf(await sandbox.runBody(body))).toEqual(expected);
   });
 
+  // As in other workers: what was said was that `headers` is an unknown key.
+  it('is no Response: its text is', async () => {
+    const result = await sandbox.runBody(`return new Response('x');`);
+    expect(result).toMatchObject({
+      message: 'the tool returned a Response, not a reply: its text is await response.text()',
+    });
+  });
+
   it('of any bytes arrives whole', async () => {
     for (const length of [0, 1, 2, 3, 4, 100_001]) {
       const body = `return { attachments: [{ filename: 'x', content: Uint8Array.from({ length: ${length} }, (_, i) => i * 7) }] };`;

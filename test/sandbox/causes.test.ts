@@ -38,6 +38,14 @@ it.each([
   expect(await failureOf(body)).toMatch(new RegExp(message));
 });
 
+it('of whatever kind it is, is shown as far as it goes round', async () => {
+  const around = `const order = { id: 7, of: { name: 'Ann' } }; order.of.orders = [order]; order.twice = [order.of.name, {}, {}];`;
+  const text = '{"id":7,"of":{"name":"Ann","orders":["[circular]"]},"twice":["Ann",{},{}]}';
+  expect(await failureOf(`${around} throw order`)).toBe(`threw ${text}`);
+  const result = await sandbox.runBody(`${around} console.log('got', order, 'and', [1n])`);
+  expect(result.logs).toEqual([`got ${text} and ["1n"]`]);
+});
+
 it('is told as far as five causes, each of a thousand characters', async () => {
   const message = await failureOf(`
     let error = new Error('deepest');

@@ -68,7 +68,7 @@ export function describeValue(value: unknown): string {
   if (typeof value === 'function') return `[function ${value.name}]`;
   if (value === null || typeof value !== 'object') return String(value);
   try {
-    return clip(stringify(value, withBigints) ?? String(value));
+    return clip(stringify(value, asJson()) ?? String(value));
   } catch {
     return Object.prototype.toString.call(value);
   }
@@ -78,8 +78,18 @@ function stackOf(error: unknown): string {
   return error instanceof Error ? String(error.stack ?? error.message) : describeValue(error);
 }
 
-const withBigints = (_key: string, value: unknown): unknown =>
-  typeof value === 'bigint' ? `${value}n` : value;
+/** What JSON has not, as text: big integers, and an object inside of itself. */
+function asJson(): (this: unknown, key: string, value: unknown) => unknown {
+  const around: unknown[] = [];
+  return function replaced(_key, value) {
+    if (typeof value === 'bigint') return `${value}n`;
+    if (typeof value !== 'object' || value === null) return value;
+    while (around.length > 0 && around.at(-1) !== this) around.pop();
+    if (around.includes(value)) return '[circular]';
+    around.push(value);
+    return value;
+  };
+}
 
 export function clip(text: string, maxChars = MAX_DESCRIPTION_CHARS): string {
   return text.length > maxChars ? `${text.slice(0, maxChars)}…` : text;

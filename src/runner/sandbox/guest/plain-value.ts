@@ -20,6 +20,9 @@ export function keysOf(value: unknown, { place, what }: { place: Place; what: st
     throw new InvalidResult(`${place.phrase} ${nameOf(value)}, not ${what}`);
   }
   return read(place, () => {
+    if (Object.prototype.toString.call(value) === '[object Response]') {
+      throw new InvalidResult(`${place.phrase} a Response, not ${what}: its text is await response.text()`);
+    }
     if ('isEscaped' in value) {
       throw new InvalidResult(`${place.phrase} HTML as it is: return { html: … }`);
     }
