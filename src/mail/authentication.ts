@@ -2,10 +2,10 @@
  * Whether the author of an email proved to be who it says: computed from the raw message by `mailauth`, never read from
  * a header of it, which anyone can write.
  *
- * Proof is a DKIM signature that verifies, covers the whole body, From and (where there is one) Reply-To, and is of a
- * domain that DMARC (RFC 9989) aligns with that of From. SPF proves nothing here: the sender's connection was the
- * provider's, and is gone. A message with two fields of a name that may stand once is not proven, because a signature
- * covers one of them and a reader may show the other.
+ * Proof is a DKIM signature that verifies, covers the whole body and what is read of the header (`signature-cover.ts`),
+ * and is of a domain that DMARC (RFC 9989) aligns with that of From. SPF proves nothing here: the sender's connection was
+ * the provider's, and is gone. A message with two fields of a name that may stand once is not proven, because a
+ * signature covers one of them and a reader may show the other: they are counted where the verifier reads them.
  *
  * No I/O: which DNS records it takes, `recordNames` says; whoever asks for them hands in what there was.
  */
@@ -14,6 +14,8 @@ import { mailboxesOf } from './address-field.ts';
 import { normaliseDomain } from './address.ts';
 import { headerValues } from './email.ts';
 import type { ParsedEmail } from './email.ts';
+import { coverFault, headerFault, partsOf } from './signature-cover.ts';
+import type { RawParts } from './signature-cover.ts';
 
 export interface Authentication {
   /** `none`: nobody signed it. */
@@ -39,23 +41,11 @@ export interface SignedMessage {
 
 /** Each costs a hash of the whole body, and a look at the DNS; honest mail has one to three. */
 const MAX_SIGNATURES = 8;
+/** As much as is parsed of any header. */
+const MAX_HEAD_BYTES = 1024 * 1024;
+const SIGNATURE_FIELD = /^dkim-signature[ \t\r\n]*:/gim;
 /** RFC 9989 4.10: a walk begins at seven labels when there are more than that. */
 const WALK_LABELS = 7;
-const SINGLE_FIELDS = [
-  'from',
-  'sender',
-  'reply-to',
-  'to',
-  'cc',
-  'subject',
-  'date',
-  'message-id',
-  'in-reply-to',
-  'references',
-  'mime-version',
-  'content-type',
-  'content-transfer-encoding',
-];
 const HOST_NAME = /^[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?$/i;
 
 /** The names whose TXT records tell: of keys, and of DMARC policies up the tree. At most some hundred. */
@@ -75,39 +65,40 @@ export function recordNames(email: Pick<ParsedEmail, 'headers'>): string[] {
 
 /** @throws MillraceError `authentication.dns_failed` (transient) where it depends on a record that nobody could get */
 export async function authenticate(message: SignedMessage): Promise<Authentication> {
-  const signatures = headerValues(message.fields, 'dkim-signature').length;
+  const parts = partsOf(message.raw);
+  if (parts.head.length > MAX_HEAD_BYTES) return failed(null, 'its header is too large');
+  // Counted here, because `fields` has only as many as are kept.
+  const signatures = parts.head.toString('latin1').match(SIGNATURE_FIELD)?.length ?? 0;
   if (signatures === 0) return { result: 'none', domain: null, reason: 'it is not signed' };
   if (signatures > MAX_SIGNATURES) return failed(null, `it has more than ${MAX_SIGNATURES} signatures`);
-  const twice = SINGLE_FIELDS.find((name) => headerValues(message.fields, name).length > 1);
-  if (twice !== undefined) return failed(null, `it has several ${twice} fields`);
-  return verified(message);
+  return verified(message, parts);
 }
 
-async function verified({ raw, fields, records, receivedMs }: SignedMessage): Promise<Authentication> {
+async function verified(
+  { raw, fields, records, receivedMs }: SignedMessage,
+  parts: RawParts,
+): Promise<Authentication> {
   // Loaded by the first mail that is asked about: it would be 25 MB of every daemon.
   const [{ dkimVerify }, { evaluateDmarc }] = await Promise.all([
     import('mailauth/lib/dkim/verify.js'),
     import('mailauth/lib/dmarc/index.js'),
   ]);
-  let isInDoubt = false;
-  const resolver = async (name: string): Promise<string[][]> => {
-    const found = Object.hasOwn(records, name.toLowerCase()) ? records[name.toLowerCase()]! : [];
-    if (found === 'failed') isInDoubt = true;
-    if (found !== 'failed' && found.length > 0) return found.map((text) => [text]);
-    throw Object.assign(new Error(`no TXT record ${name}`), {
-      code: found === 'failed' ? 'ESERVFAIL' : 'ENOTFOUND',
-    });
-  };
-  const common = { resolver, strict: true };
-  const { results, headerFrom, fromFields } = await dkimVerify(Buffer.from(raw), {
+  const resolver = resolverOf(records);
+  const common = { resolver: resolver.resolve, strict: true };
+  const { results, headerFrom, fromFields, headers } = await dkimVerify(Buffer.from(raw), {
     ...common,
     curTime: new Date(receivedMs),
   });
-  const required = ['from', ...(headerValues(fields, 'reply-to').length > 0 ? ['reply-to'] : [])];
-  const sound = results.filter(({ status, signingHeaders }) => {
-    const covered = (signingHeaders?.keys ?? '').toLowerCase().split(/[\s:]+/);
-    return status.result === 'pass' && !status.underSized && required.every((name) => covered.includes(name));
-  });
+  if (!headers) return failed(null, 'its header cannot be read');
+  const unclear = headerFault(headers, fields);
+  if (unclear !== null) return failed(null, unclear);
+  // In strict mode there is one result a signature, in their order.
+  const signatures = headers.parsed.filter(({ key }) => key === 'dkim-signature');
+  const judged = results.map((result, index) => ({
+    result,
+    fault: faultOf(result) ?? coverFault(signatures[index]?.line, headers, parts),
+  }));
+  const sound = judged.flatMap(({ result, fault }) => (fault === null ? [result] : []));
   const { response, dkimAligned, reason } = await evaluateDmarc({
     ...common,
     headerFrom,
@@ -128,14 +119,40 @@ async function verified({ raw, fields, records, receivedMs }: SignedMessage): Pr
     ? [...dkimAligned][0]
     : sound.find(({ status }) => status.aligned)?.signingDomain;
   if (aligned !== undefined) return { result: 'pass', domain, reason: `signed by ${aligned}` };
-  if (isInDoubt) throw dnsFailed(domain);
-  return failed(domain, sound.length > 0 ? 'it is signed by another domain' : whyNot(results));
+  if (resolver.isInDoubt()) throw dnsFailed(domain);
+  return failed(
+    domain,
+    sound.length > 0 ? 'it is signed by another domain' : (judged[0]?.fault ?? 'it is not signed'),
+  );
 }
 
-function whyNot(results: readonly { status: { result: string; comment?: string | false } }[]): string {
-  const { result = 'none', comment } = results[0]?.status ?? {};
-  if (result === 'pass') return 'its signature does not cover all of it';
-  return `its signature does not hold: ${comment || result}`;
+/** What `mailauth` asks the DNS, out of what was found before. */
+function resolverOf(records: SignedMessage['records']): {
+  readonly resolve: (name: string) => Promise<string[][]>;
+  readonly isInDoubt: () => boolean;
+} {
+  let isInDoubt = false;
+  return {
+    isInDoubt: () => isInDoubt,
+    resolve: async (name) => {
+      const found = Object.hasOwn(records, name.toLowerCase()) ? records[name.toLowerCase()]! : [];
+      if (found === 'failed') isInDoubt = true;
+      if (found !== 'failed' && found.length > 0) return found.map((text) => [text]);
+      throw Object.assign(new Error(`no TXT record ${name}`), {
+        code: found === 'failed' ? 'ESERVFAIL' : 'ENOTFOUND',
+      });
+    },
+  };
+}
+
+/** Why a signature does not hold for the whole body; null where it does. */
+function faultOf({
+  status,
+}: {
+  status: { result: string; comment?: string | false; underSized?: number };
+}): string | null {
+  if (status.result !== 'pass') return `its signature does not hold: ${status.comment || status.result}`;
+  return status.underSized ? 'its signature does not cover all of it' : null;
 }
 
 function failed(domain: string | null, reason: string): Authentication {

@@ -39,6 +39,11 @@ async function verdictOf(text: string, records: Record<string, TextRecords> = {}
   return authenticate({ raw, fields: { headers: email.headers }, records: asked, receivedMs: RECEIVED_MS });
 }
 
+/** A field, and more lines behind it than are kept of a header. */
+function flooded(field: string): string {
+  return `${field}\r\n${'Autocrypt: x\r\n'.repeat(2100)}`;
+}
+
 describe('an author is proven', () => {
   it('by a signature of the domain of From', async () => {
     expect(await verdictOf(await signed(message([FROM, ...HEAD])))).toEqual({
@@ -77,6 +82,103 @@ describe('an author is proven', () => {
   });
 });
 
+/** What they name in `h=`, as seen in mail of 2019 to 2026, without repetitions. */
+const PROVIDERS = {
+  gmail:
+    'content-transfer-encoding:mime-version:references:in-reply-to:message-id:date:subject:cc:to:from:reply-to',
+  microsoft: 'From:Date:Subject:Message-ID:Content-Type:MIME-Version:X-MS-Exchange-SenderADCheck',
+  icloud: 'From:To:Subject:Date:Message-ID:MIME-Version:Content-Type:x-icloud-hme',
+  yahoo: 'From:To:Cc:Subject:Date:In-Reply-To:References:Reply-To',
+  fastmail:
+    'cc:content-transfer-encoding:content-type:date:from:in-reply-to:message-id:mime-version:references:reply-to:subject:to',
+  proton: 'Date:To:From:Cc:Subject:Message-ID:In-Reply-To:References:Feedback-ID:Reply-To:BIMI-Selector',
+} as const;
+/** Fields of theirs that have to be there, to be named. */
+const MARKERS = ['X-MS-Exchange-SenderADCheck: 1', 'X-iCloud-HME: 1'];
+const REPLY = ['Cc: eve@far.example', 'Message-ID: <2@x>', 'In-Reply-To: <1@x>', 'References: <1@x>'];
+const alternative = (boundary: string): string =>
+  ['text/plain', 'text/html']
+    .map((type) => `--${boundary}\r\nContent-Type: ${type}\r\n\r\n<p>Hi\r\n`)
+    .join('') + `--${boundary}--\r\n`;
+
+describe.each(Object.entries(PROVIDERS))('what %s signs', (_provider, fields) => {
+  const sign = (head: readonly string[], body: string): Promise<string> =>
+    signed(message([FROM, ...HEAD, ...REPLY, ...MARKERS, 'MIME-Version: 1.0', ...head], body), { fields });
+
+  it.each<[string, string[], string]>([
+    ['without a type', [], 'Hello\r\n'],
+    [
+      'as text',
+      ['Content-Type: text/plain; charset="UTF-8"', 'Content-Transfer-Encoding: 8bit'],
+      'Hello\r\n',
+    ],
+    [
+      'as quoted-printable',
+      [
+        'Content-Type: text/plain; charset=utf-8; format=flowed',
+        'Content-Transfer-Encoding: quoted-printable',
+      ],
+      'Gr=C3=BC=C3=9Fe, this line goes =\r\non.\r\n',
+    ],
+    ['in parts', ['Content-Type: multipart/alternative; boundary="b_1"'], alternative('b_1')],
+    [
+      'in parts below what Thunderbird writes',
+      ['Content-Type: multipart/alternative;\r\n boundary="------------a"'],
+      `This is a multi-part message in MIME format.\r\n${alternative('------------a')}`,
+    ],
+    [
+      'in parts below a blank line, as Apple does',
+      ['Content-Type: multipart/alternative;\r\n\tboundary=Apple-Mail-7'],
+      `\r\n\r\n${alternative('Apple-Mail-7')}\r\n`,
+    ],
+    ['as HTML', ['Content-Type: text/html; charset=utf-8'], '<p>Hello</p>\r\n'],
+  ])('proves a reply %s', async (_, head, body) => {
+    expect(await verdictOf(await sign(head, body))).toMatchObject({ result: 'pass' });
+  });
+
+  it.each<[string, string[], string, (mail: string) => string]>([
+    ['the subject', [], 'Hello\r\n', (mail) => mail.replace('Subject: hi', 'Subject: ho')],
+    ['who is answered', [], 'Hello\r\n', (mail) => `Reply-To: eve@far.example\r\n${mail}`],
+    [
+      'at which line it is divided',
+      ['Content-Type: multipart/mixed; boundary=b'],
+      `--b\r\n\r\nNo.\r\n--x\r\n\r\nYes.\r\n--x--\r\n--b--\r\n`,
+      (mail) => mail.replace('boundary=b', 'boundary=x'),
+    ],
+    [
+      'that it is divided',
+      ['Content-Type: text/plain'],
+      'No.\r\n----- Original -----\r\nYes.\r\n----- Original -------\r\n',
+      (mail) => mail.replace('text/plain', 'multipart/mixed; boundary="--- Original -----"'),
+    ],
+    [
+      'that tags are left out',
+      ['Content-Type: text/plain'],
+      'No.\r\n> Yes.\r\n',
+      (mail) => mail.replace('text/plain', 'text/html'),
+    ],
+    [
+      'that it is decoded',
+      ['Content-Type: text/plain'],
+      'No.\r\n> Well=0AYes.\r\n',
+      (mail) => `Content-Transfer-Encoding: quoted-printable\r\n${mail}`,
+    ],
+  ])(`does not prove %s, where somebody else says it`, async (_, head, body, change) => {
+    const mail = await sign(head, body);
+    expect(await verdictOf(mail)).toMatchObject({ result: 'pass' });
+    expect(await verdictOf(change(mail))).toMatchObject({ result: 'fail' });
+  });
+});
+
+it.each(['gmail', 'yahoo', 'fastmail', 'proton'] as const)(
+  'what %s signs does not prove a conversation, where somebody else says it',
+  async (provider) => {
+    const mail = await signed(message([FROM, ...HEAD]), { fields: PROVIDERS[provider] });
+    expect(await verdictOf(mail)).toMatchObject({ result: 'pass' });
+    expect(await verdictOf(`References: <offer@x>\r\n${mail}`)).toMatchObject({ result: 'fail' });
+  },
+);
+
 describe('an author is not proven', () => {
   const forged = 'Authentication-Results: amazonses.com; dkim=pass header.d=sender.example; dmarc=pass';
 
@@ -107,6 +209,23 @@ describe('an author is not proven', () => {
       (mail) => `Content-Type: text/html\r\nContent-Type: text/plain\r\n${mail}`,
     ],
     ['there is a Reply-To that was not signed', (mail) => `Reply-To: eve@other.example\r\n${mail}`],
+    [
+      'there is a Subject, and a thousand lines later another',
+      (mail) => `${flooded('Subject: pay now')}${mail}`,
+    ],
+    [
+      'there is a Reply-To, and a thousand lines later another',
+      (mail) => `${flooded('Reply-To: eve@x.example')}${mail}`,
+    ],
+    ['its header ends twice', (mail) => mail.replace('\r\n\r\n', '\r\nX-Note: y\r\n\r\r\nPay now.\r\n\r\n')],
+    ['it is put into a conversation', (mail) => `References: <offer@shop.example>\r\n${mail}`],
+    ['it is made the answer to a mail', (mail) => `In-Reply-To: <offer@shop.example>\r\n${mail}`],
+    ['it is said to be base64', (mail) => `Content-Transfer-Encoding: base64\r\n${mail}`],
+    [
+      'it is said to be base64 far down',
+      (mail) => `${flooded('X-Note: y')}Content-Transfer-Encoding: base64\r\n${mail}`,
+    ],
+    ['it is divided at a line of it', (mail) => `Content-Type: multipart/mixed; boundary="b"\r\n${mail}`],
     ['there are too many signatures', (mail) => 'DKIM-Signature: v=1; d=a.example; s=x\r\n'.repeat(8) + mail],
   ])('where %s', async (_, change) => {
     const mail = await signed(message([FROM, ...HEAD]));

@@ -17,10 +17,12 @@ export interface Signing {
   signedAt?: Date;
   expires?: Date;
   maxBodyLength?: number;
+  /** The names in `h=`, of those that are there. Default: what most providers sign. */
+  fields?: string;
 }
 
 export async function signedMail(text: string, signing: Signing): Promise<string> {
-  const { domain, expires, maxBodyLength } = signing;
+  const { domain, expires, maxBodyLength, fields } = signing;
   const { signedAt = new Date(Date.now() - 3_600_000) } = signing;
   const signer = { signingDomain: domain, selector: 's1', privateKey };
   const { signatures } = await dkimSign(text, {
@@ -28,6 +30,7 @@ export async function signedMail(text: string, signing: Signing): Promise<string
     canonicalization: 'relaxed/relaxed',
     signTime: signedAt,
     ...(expires && { expires }),
+    ...(fields !== undefined && { headerList: fields }),
     signatureData: [{ ...signer, ...(maxBodyLength !== undefined && { maxBodyLength }) }],
   });
   return `${signatures}${text}`;
