@@ -7,7 +7,9 @@
  */
 import PostalMime from 'postal-mime';
 import type { Attachment, Email, Header } from 'postal-mime';
+import { BodyParser } from './body-parser.ts';
 import { decodePartsWithoutBlob } from './part-decoding.ts';
+import { charsetOf } from './part-text.ts';
 
 decodePartsWithoutBlob(new PostalMime());
 
@@ -64,11 +66,12 @@ export function contentOf(part: Attachment): Uint8Array {
 
 async function parseUnlessRefused(raw: Uint8Array): Promise<Email | null> {
   try {
-    return await PostalMime.parse(raw, {
+    const parser = new BodyParser({
       forceRfc822Attachments: true,
       maxNestingDepth: limits.nestingDepth,
       maxHeadersSize: limits.headerBytes,
     });
+    return await parser.parse(raw);
   } catch {
     // It refuses by throwing, mostly for nesting and headers beyond the limits: less of the mail may do.
     return null;
@@ -107,5 +110,6 @@ function headLength(raw: Uint8Array): number {
 /** A multipart message without a boundary, or without a single part, still has a body that a person can read. */
 function strayText(raw: Uint8Array): string {
   const start = headLength(raw);
-  return new TextDecoder().decode(raw.subarray(start, start + limits.strayTextBytes)).trim();
+  const body = raw.subarray(start, start + limits.strayTextBytes);
+  return new TextDecoder(charsetOf(body, undefined)).decode(body).trim();
 }

@@ -7,6 +7,7 @@
 import { createRequire } from 'node:module';
 import type sanitizeHtml from 'sanitize-html';
 import { MillraceError } from '../platform/errors.ts';
+import { withoutDataUris } from './data-uri.ts';
 
 const require = createRequire(import.meta.url);
 /** Loaded for the first reply in HTML: its packages are a tenth of a daemon's start. */
@@ -85,12 +86,14 @@ const options: sanitizeHtml.IOptions = {
  * @throws MillraceError `mail.html_too_large` (permanent): half a reply would be worse than none.
  */
 export function sanitiseReplyHtml(html: string): string {
-  if (html.length > limits.chars || tagCount(html) > limits.tags) {
+  // No mail client shows them, and none leaves here.
+  const shown = withoutDataUris(html);
+  if (shown.length > limits.chars || tagCount(shown) > limits.tags) {
     throw new MillraceError('permanent', 'mail.html_too_large', 'the HTML of the reply is too large', {
       hint: `Return at most ${limits.chars} characters and ${limits.tags} tags.`,
     });
   }
-  return loadSanitizer()(html.toWellFormed().replaceAll('\0', ''), options);
+  return loadSanitizer()(shown.toWellFormed().replaceAll('\0', ''), options);
 }
 
 function tagCount(html: string): number {

@@ -1,10 +1,12 @@
 /**
  * The text of an HTML body, for mail that brings no plain text and for replies made of HTML.
  *
- * Links keep their address, images only their description, tables run row by row. Input is cut before it is
+ * Links keep their address, images only their description, tables run row by row, with a space between
+ * cells. Input is cut before it is
  * parsed and nesting is limited while it is walked, so that hostile HTML costs bounded time and stack.
  */
 import { createRequire } from 'node:module';
+import { withoutDataUris } from './data-uri.ts';
 
 const limits = {
   /** UTF-16 units of HTML that are read; the rest is dropped. */
@@ -31,6 +33,8 @@ function createConvert(): (html: string) => string {
       },
       // A data: URL or a tracking pixel says nothing to a reader of text; a description does.
       { selector: 'img', format: 'imageDescription' },
+      { selector: 'tr', format: 'block', options: { leadingLineBreaks: 1, trailingLineBreaks: 1 } },
+      ...['td', 'th'].map((selector) => ({ selector, format: 'cell' })),
       ...['h1', 'h2', 'h3', 'h4', 'h5', 'h6'].map((selector) => ({
         selector,
         options: { uppercase: false },
@@ -41,15 +45,20 @@ function createConvert(): (html: string) => string {
         const description = (element.attribs as Record<string, string> | undefined)?.['alt'];
         if (description) builder.addInline(description);
       },
+      cell: (element, walk, builder) => {
+        walk(element.children, builder);
+        builder.addInline(' ');
+      },
     },
   });
 }
 
 /** Plain text with LF line ends, without blank lines at either end; empty for HTML without text. */
 export function htmlToText(html: string): string {
-  // The cut may fall between the halves of a character.
   convert ??= createConvert();
-  return convert(html.slice(0, readableLength(html)).toWellFormed()).trim();
+  const read = withoutDataUris(html);
+  // The cut may fall between the halves of a character.
+  return convert(read.slice(0, readableLength(read)).toWellFormed()).trim();
 }
 
 /** How much of the HTML lies within the limits. */

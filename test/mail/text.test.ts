@@ -15,11 +15,30 @@ test.each([
   ['<h1>Title</h1>text', 'Title\n\ntext'],
   ['<style>p{}</style><script>x()</script><p>seen</p>', 'seen'],
   ['&lt;b&gt; &amp; &eacute;', '<b> & é'],
-  ['<table><tr><td>a</td><td>b</td></tr></table>', 'ab'],
+  ['<table><tr><td>a</td><td>b</td></tr></table>', 'a b'],
+  ['<table><tr><th>Paid<th>Left<tr><td>100<td>200</table>', 'Paid Left\n100 200'],
+  ['<table><tr><td><p>a</p></td><td>b</td></tr></table><p>c</p>', 'a\n\nb\n\nc'],
   ['', ''],
   ['   <p> </p> ', ''],
 ])('%s', (html, text) => {
   expect(htmlToText(html)).toBe(text);
+});
+
+test.each([
+  (payload: string) => `<img src="data:image/png;base64,${payload}">`,
+  (payload: string) => `<IMG SRC = ' data:image/svg+xml;utf8,<svg id="${payload}"/>'>`,
+  (payload: string) => `<img src=data:,${payload}>`,
+  (payload: string) => `<p style="background: url(data:image/png;base64,${payload})">`,
+  (payload: string) => `<style>p { background: URL("data:image/png;base64,${payload}") }</style>`,
+])('an image in the HTML leaves room for the text after it: %s', (image) => {
+  expect(htmlToText(`${image('A'.repeat(3 * 1024 * 1024))}<p>Please order 5 boxes.</p>`)).toBe(
+    'Please order 5 boxes.',
+  );
+});
+
+test('what looks like an image’s data in a sentence stays', () => {
+  const text = 'Our data: a, b; data:text/plain,x and "data:,y"';
+  expect(htmlToText(`<p title="data:image/png;base64,AA">${text}</p>`)).toBe(text);
 });
 
 test('a long line is not wrapped', () => {

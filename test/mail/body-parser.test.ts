@@ -1,0 +1,129 @@
+/** What is the body of a message, and what its bytes say: of mail as careless programs write it. */
+import { describe, expect, test } from 'vitest';
+import { parseMessage } from '../../src/mail/message.ts';
+
+/** Lines with CRLF, each character of which is a byte. */
+function bytes(...lines: string[]): Buffer {
+  return Buffer.from(lines.join('\r\n'), 'latin1');
+}
+
+/** A multipart/mixed message of these parts. */
+function mixed(...parts: readonly (readonly [type: string, body: string])[]): Buffer {
+  const inside = parts.flatMap(([type, body]) => ['--b', `Content-Type: ${type}`, '', body]);
+  return bytes('Content-Type: multipart/mixed; boundary=b', '', ...inside, '--b--');
+}
+
+describe('parts of text and of HTML that are no alternatives', () => {
+  test('are both text and HTML, in their order', async () => {
+    const parts = [
+      ['text/plain', 'a < b'],
+      ['text/html', '<b>one</b>'],
+      ['text/html', '<i>two</i>'],
+      ['text/plain', 'end'],
+    ] as const;
+    const { text, html } = await parseMessage(mixed(...parts));
+    expect(text.replaceAll(/\s+/g, ' ')).toBe('a < b one two end');
+    expect(html?.replaceAll('\n', '')).toBe(
+      '<div>a &lt; b</div><b>one</b><i>two</i><div>end</div>'.replaceAll('\n', ''),
+    );
+  });
+
+  test('in any number keep all their plain text', async () => {
+    const parts = Array.from({ length: 40 }, (_, n): [string, string][] => [
+      ['text/plain', `plain ${n}`],
+      ['text/html', `<p>html ${n}</p>`],
+    ]).flat();
+    const { text, html } = await parseMessage(mixed(...parts));
+    for (let n = 0; n < 40; n += 1) expect(text).toContain(`plain ${n}`);
+    expect(text).toContain('html 9');
+    expect(text).not.toContain('html 10');
+    expect(html).toContain('html 39');
+  });
+});
+
+describe('the only part of a message', () => {
+  test.each([
+    'text',
+    'text/',
+    'plain text',
+    '',
+    'text/markdown',
+    'text/enriched',
+    'TEXT/X-Log; charset=utf-8',
+  ])('of type %j is its text', async (type) => {
+    const email = await parseMessage(bytes(`Content-Type: ${type}`, '', 'Hello'));
+    expect(email).toMatchObject({ text: 'Hello', attachments: [] });
+  });
+
+  test.each([
+    ['Content-Type: text/csv; name=a.csv', 'text/csv'],
+    ['Content-Type: text/csv\r\nContent-Disposition: attachment', 'text/csv'],
+    ['Content-Type: text\r\nContent-Disposition: inline; filename=a', 'application/octet-stream'],
+    ['Content-Type: application/pdf', 'application/pdf'],
+  ])('is a file where it says so: %j', async (head, contentType) => {
+    const email = await parseMessage(bytes(head, '', 'Hello'));
+    expect(email).toMatchObject({ text: '', attachments: [{ contentType }] });
+  });
+});
+
+describe('bytes of text', () => {
+  test.each([
+    ['', 'h\xe9', 'hé'],
+    ['', 'h\xc3\xa9', 'hé'],
+    ['us-ascii', 'h\xc3\xa9', 'hé'],
+    ['us-ascii', '\x93h\xe9\x94', '“hé”'],
+    ['unknown-8bit', 'h\xc3\xa9', 'hé'],
+    ['unknown-8bit', 'h\xe9', 'hé'],
+    ['iso-8859-1', 'h\xc3\xa9', 'hÃ©'],
+    ['utf-8', 'h\xe9', 'h\ufffd'],
+    ['iso-8859-1', '\xef\xbb\xbfh\xc3\xa9', 'hé'],
+    ['cp932', '\x82\xb1', 'こ'],
+    ['iso-2022-jp-2', '\x1b$B$3$s\x1b(B', 'こん'],
+  ])('said to be %j: %j', async (charset, body, text) => {
+    const type = `Content-Type: text/plain${charset === '' ? '' : `; charset=${charset}`}`;
+    expect((await parseMessage(bytes(type, '', body))).text).toBe(text);
+    const html = await parseMessage(bytes(type.replace('plain', 'html'), '', body));
+    expect(html.text).toBe(text);
+  });
+
+  test.each(['utf-16', 'utf-16le', 'utf-8'])('of %s with a mark are what the mark says', async (charset) => {
+    const head = [`Content-Type: text/plain; charset=${charset}`, 'Content-Transfer-Encoding: base64', ''];
+    const little = Buffer.from('\ufeffhé', 'utf16le');
+    for (const body of [little, Buffer.from(little).swap16()])
+      expect((await parseMessage(bytes(...head, body.toString('base64')))).text).toBe('hé');
+  });
+
+  test('of a body that is not MIME after all are read by the same rule', async () => {
+    expect((await parseMessage(bytes('Content-Type: multipart/mixed', '', 'h\xe9'))).text).toBe('hé');
+  });
+});
+
+describe('flowed text', () => {
+  const read = async (body: string, parameter = ''): Promise<string> =>
+    (await parseMessage(bytes(`Content-Type: text/plain; format=flowed${parameter}`, '', body))).text;
+
+  test.each([
+    ['one \ntwo \nthree', 'one two three'],
+    ['one\ntwo', 'one\ntwo'],
+    ['> Which day is good for \nFriday.', '> Which day is good for \nFriday.'],
+    ['Friday. \n> Which day?', 'Friday. \n> Which day?'],
+    ['> one \n> two\n>> deep \n>>er', '> one two\n>> deep er'],
+    ['Hi \n-- \nAnn \nBob', 'Hi \n-- \nAnn Bob'],
+    ['> Hi \n> -- \n> Ann', '> Hi \n> -- \n> Ann'],
+    [' > no quote\n  indented', '> no quote\n indented'],
+    ['one \n \ntwo', 'one \ntwo'],
+    ['> one\n>\n> two', '> one\n>\n> two'],
+  ])('%j', async (body, text) => {
+    expect(await read(body)).toBe(text);
+  });
+
+  test('loses the space at its breaks where that is none of its own', async () => {
+    expect(await read('wo \nrd\n> qu \n> ote', '; delsp=yes')).toBe('word\n> quote');
+  });
+
+  test('leaves the answer to a quotation whose last line is open', async () => {
+    const body = 'On Monday Bob <bob@x.example> wrote:\n> Which day is good for \nFriday.';
+    const { newText } = await parseMessage(bytes('Content-Type: text/plain; format=flowed', '', body));
+    expect(newText).toContain('Friday.');
+  });
+});
