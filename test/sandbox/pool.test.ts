@@ -270,6 +270,22 @@ it.runIf(process.platform === 'linux')(
   },
 );
 
+// The timers of a process that stood still are due before it reads what came meanwhile: answered mail was parked.
+it('an answer that is on its way when the time is over counts', async () => {
+  const clock = handClock();
+  const pool = createSandboxPool({ clock, log: createLog('silent') }, { minChildren: 1, maxChildren: 1 });
+  try {
+    const bundle = await sandbox.bundle('export const test = () => "well";');
+    const request = { bundle, exportName: 'test', fairnessKey: 'x', secrets: {}, limits, email };
+    await pool.start();
+    const running = pool.run({ ...request, capabilities: {}, signal: new AbortController().signal });
+    clock.advance(limits.timeoutMs + 10_000);
+    expect(repliesOf(await running)).toEqual([{ text: 'well' }]);
+  } finally {
+    await pool.close();
+  }
+});
+
 it('a process that is an hour old has a successor after its next run', async () => {
   const clock = handClock();
   const pool = createSandboxPool({ clock, log: createLog('silent') }, { minChildren: 1, maxChildren: 1 });

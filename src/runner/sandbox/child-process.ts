@@ -7,7 +7,6 @@
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
 import type { DescribedError } from './causes.ts';
@@ -15,12 +14,16 @@ import { CALL_FLOOD, callLimits, loggedBytes, MAX_UNANSWERED_CHARS } from './flo
 import { createFrameReader, frameOf } from './frames.ts';
 import { fromChildSchema } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
+import { createProcessUsage } from './process-usage.ts';
+import type { ProcessUsage } from './process-usage.ts';
 import { CHILD_LOADER, childReadPaths } from './programs.ts';
 import type { Protections } from './protections.ts';
 import type { Capability, CapabilityAnswer, FailureReason, RunLimits, RunRequest } from './sandbox.ts';
 
 /** The isolate's own timeout comes first; what it does not stop is killed this much later. */
 const GRACE_MS = 500;
+/** Where this process stood still, what came meanwhile is read after the timers that are due: so long it may take. */
+const LAST_LOOK_MS = 100;
 const START_TIMEOUT_MS = 30_000;
 const USAGE_CHECK_EVERY_MS = 50;
 /** Resident memory of a child before any tool, with a reserve for what the heap limit does not count. */
@@ -30,9 +33,6 @@ const RSS_PER_LIMIT = 2;
 const MAX_STDERR_BYTES = 8_192;
 /** Answers that the child has not read, beyond which it gets no more: more than all files of the largest mail. */
 const MAX_UNREAD_BYTES = 96 * 1024 * 1024;
-const PAGE_BYTES = 4_096;
-/** The kernel shows CPU time in hundredths of a second, whatever it counts in (USER_HZ). */
-const MS_PER_TICK = 10;
 /** After these the isolate, or the memory of the process, may be lost. */
 const FATAL_REASONS: readonly FailureReason[] = ['timeout', 'memory', 'log-flood', 'call-flood', 'crashed'];
 
@@ -88,6 +88,7 @@ export function createSandboxChild(deps: { clock: Clock }, options: ChildOptions
 export class SandboxChild {
   readonly #clock: Clock;
   readonly #process: ChildProcessWithoutNullStreams;
+  readonly #usage: ProcessUsage;
   readonly #ready = Promise.withResolvers<void>();
   readonly #closed = Promise.withResolvers<void>();
   readonly #stopWaiting: () => void;
@@ -104,6 +105,7 @@ export class SandboxChild {
   constructor(deps: { clock: Clock }, options: ChildOptions) {
     this.#clock = deps.clock;
     this.#process = spawnChild(options);
+    this.#usage = createProcessUsage(this.#process.pid);
     this.#ready.promise.catch(() => {}); // The pool asks when it wants to know.
     this.#listen();
     void this.#load(options.program);
@@ -157,20 +159,9 @@ export class SandboxChild {
 
   /** Resident memory and CPU time so far; 0 where they cannot be read. */
   usage(): { residentMb: number; cpuMs: number } {
-    try {
-      // proc_pid_stat(5): the name may hold anything, so fields are counted from behind it.
-      const stat = readFileSync(`/proc/${this.#process.pid}/stat`, 'latin1');
-      const fields = stat
-        .slice(stat.lastIndexOf(')') + 2)
-        .split(' ')
-        .map(Number);
-      const [userTicks = 0, systemTicks = 0] = fields.slice(11, 13);
-      const residentMb = ((fields[21] ?? 0) * PAGE_BYTES) / 1024 / 1024;
-      this.#cpuMs = (userTicks + systemTicks) * MS_PER_TICK;
-      return { residentMb, cpuMs: this.#cpuMs };
-    } catch {
-      return { residentMb: 0, cpuMs: this.#cpuMs }; // It has ended, or this is no Linux.
-    }
+    const usage = this.#usage.now();
+    this.#cpuMs = usage.cpuMs;
+    return usage;
   }
 
   async #load(program: ChildOptions['program']): Promise<void> {
@@ -196,6 +187,7 @@ export class SandboxChild {
     this.#process.on('close', (_code, signal) => {
       this.isAlive = false;
       this.#stopWaiting();
+      this.#usage.close();
       const message = `a sandbox process ended (${signal ?? 'exit'}) ${this.#stderr.slice(0, 500)}`.trimEnd();
       this.#ready.reject(new MillraceError('transient', 'sandbox.start_failed', message));
       const run = this.#current;
@@ -313,9 +305,11 @@ export class SandboxChild {
     const { timeoutMs, cpuLimitMs, memoryLimitMb } = run.job.limits;
     const cpuMsBefore = this.#cpuMs;
     const maxMb = RSS_BASE_MB + RSS_PER_LIMIT * memoryLimitMb;
-    const cancelDeadline = this.#clock.after(timeoutMs + GRACE_MS, () =>
-      this.#killRun(run, 'timeout', `the tool took longer than ${timeoutMs} ms and could not be stopped`),
-    );
+    const end = (): void =>
+      this.#killRun(run, 'timeout', `the tool took longer than ${timeoutMs} ms and could not be stopped`);
+    let cancelDeadline = this.#clock.after(timeoutMs + GRACE_MS, () => {
+      cancelDeadline = this.#clock.after(LAST_LOOK_MS, end);
+    });
     const check = (): void => {
       const { residentMb, cpuMs } = this.usage();
       if (residentMb > maxMb) this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
