@@ -14,6 +14,7 @@ import type { Log } from '../platform/log.ts';
 import { assertBatch, assertFencingToken, assertSeqNum, assertStreamName } from './append-rules.ts';
 import { createGroupCommit } from './group-commit.ts';
 import type { GroupCommit } from './group-commit.ts';
+import { createReadTurn } from './local-read-turn.ts';
 import { localError, openLocalDatabase, openLocalDatabaseReadOnly } from './local-database.ts';
 import type { LocalDatabase } from './local-database.ts';
 import { createLocalRecords } from './local-records.ts';
@@ -102,6 +103,7 @@ interface StoreParts {
 function createStore(database: LocalDatabase, parts: StoreParts): StreamStore {
   const closing = new AbortController();
   const { records } = parts;
+  const turn = createReadTurn();
 
   /** Runs against the open file, with our errors. */
   function reading<T>(signal: AbortSignal | undefined, read: () => T): T {
@@ -148,17 +150,22 @@ function createStore(database: LocalDatabase, parts: StoreParts): StreamStore {
       async read({ fromSeqNum, maxRecords, signal }) {
         assertSeqNum(fromSeqNum);
         const max = Math.max(1, Math.min(maxRecords ?? limits.batchRecords, limits.batchRecords));
-        return reading(signal, () => records.read(name, { fromSeqNum, maxRecords: max }));
+        await turn.begin();
+        const batch = reading(signal, () => records.read(name, { fromSeqNum, maxRecords: max }));
+        turn.count(batch.records);
+        return batch;
       },
       async *follow({ fromSeqNum, signal }) {
         assertSeqNum(fromSeqNum);
         const ended = AbortSignal.any([signal, closing.signal]);
         for (let next = fromSeqNum; !ended.aborted;) {
+          await turn.begin();
           const batch = readOrFault(name, next);
           if (!batch) {
             await parts.followers.pause(ended);
             continue;
           }
+          turn.count(batch.records);
           next = batch.nextSeqNum;
           if (batch.records.length > 0 || batch.missing) yield batch;
           // Nothing can be appended between the read and this line: both run in one turn.

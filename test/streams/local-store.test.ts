@@ -17,6 +17,7 @@ import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { startFollowing } from './follow.contract.ts';
 import { createManualClock } from './manual-clock.ts';
 import { readAll, readBodies, text } from './store-reading.ts';
+import { limits } from '../../src/streams/stream-store.ts';
 import { describeStreamStoreContract } from './stream-store.contract.ts';
 
 const deps = { clock: systemClock, log: createLog('silent') };
@@ -215,6 +216,42 @@ test('closing commits what was still on its way', async () => {
   await Promise.all([store.close(), store.close()]);
   expect(await appended).toEqual({ startSeqNum: 0, endSeqNum: 1 });
   expect(await readBodies((await openStore(directory)).stream('a'))).toEqual(['last words']);
+});
+
+describe('reading a long stream in a loop', () => {
+  const BATCHES = 20;
+
+  /** How often the event loop turned while `read` was at work. */
+  async function turnsDuring(read: () => Promise<unknown>): Promise<number> {
+    let turns = 0;
+    let tick = setImmediate(function turn() {
+      turns++;
+      tick = setImmediate(turn);
+    });
+    await read();
+    clearImmediate(tick);
+    return turns;
+  }
+
+  test.each([
+    [
+      'by batches',
+      async (store: StreamStore) => expect(await readAll(store.stream('long'))).toHaveLength(20_000),
+    ],
+    [
+      'by following it',
+      async (store: StreamStore) => {
+        const { signal } = new AbortController();
+        for await (const { nextSeqNum } of store.stream('long').follow({ fromSeqNum: 0, signal }))
+          if (nextSeqNum === BATCHES * limits.batchRecords) break;
+      },
+    ],
+  ])('%s lets others have their turn', async (_how, read) => {
+    const store = await openStore(temporaryDirectory());
+    for (let batch = 0; batch < BATCHES; batch++)
+      await store.stream('long').append(Array.from({ length: limits.batchRecords }, () => text('x')));
+    expect(await turnsDuring(() => read(store))).toBeGreaterThanOrEqual(BATCHES - 1);
+  });
 });
 
 describe('retention', () => {
