@@ -4,6 +4,7 @@
  * needs the rest reads the raw message.
  */
 import type { ParsedEmail } from '../mail/email.ts';
+import { namedRoot } from '../mail/thread.ts';
 import { jsonRecord } from '../streams/records.ts';
 import type { InboxRecord } from '../streams/records.ts';
 import type { NewRecord } from '../streams/stream-store.ts';
@@ -76,10 +77,15 @@ function cutEmail(email: ParsedEmail, cut: Cut): ParsedEmail {
     to: email.to.slice(0, cut.addresses),
     cc: email.cc.slice(0, cut.addresses),
     replyTo: email.replyTo.slice(0, cut.addresses),
-    // The first one names the conversation, by which mail is ordered.
-    references: email.references.slice(0, Math.max(1, cut.addresses)),
+    references: cutReferences(email, cut),
     attachments: email.attachments.slice(0, cut.attachments),
   };
+}
+
+/** The first one names the conversation, by which mail is ordered: also where only a field did that is cut off. */
+function cutReferences(email: ParsedEmail, cut: Cut): string[] {
+  const root = namedRoot(email);
+  return root === null ? [] : [root, ...email.references.slice(1, cut.addresses)];
 }
 
 /** The cut may fall between the halves of a character. */

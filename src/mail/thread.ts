@@ -25,11 +25,16 @@ const MAX_GRAPHEME_CHARS = 64;
  * without any, its author and subject. The author chooses all of these: it groups, it proves nothing.
  */
 export const threadKey = onceForEach((email: ParsedEmail): string => {
-  const repliedTo = headerValues(email, 'in-reply-to').flatMap(parseReferences);
-  const id = email.references[0] ?? repliedTo[0] ?? email.messageId;
+  const id = namedRoot(email) ?? email.messageId;
   const root = id === null ? contentRoot(email.from?.address ?? '', email.subject) : ['id', id];
   return createHash('sha256').update(JSON.stringify(root)).digest('hex').slice(0, 32);
 });
+
+/** The oldest id of another email that this one names, or null. */
+export function namedRoot(email: ParsedEmail): string | null {
+  const repliedTo = headerValues(email, 'in-reply-to').flatMap(parseReferences);
+  return email.references[0] ?? repliedTo[0] ?? null;
+}
 
 /**
  * The same for an email whose ids are not known yet: its author (a bare address), its subject and whom it is for.

@@ -89,7 +89,7 @@ export function createFreezeEffects(
     of: { effect: number; at: string | undefined; run: FrozenFor; maxInlineBytes: number },
   ): Promise<Output> {
     const { effect, at, run, maxInlineBytes } = of;
-    const { mail, email, cause } = run;
+    const { mail, cause } = run;
     const idempotencyKey = cause.idempotencyKey(effect);
     const tagged = { ...request, tags: tagsOf(request, idempotencyKey) };
     const frozen: OutboxRecord = {
@@ -97,7 +97,8 @@ export function createFreezeEffects(
       version: 1,
       idempotencyKey,
       cause: { inbox, seqNum: cause.seqNum, effect, emailId: mail.emailId },
-      thread: `${inbox}/${threadKey(email)}`,
+      // As the runner's own lane has it: what was cut of a mail may be what tells its conversation.
+      thread: `${inbox}/${threadKey(mail.email)}`,
       notBefore: notBefore(at),
       request: await requestOrBlob(tagged, { key: idempotencyKey, maxInlineBytes }),
     };

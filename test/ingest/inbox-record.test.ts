@@ -85,3 +85,13 @@ it('fits, whatever is long, and stays in its conversation', () => {
     { numRuns: 30, endOnFailure: true },
   );
 });
+
+it('stays in its conversation where only In-Reply-To names it, behind more fields than are kept', async () => {
+  const fields = Array.from({ length: 200 }, (_, n) => `X-Field-${n}: x`);
+  const head = ['From: ann@sender.example', 'Message-ID: <second@x.example>', ...fields];
+  const answer = `${[...head, 'In-Reply-To: <root@x.example> <other@x.example>'].join('\r\n')}\r\n\r\n`;
+  const email = await parseMessage(Buffer.from(answer + 'x'.repeat(1_100_000)));
+  const { record } = bodyOf(email);
+  expect(record.complete).toBe(false);
+  expect(threadKey(record.email)).toBe(threadKey(email));
+});

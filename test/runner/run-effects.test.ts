@@ -1,6 +1,7 @@
 /** From what a tool states to the frozen requests on `outbox`: all of them with their keys, or none. */
 import { describe, expect, it } from 'vitest';
 import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
+import { threadKey } from '../../src/mail/thread.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { causeOfRun } from '../../src/runner/run-cause.ts';
 import { createFreezeEffects } from '../../src/runner/freeze-effects.ts';
@@ -133,6 +134,24 @@ describe('the effects of a run', () => {
     await freeze(effects, { cause, mail, email: mail.email, isAtomic: false, files });
     clearImmediate(timer);
     expect(turns).toBeGreaterThanOrEqual(2);
+  });
+
+  it('leave in the order in which its runs were, also where a mail was cut that only its subject places', async () => {
+    const freeze = createFreezeEffects(
+      { store: world.store(), clock: systemClock, mailWork: mailWorkInPlace },
+      { inbox: 'desk', domains: ['agent.example'], maxDelayMs: DAY_MS },
+    );
+    await world.mail('desk', 'Hi');
+    const [record] = await readAll(world.store().stream('inbox/desk'));
+    const whole = parseJsonRecord(inboxRecordSchema, record!);
+    const email = { ...whole.email, messageId: null, subject: 'a long subject' };
+    const mail = { ...whole, complete: false, email: { ...email, subject: 'a long' } };
+    const cause = causeOfRun(record!, mail, { inbox: 'desk', lost: null });
+    const files = (): Promise<[]> => Promise.resolve([]);
+    const effects = [{ kind: 'reply', text: 'Hello' }] as const;
+    const { outputs } = await freeze(effects, { cause, mail, email, isAtomic: false, files });
+    const { thread } = JSON.parse(Buffer.from(outputs[0]!.record.body).toString()) as { thread: string };
+    expect(thread).toBe(`desk/${threadKey(mail.email)}`);
   });
 
   it('may wait for weeks, and not for longer than mail is kept', async () => {
