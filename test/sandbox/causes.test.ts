@@ -1,5 +1,6 @@
 /** What a tool's error came of is on record with it: each cause once, with its place, and no secret. */
 import { expect, it } from 'vitest';
+import { MillraceError } from '../../src/platform/errors.ts';
 import { useSandbox } from '../runner/tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
@@ -36,6 +37,29 @@ it.each([
   ['a cause of nothing', `throw new Error('a', { cause: undefined })`, `^Error: a ${AT}$`],
 ])('%s', async (_name, body, message) => {
   expect(await failureOf(body)).toMatch(new RegExp(message));
+});
+
+it('of a call to the host is where the tool called', async () => {
+  const fetch = (): Promise<never> => Promise.reject(new MillraceError('permanent', 'x', 'not granted'));
+  const body = `await null; const answer = await context.fetch('https://a.example'); return 'x';`;
+  const result = await sandbox.runBody(body, { capabilities: { fetch } });
+  expect(result).toMatchObject({
+    message: expect.stringMatching(new RegExp(`not granted ${AT}$`)) as string,
+  });
+});
+
+it('is on the log with the places of the source, and none of our own frames', async () => {
+  const { logs } = await sandbox.runBody(`console.error('seen', new Error('a', { cause: new Error('b') }));`);
+  const frame = String.raw`\n    at (?:async )?test \(index\.ts:2:\d+\)`;
+  expect(logs.join()).toMatch(new RegExp(`^seen Error: a${frame}\ncaused by Error: b${frame}$`));
+});
+
+it('is not looked for where a tool only says so', async () => {
+  const { status, logs } = await sandbox.runBody(`
+    const [revision] = /tools@[0-9a-f]+/.exec(new Error().stack);
+    for (const place of ['0:0', '1:0', '9'.repeat(400) + ':1', '1:' + '9'.repeat(400)]) console.log(revision + ':' + place);`);
+  expect(status).toBe('returned');
+  expect(logs).toHaveLength(4);
 });
 
 it('of whatever kind it is, is shown as far as it goes round', async () => {

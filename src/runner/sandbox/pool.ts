@@ -17,7 +17,7 @@ import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } fro
 import { isHeld } from './held-run.ts';
 import { secretHider } from './hide-secrets.ts';
 import type { FailureReason, Inspection, PoolStats, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
-import { failureText } from './stack-trace.ts';
+import { failureText, withPlaces } from './stack-trace.ts';
 import { workingSetup } from './working-setup.ts';
 
 export interface PoolOptions {
@@ -124,7 +124,7 @@ class Pool implements SandboxPool {
       request.signal,
     );
     const hide = secretHider(secrets);
-    const logs = outcome.logs.map(hide);
+    const logs = withPlaces(outcome.logs, bundle).map(hide);
     if (outcome.kind !== 'returned') {
       const { reason, message } = failureOf(outcome, bundle);
       return { status: 'failed', reason, message: hide(message), logs, durationMs };

@@ -74,8 +74,10 @@ export function describeValue(value: unknown): string {
   }
 }
 
+/** Without the frames that are ours. */
 function stackOf(error: unknown): string {
-  return error instanceof Error ? String(error.stack ?? error.message) : describeValue(error);
+  if (!(error instanceof Error)) return describeValue(error);
+  return String(error.stack ?? error.message).replaceAll(/\n    at [^\n]*<isolated-vm>[^\n]*/g, '');
 }
 
 /** What JSON has not, as text: big integers, and an object inside of itself. */

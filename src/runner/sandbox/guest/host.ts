@@ -19,6 +19,8 @@ export interface Answer {
 }
 
 interface PendingCall {
+  /** Made where the tool called: what goes wrong later is shown there. Its stack is made into text when asked for. */
+  site: Error;
   resolve: (answer: Answer) => void;
   reject: (error: unknown) => void;
 }
@@ -37,7 +39,7 @@ export function tellHost(operation: string, payload: unknown): string {
 export function callCapability(name: string, argument: unknown): { call: number; answer: Promise<Answer> } {
   const call = ++lastCall;
   const answer = new Promise<Answer>((resolve, reject) => {
-    pendingCalls.set(call, { resolve, reject });
+    pendingCalls.set(call, { site: new Error(), resolve, reject });
   });
   tellHost('call', { call, name, argument });
   return { call, answer };
@@ -57,5 +59,14 @@ export function settleCall(settlement: Settlement, bytes: ArrayBuffer | undefine
   if (!pending) return;
   pendingCalls.delete(settlement.call);
   if (settlement.ok) pending.resolve({ value: settlement.value, bytes });
-  else pending.reject(new Error(String(settlement.value)));
+  else pending.reject(errorAt(pending.site, String(settlement.value)));
+}
+
+/** The error of a call, with the place of the call for its stack. */
+function errorAt(site: Error, message: string): Error {
+  const error = new Error(message);
+  const stack = String(site.stack);
+  const frames = stack.indexOf('\n    at ');
+  if (frames >= 0) error.stack = `Error: ${message}${stack.slice(frames)}`;
+  return error;
 }
