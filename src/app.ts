@@ -285,6 +285,8 @@ function runnerServices(
   pool: SandboxPool,
 ): { services: Service[]; tools: ToolSet } {
   const { config, secrets, clock, log } = deps;
+  // The first mail after a start shall not wait for it; what is wrong with it, that mail's run says.
+  pool.start().catch(() => {});
   const tools = createTools({ store, clock, log, pool }, config.tools);
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const breaker = createToolBreaker({ clock, log });

@@ -21,7 +21,8 @@ interface Layer {
   alternatives: string[][];
 }
 
-const PROBE_TIMEOUT_MS = 5_000;
+/** As long as a start may take on the busiest machine: what is only slow must not count as missing. */
+const PROBE_TIMEOUT_MS = 30_000;
 
 /** What is likely to work is tried first; a user without privileges may still have namespaces of his own. */
 const rootFirst = (forRoot: string[], forOthers: string[]): string[][] =>
