@@ -3,7 +3,7 @@
  * Nothing is retried here but an expired link; every other failure is told apart for the stage that calls.
  *
  * The bytes are complete or there is an error: a transfer that breaks off, stalls or exceeds the limit
- * yields nothing. Room for them is reserved before they are read, and while that takes no time limit runs.
+ * yields nothing, nor does an answer that is no mail, such as the page of a proxy: what is returned is kept for good. Room for them is reserved before they are read, and while that takes no time limit runs.
  */
 import type { IncomingMessage } from 'node:http';
 import { classifyResendError } from '../mail/resend-errors.ts';
@@ -54,6 +54,10 @@ const MAX_LINKS = 2;
 const MAX_REDIRECTS = 3;
 /** Of an answer that does not say how long it is, before there must be room for the largest. */
 const FIRST_BYTES = 256 * 1024;
+/** How much of the bytes tells whether they are a mail; what a server adds stands on top. */
+const HEAD_CHARS = 64 * 1024;
+/** A mail that came over SMTP has several of them. */
+const MAIL_FIELD = /^(?:from|to|subject|date|received|return-path|message-id|mime-version)[ \t]*:/im;
 /** What a signed link answers when its time is over, with one store or another. */
 const EXPIRED_STATUSES: readonly number[] = [400, 401, 403, 404, 410];
 
@@ -78,7 +82,9 @@ export function createResendInbound(
       { signal },
     );
     gate.observe(headers, answerOf(error));
-    if (error?.name === 'not_found') throw contentMissing(emailId, 'Resend does not know it');
+    // By its status, too: a name may be new, or not be there.
+    if (error?.name === 'not_found' || error?.statusCode === 404)
+      throw contentMissing(emailId, 'Resend does not know it');
     // Neither is what the SDK makes of an error whose body is `null`.
     if (error || !data) throw classifyResendError(error ?? {}, headers);
     const link = data.raw?.download_url;
@@ -140,8 +146,11 @@ async function openDownload(
     response = await sendRequest(checkedLink(next, insecureAllowed), { signal });
   }
   const { statusCode: status = 0 } = response;
-  if (status >= 200 && status <= 299) return response;
+  const { 'content-encoding': encoding = 'identity' } = response.headers;
+  if (status === 200 && encoding === 'identity') return response;
   response.destroy();
+  if (status === 200)
+    throw new MillraceError('transient', 'resend.download_failed', `the download is encoded (${encoding})`);
   if (EXPIRED_STATUSES.includes(status)) return null;
   throw new MillraceError('transient', 'resend.download_failed', `the download answered ${status}`);
 }
@@ -170,7 +179,15 @@ async function readWhole(response: IncomingMessage, maxBytes: number, room: Room
     size += chunk.byteLength;
   }
   if (size === 0) throw new MillraceError('transient', 'resend.download_failed', 'the download was empty');
+  if (!isMail(bytes.subarray(0, size)))
+    throw new MillraceError('transient', 'resend.download_failed', 'what was downloaded is no email');
   return size === bytes.length ? bytes : Buffer.copyBytesFrom(bytes, 0, size);
+}
+
+/** Whether a header begins it. Nothing more is asked: what people send is odd enough. */
+function isMail(bytes: Buffer): boolean {
+  const [head = ''] = bytes.toString('latin1', 0, HEAD_CHARS).split(/\r?\n\r?\n/, 1);
+  return MAIL_FIELD.test(head);
 }
 
 function grown(bytes: Buffer, length: number): Buffer {

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { RequestListener } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import { gzipSync } from 'node:zlib';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { FetchOptions } from '../../src/ingest/kept-mail.ts';
 import { createResendInbound } from '../../src/ingest/resend-inbound.ts';
@@ -116,6 +117,18 @@ test('an email that is not there yet is missing, and comes later', async () => {
   expect((await inbound.rawMessage(emailId, never)).byteLength).toBe(RAW.length);
 });
 
+test.each<[Fault]>([
+  [error(404, 'email_not_found')],
+  [{ kind: 'body', status: 404, body: JSON.stringify({ statusCode: 404, message: 'Not found' }) }],
+  [{ kind: 'body', status: 404, body: '<html>' }],
+])('an email that is not there is missing, however Resend names it: %j', async (fault) => {
+  await standIn.fault('receive', fault);
+  await expect(inbound.rawMessage(await receive(), never)).rejects.toMatchObject({
+    kind: 'transient',
+    code: 'resend.content_missing',
+  });
+});
+
 test('an email without a raw message is missing', async () => {
   const body = JSON.stringify({ object: 'email', raw: null });
   await standIn.fault('receive', { kind: 'body', status: 200, body });
@@ -194,6 +207,38 @@ describe('what the download meets', () => {
       kind: 'transient',
       code: 'resend.download_failed',
     });
+  });
+
+  // They were kept as the mail, for good, and answered nobody.
+  test.each<[string, number, Record<string, string>, string | Buffer]>([
+    ['a compressed answer', 200, { 'content-encoding': 'gzip' }, gzipSync(RAW)],
+    [
+      'a page of a proxy',
+      200,
+      { 'content-type': 'text/html' },
+      '<html><body>Down for maintenance</body></html>',
+    ],
+    ['an error with a status of success', 200, {}, '{"message":"Try later","from":"us"}'],
+    ['a part', 206, { 'content-range': 'bytes 0-49/100' }, RAW.slice(0, 50)],
+    ['another kind of success', 203, {}, RAW],
+    ['nothing', 204, {}, ''],
+  ])('%s is no mail, but a failure to repeat', async (_, status, headers, body) => {
+    await using files = await serveFiles((_request, response) => {
+      response.writeHead(status, headers).end(body);
+    });
+    await expect(files.download('/')).rejects.toMatchObject({
+      kind: 'transient',
+      code: 'resend.download_failed',
+    });
+  });
+
+  test.each([
+    'Received: from x\n\n',
+    'X-Odd: 1\r\nsubject : no author\r\n\r\n',
+    'From ann@x Sun Nov 22 17:00:00 2026\nDate: x\n',
+    '\ufeffX: y\r\nTo: bot@agent.example\r\n',
+  ])('an odd mail is a mail: %j', async (raw) => {
+    expect(Buffer.from(await inbound.rawMessage(await receive(raw), never)).toString()).toBe(raw);
   });
 
   test('a redirect is followed, to what a link may be, and not for ever', async () => {
