@@ -27,7 +27,8 @@ const REFUSED_INPUT = /^(?:invalid|missing)_/;
 export interface ResendErrorReport {
   readonly name?: string | undefined;
   readonly statusCode?: number | null | undefined;
-  readonly message?: string | undefined;
+  /** A text, as documented; anything, as it comes. */
+  readonly message?: unknown;
 }
 
 interface Verdict {
@@ -106,9 +107,9 @@ export function isAnswer({ name = '' }: ResendErrorReport): boolean {
 
 /** An error of Resend's as ours; `headers` are those of the answer. */
 export function classifyResendError(report: ResendErrorReport, headers: ResponseHeaders): MillraceError {
-  const name = report.name ?? 'no name';
+  const name = typeof report.name === 'string' ? report.name : 'no name';
   const verdict = VERDICTS.get(name) ?? verdictByShape(name, report.statusCode ?? null);
-  const said = (report.message ?? 'no message').slice(0, MESSAGE_MAX_LENGTH);
+  const said = textOf(report.message).slice(0, MESSAGE_MAX_LENGTH);
   const details: ErrorDetails = {};
   if (verdict.hint !== undefined) details.hint = verdict.hint;
   if (verdict.kind === 'transient') {
@@ -118,6 +119,11 @@ export function classifyResendError(report: ResendErrorReport, headers: Response
   }
   const status = report.statusCode ?? 'no status';
   return new MillraceError(verdict.kind, verdict.code, `Resend: ${name} (${status}): ${said}`, details);
+}
+
+/** Some answers list their faults where a text should be. */
+function textOf(message: unknown): string {
+  return typeof message === 'string' ? message : (JSON.stringify(message) ?? 'no message');
 }
 
 function verdictByShape(name: string, status: number | null): Verdict {

@@ -57,6 +57,18 @@ test('names of inherited properties are names like any other', () => {
   expect(classifyResendError({ name: 'constructor', statusCode: 400 }, null).kind).toBe('permanent');
 });
 
+test.each([
+  [['a', 'b'], '["a","b"]'],
+  [{ field: 'to' }, '{"field":"to"}'],
+  [null, 'null'],
+  [7, '7'],
+  [undefined, 'no message'],
+])('a message that is no text decides nothing: %j', (message, said) => {
+  const error = classifyResendError({ name: 'rate_limit_exceeded', statusCode: 429, message }, null);
+  expect(error).toMatchObject({ kind: 'transient', code: 'resend.rate_limited' });
+  expect(error.message).toContain(said);
+});
+
 test('the message decides nothing and is bounded', () => {
   const error = classifyResendError(
     { name: 'validation_error', statusCode: 422, message: `rate_limit_exceeded ${'x'.repeat(10_000)}` },
