@@ -72,6 +72,11 @@ export function baseSubject(subject: string): string {
   return base.trim();
 }
 
+/** Whether the subject begins with such a prefix. */
+export function isReplySubject(subject: string): boolean {
+  return baseSubject(subject) !== clean(subject.slice(0, MAX_SUBJECT_CHARS));
+}
+
 /** The subject with exactly one `Re:`; just that where there is nothing else. */
 export function replySubject(subject: string): string {
   return fitSubject(`Re: ${baseSubject(subject)}`);

@@ -42,6 +42,7 @@ export interface FrozenEffects {
   readonly outputs: readonly Output[];
   /** Why an effect became nothing; null where all became something. */
   readonly skipped: string | null;
+  readonly replies: number;
   /** Others who get mail by this, apart from whom a reply goes to. */
   readonly recipients: readonly string[];
 }
@@ -111,6 +112,7 @@ export function createFreezeEffects(
   return async (effects, run) => {
     const outputs: Output[] = [];
     const recipients: string[] = [];
+    let replies = 0;
     let skipped: string | null = null;
     let bytes = 0;
     let inlineBytes = 0;
@@ -120,7 +122,8 @@ export function createFreezeEffects(
       const composed = await naming(index, effect, () => compose(effect, run));
       skipped = composed.skipped ?? skipped;
       if (composed.request === null) continue;
-      if (effect.kind !== 'reply') recipients.push(...allRecipients(composed.request));
+      if (effect.kind === 'reply') replies += 1;
+      else recipients.push(...allRecipients(composed.request));
       bytes += sizeOf(composed.request);
       if (bytes > MAX_REQUESTS_BYTES) throw tooLarge(bytes);
       const { request } = composed;
@@ -130,7 +133,7 @@ export function createFreezeEffects(
       inlineBytes += Buffer.byteLength(made.record.body);
       outputs.push(made);
     }
-    return { outputs, skipped, recipients };
+    return { outputs, skipped, replies, recipients };
   };
 }
 

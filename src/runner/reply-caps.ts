@@ -3,9 +3,11 @@
  * a loop whose other side hides that it is a machine. On mail to others, per recipient and for the inbox: what a
  * tool can do to people who never wrote to it.
  *
- * A thread is what the references say. A responder that strips them still tends to keep the `Re:` that we
- * gave it, so a mail with a reply prefix and no references counts for its sender and subject; a fresh mail
- * counts for itself alone. What strips even that runs into the sender's cap.
+ * A thread is one sender's mail with the same root of its references. Anybody can name a root, so what others say below
+ * the same one counts apart, and together only against a larger cap: who knows a Message-ID must not be able to silence
+ * the conversation. A responder that strips its references still tends to keep the `Re:` that we gave it, so a mail with
+ * a reply prefix and no references counts for its sender and subject; a fresh mail counts for itself alone. What strips
+ * even that runs into the sender's cap. A run with several replies takes as many places.
  *
  * Runs go on side by side, so a mail is looked at twice: before its tool runs, to spare it, and when it is known what
  * the run sends. Then it takes its places, all of them or none, in one step: no cap is exceeded by those under way.
@@ -13,7 +15,7 @@
  * The counts are a view of the stream `runs/<name>`: `restore` reads them back at start.
  */
 import { normaliseAddress } from '../mail/address.ts';
-import { baseSubject } from '../mail/thread.ts';
+import { baseSubject, isReplySubject } from '../mail/thread.ts';
 import type { ParsedEmail } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
 import { firstSince } from '../streams/first-since.ts';
@@ -24,8 +26,8 @@ import type { StreamStore } from '../streams/stream-store.ts';
 export interface ReplyCaps {
   /** Why this mail may not be answered any more, or null. */
   exceeded(email: ParsedEmail, recipient: string): ReplyCap | null;
-  /** Counts a run that sends, to others too, or says which cap it would exceed. */
-  take(email: ParsedEmail, recipient: string, others?: readonly string[]): Taken;
+  /** Counts what a run sends, or says which cap that would exceed. */
+  take(email: ParsedEmail, recipient: string, sent?: Sent): Taken;
   /** Reads back the replies of the last day from an inbox's journal, in place of what was counted here. */
   restore(inbox: string, signal: AbortSignal): Promise<void>;
 }
@@ -43,16 +45,30 @@ export type Taken =
       giveBack(): void;
     };
 
+export interface Sent {
+  /** Default, and least: one. */
+  readonly replies?: number;
+  /** Others who get mail, once for each. */
+  readonly others?: readonly string[];
+}
+
 export interface CapKeys {
   readonly sender: string;
   readonly thread: string;
+  /** Of the references, whoever writes; missing where the subject stands in for them. */
+  readonly root?: string;
+  /** Where there are several. */
+  readonly replies?: number;
   /** Others who got mail, once for each. */
   readonly others?: readonly string[];
 }
 
 export interface ReplyCapOptions {
   perSender: number;
+  /** With one sender. */
   perThread: number;
+  /** With all who name the same root. */
+  perRoot: number;
   /** Mails to one address that is not the sender's. */
   perRecipient: number;
   /** Mails to others, each recipient counted. */
@@ -62,6 +78,7 @@ export interface ReplyCapOptions {
 export const defaultReplyCaps: ReplyCapOptions = {
   perSender: 500,
   perThread: 30,
+  perRoot: 300,
   perRecipient: 500,
   perInbox: 2_000,
 };
@@ -100,11 +117,11 @@ export function createReplyCaps(
     }
   }
 
-  function exceeded(email: ParsedEmail, recipient: string): ReplyCap | null {
-    const keys = keysOf(email, recipient);
-    if (recent(keys.sender).length >= options.perSender) return 'sender-cap';
-    if (recent(keys.thread).length >= options.perThread) return 'thread-cap';
-    return null;
+  function exceeded({ sender, thread, root, replies = 1 }: CapKeys): ReplyCap | null {
+    const isAbove = (key: string, cap: number): boolean => recent(key).length + replies > cap;
+    if (isAbove(sender, options.perSender)) return 'sender-cap';
+    if (isAbove(thread, options.perThread)) return 'thread-cap';
+    return root !== undefined && isAbove(root, options.perRoot) ? 'thread-cap' : null;
   }
 
   function exceededBySending(others: readonly string[]): SendCap | null {
@@ -126,14 +143,15 @@ export function createReplyCaps(
   }
 
   return {
-    exceeded,
-    take(email, recipient, others = []) {
-      const cap = exceeded(email, recipient) ?? exceededBySending(others);
-      if (cap !== null) return { cap };
+    exceeded: (email, recipient) => exceeded(keysOf(email, recipient)),
+    take(email, recipient, { replies = 1, others = [] } = {}) {
       const keys = {
         ...keysOf(email, recipient),
+        ...(replies > 1 && { replies }),
         ...(others.length > 0 && { others: others.map(otherKey) }),
       };
+      const cap = exceeded(keys) ?? exceededBySending(others);
+      if (cap !== null) return { cap };
       const atMs = clock.nowMs();
       add(keys, atMs);
       return { cap, keys, giveBack: () => remove(keys, atMs) };
@@ -159,23 +177,28 @@ export function createReplyCaps(
   };
 }
 
-function countedKeys({ sender, thread, others = [] }: CapKeys): string[] {
-  return [sender, thread, ...others.flatMap((other) => [other, ALL_OTHERS])];
+function countedKeys({ sender, thread, root, replies = 1, others = [] }: CapKeys): string[] {
+  const ofReply = root === undefined ? [sender, thread] : [sender, thread, root];
+  return [
+    ...Array.from({ length: replies }, () => ofReply).flat(),
+    ...others.flatMap((other) => [other, ALL_OTHERS]),
+  ];
 }
 
 function otherKey(address: string): string {
   return `to ${normaliseAddress(address) ?? address}`;
 }
 
-function threadOf(email: ParsedEmail, recipient: string): string {
-  const root = email.references[0];
-  if (root !== undefined) return root;
-  const base = baseSubject(email.subject);
-  const isReply = base.length !== email.subject.trim().length;
-  return isReply || email.messageId === null ? `${recipient} ${base}` : email.messageId;
+function rootOf({ references, subject, messageId }: ParsedEmail): string | null {
+  return references[0] ?? (isReplySubject(subject) ? null : messageId);
 }
 
 function keysOf(email: ParsedEmail, recipient: string): CapKeys {
   const sender = normaliseAddress(recipient) ?? recipient;
-  return { sender: `sender ${sender}`, thread: `thread ${threadOf(email, sender)}` };
+  const root = rootOf(email);
+  return {
+    sender: `sender ${sender}`,
+    thread: `thread ${sender} ${root ?? baseSubject(email.subject)}`,
+    ...(root !== null && { root: `root ${root}` }),
+  };
 }

@@ -179,9 +179,9 @@ export function createRunTool(
     const frozen = await hidingInErrors(hide, () =>
       freeze(result.effects, { cause, mail, email, isAtomic, files }),
     );
-    const { skipped, recipients } = frozen;
+    const { skipped, replies, recipients } = frozen;
     const effects = frozen.outputs.length;
-    const taken = effects === 0 ? null : caps.take(email, recipient, recipients);
+    const taken = effects === 0 ? null : caps.take(email, recipient, { replies, others: recipients });
     if (taken && taken.cap !== null) return cappedOutcome(taken.cap, recipients.map(hide), facts);
     let kept: Output[] | null = null;
     try {

@@ -7,7 +7,7 @@ import { jsonRecord } from '../../src/streams/records.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
-const options = { perSender: 20, perThread: 3, perRecipient: 4, perInbox: 10 };
+const options = { perSender: 20, perThread: 3, perRoot: 7, perRecipient: 4, perInbox: 10 };
 let nowMs = 0;
 const clock = { ...systemClock, nowMs: () => nowMs };
 const store = useTemporaryStore();
@@ -48,6 +48,38 @@ describe('reply caps', () => {
     expect(answered(many(10, (i) => ({ messageId: `<${i}@x>`, references: ['<root@x>'] })))).toBe(3);
   });
 
+  // Whoever knew a Message-ID could silence the conversation for everybody in it.
+  it('stop one sender in a thread, and the others only when they are many', () => {
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    const mail = email({ references: ['<order@shop.example>'] });
+    const senders = ['mallory@evil.example', ann, 'ben@sender.example'];
+    const answers = senders.map(
+      (sender) =>
+        Array.from({ length: 10 }, () => caps.take(mail, sender)).filter(({ cap }) => cap === null).length,
+    );
+    expect(answers).toEqual([3, 3, 1]);
+    expect(caps.exceeded(mail, 'carl@sender.example')).toBe('thread-cap');
+  });
+
+  it.each(['Disk  usage', 'Disk usage\r\n 91%', '\u00a0Disk usage ', 'Fw', 'Report: x'])(
+    'do not take a fresh mail for a reply because of its spaces: %j',
+    (subject) => {
+      expect(answered(many(15, (i) => ({ messageId: `<${i}@x>`, subject })))).toBe(15);
+    },
+  );
+
+  it('count each reply of a run', () => {
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    const mail = email({ references: ['<root@x>'] });
+    expect(caps.take(mail, ann, { replies: 4 }).cap).toBe('thread-cap');
+    const taken = caps.take(mail, ann, { replies: 3 });
+    expect(caps.exceeded(mail, ann)).toBe('thread-cap');
+    if (taken.cap === null) taken.giveBack();
+    expect(caps.take(mail, ann, { replies: 2 }).cap).toBeNull();
+    expect(caps.take(mail, ann, { replies: 2 }).cap).toBe('thread-cap');
+    expect(caps.take(mail, ann).cap).toBeNull();
+  });
+
   it('stop a responder that strips its references but keeps our Re:', () => {
     expect(answered(many(10, (i) => ({ messageId: `<${i}@x>`, subject: 'Re: Greetings' })))).toBe(3);
   });
@@ -71,7 +103,6 @@ describe('reply caps', () => {
     const mail = email({ references: ['<root@x>'] });
     for (let i = 0; i < 3; i++) caps.take(mail, ann);
     expect(caps.exceeded(mail, ann)).toBe('thread-cap');
-    expect(caps.exceeded(mail, 'ben@sender.example')).toBe('thread-cap');
     nowMs += 86_400_001;
     expect(caps.exceeded(mail, ann)).toBeNull();
   });
@@ -80,7 +111,7 @@ describe('reply caps', () => {
     const caps = createReplyCaps({ store: store(), clock }, options);
     let mails = 0;
     const send = (...others: string[]) => {
-      const taken = caps.take(email({ messageId: `<${mails++}@x>` }), ann, others);
+      const taken = caps.take(email({ messageId: `<${mails++}@x>` }), ann, { others });
       return taken.cap ?? taken.keys.others?.length ?? 0;
     };
     expect(send('x@far.example', 'X@far.example', 'x@FAR.example')).toBe(3);
@@ -97,11 +128,11 @@ describe('reply caps', () => {
     const caps = createReplyCaps({ store: store(), clock }, options);
     const mail = (n: number) => email({ messageId: `<${n}@x>` });
     const all = Array<string>(options.perRecipient).fill('x@far.example');
-    expect(caps.take(mail(1), ann, [...all, 'x@far.example']).cap).toBe('recipient-cap');
-    const taken = caps.take(mail(2), ann, all);
-    expect(caps.take(mail(3), ann, ['x@far.example']).cap).toBe('recipient-cap');
+    expect(caps.take(mail(1), ann, { others: [...all, 'x@far.example'] }).cap).toBe('recipient-cap');
+    const taken = caps.take(mail(2), ann, { others: all });
+    expect(caps.take(mail(3), ann, { others: ['x@far.example'] }).cap).toBe('recipient-cap');
     if (taken.cap === null) taken.giveBack();
-    expect(caps.take(mail(4), ann, all).cap).toBeNull();
+    expect(caps.take(mail(4), ann, { others: all }).cap).toBeNull();
     const left = Array.from({ length: options.perSender }, (_, n) => caps.take(mail(5 + n), ann).cap);
     expect(left.filter((cap) => cap === null)).toHaveLength(options.perSender - 1);
   });
@@ -110,7 +141,7 @@ describe('reply caps', () => {
     const before = createReplyCaps({ store: store(), clock }, options);
     const mail = email({ references: ['<root@x>'] });
     const others = [['x@far.example', 'x@far.example'], ['x@far.example'], ['x@far.example']];
-    const counted = others.map((to) => before.take(mail, ann, to));
+    const counted = others.map((to) => before.take(mail, ann, { others: to }));
     await store()
       .stream('runs/reverser')
       .append(
@@ -126,7 +157,19 @@ describe('reply caps', () => {
     expect(after.exceeded(mail, ann)).toBeNull();
     await after.restore('reverser', new AbortController().signal);
     expect(after.exceeded(mail, ann)).toBe('thread-cap');
-    expect(after.take(email({}), ann, ['x@far.example']).cap).toBe('recipient-cap');
+    expect(after.take(email({}), ann, { others: ['x@far.example'] }).cap).toBe('recipient-cap');
+  });
+
+  it('are counted again one by one, where a run had several', async () => {
+    const mail = email({ references: ['<root@x>'] });
+    const taken = createReplyCaps({ store: store(), clock }, options).take(mail, ann, { replies: 3 });
+    const facts = { caps: taken.cap === null ? taken.keys : null };
+    await store()
+      .stream('runs/reverser')
+      .append([jsonRecord({ kind: 'outcome', version: 1, facts })]);
+    const after = createReplyCaps({ store: store(), clock }, options);
+    await after.restore('reverser', new AbortController().signal);
+    expect(after.exceeded(mail, ann)).toBe('thread-cap');
   });
 
   it('are counted again from the last day alone, however long the journal is', async () => {

@@ -228,6 +228,19 @@ describe('the effects of a run', () => {
     expect(await world.outbox()).toHaveLength(200);
   });
 
+  it('count reply by reply: a run that would go beyond the cap sends none', async () => {
+    await world.start("export const desk = () => [{ reply: 'a' }, { reply: 'b' }, { reply: 'c' }];", {
+      caps: { perSender: 5 },
+    });
+    for (const _ of [1, 2]) await world.mail('desk', 'Hi');
+    const outcomes = await world.settled('desk', 2);
+    expect(outcomes.map(({ outcome, reason }) => [outcome, reason]).toSorted()).toEqual([
+      ['done', null],
+      ['skipped', 'sender-cap'],
+    ]);
+    expect(await world.outbox()).toHaveLength(3);
+  });
+
   // The cap was looked at before the run and counted after it: as many as ran at once went beyond.
   it('are not more than the cap, however many runs are under way', async () => {
     await world.start(
