@@ -81,7 +81,7 @@ export function createOutbox(deps: {
     if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS || (isInDoubt && suppressed.length > 0)) {
       const range = { sinceMs: doubtSinceMs, signal: attempt.signal };
       const sent =
-        (inheritedDoubt(record) === undefined ? null : await findSettled(store, record, range)) ??
+        (mayBeSettledElsewhere(record) ? await findSettled(store, record, range) : null) ??
         (await outbound.findSent(request, doubtSinceMs, attempt.signal));
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
     }
@@ -114,12 +114,17 @@ function earliestDoubtMs(record: StreamRecord, { doubtSinceMs }: Attempt, notBef
   return Math.min(inherited, doubtSinceMs === null ? Infinity : Math.max(doubtSinceMs, notBeforeMs));
 }
 
-/**
- * Only with it another record can have been settled under this one's key: of a record's own attempts the stage would know,
- * and in an outage of a day each of thousands that wait would read all of the journal at each of its attempts.
- */
 function inheritedDoubt(record: StreamRecord): string | undefined {
   return headerOf(record, COPY_HEADERS.doubtSince);
+}
+
+/**
+ * Whether another record can have been settled under this one's key: a run that was put back gave it the key of the run
+ * before. The copy of a request has a key of its own; and of a record's own attempts the stage would know, while in an
+ * outage of a day each of thousands that wait would read all of the journal at each of its attempts.
+ */
+function mayBeSettledElsewhere(record: StreamRecord): boolean {
+  return inheritedDoubt(record) !== undefined && headerOf(record, COPY_HEADERS.of) === undefined;
 }
 
 async function readRequest(

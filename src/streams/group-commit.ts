@@ -2,12 +2,13 @@
  * Group commit: the writes of one turn of the event loop share one transaction, and so one fsync.
  *
  * - One that is refused by its condition leaves the others alone: it has written nothing.
- * - When the disk fails the group, each of its writes is tried on its own, so that only those fail for which
- *   there is no room.
+ * - When there is no room for the group, each of its writes is tried on its own, so that only those fail for which
+ *   there is none. What every write would meet, such as another process's lock, fails the group: the wait for it
+ *   blocks the event loop, and is done once.
  */
 import type { DatabaseSync } from 'node:sqlite';
 import { MillraceError } from '../platform/errors.ts';
-import { localError } from './local-database.ts';
+import { concernsOneWrite, localError } from './local-database.ts';
 import type { LocalRecords, LocalWrite } from './local-records.ts';
 import { meteredBytes } from './stream-store.ts';
 import type { AppendAck } from './stream-store.ts';
@@ -52,14 +53,13 @@ export function createGroupCommit(
     for (const group of groupsOf(due)) settle(group, commit(group));
   }
 
-  /** One transaction; when it fails as a whole, one each. */
+  /** One transaction; when there is no room for all of it, one each. */
   function commit(group: readonly PendingWrite[]): Outcome[] {
     try {
       return transaction(db, () => group.map(({ write }) => attempt(write)));
     } catch (error) {
-      const [only, ...others] = group;
-      if (!only || others.length === 0) return [{ error: localError(error) }];
-      return group.flatMap((one) => commit([one]));
+      if (group.length > 1 && concernsOneWrite(error)) return group.flatMap((one) => commit([one]));
+      return group.map(() => ({ error: localError(error) }));
     }
   }
 

@@ -135,6 +135,15 @@ const SQLITE_NOTADB = 26;
 /** BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN: the world around the file, which may recover. */
 const RECOVERABLE: readonly number[] = [SQLITE_BUSY, 6, 7, 8, 10, 13, 14];
 
+/** BUSY, LOCKED, READONLY, CANTOPEN: whatever is written next meets the same. */
+const OF_EVERY_WRITE: readonly number[] = [SQLITE_BUSY, 6, 8, 14];
+
+/** Whether a failed write says something about that write, such as that there is no room for so much. */
+export function concernsOneWrite(error: unknown): boolean {
+  const code = sqliteCode(error);
+  return code === undefined || !OF_EVERY_WRITE.includes(code);
+}
+
 function sqliteCode(error: unknown): number | undefined {
   const code = error instanceof Error && 'errcode' in error ? error.errcode : undefined;
   return typeof code === 'number' ? code & 0xff : undefined;

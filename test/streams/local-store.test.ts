@@ -98,6 +98,27 @@ describe('the directory', () => {
     );
   });
 
+  test('that another process has locked costs one wait, however many appends there are', async () => {
+    const directory = temporaryDirectory();
+    const store = await openStore(directory);
+    await store.stream('events').append([{ body: 'first' }]);
+    const person = new DatabaseSync(join(directory, 'streams.db'));
+    person.exec('BEGIN IMMEDIATE');
+    const refused = async (count: number): Promise<number> => {
+      const startMs = performance.now();
+      const appends = Array.from({ length: count }, () => store.stream('events').append([{ body: 'more' }]));
+      for (const append of appends)
+        await expect(append).rejects.toMatchObject({ code: 'streams.unavailable' });
+      return performance.now() - startMs;
+    };
+    const oneMs = await refused(1);
+    expect((await refused(6)) / oneMs).toBeLessThan(3);
+    person.close();
+    await expect(store.stream('events').append([{ body: 'second' }])).resolves.toMatchObject({
+      startSeqNum: 1,
+    });
+  });
+
   test('of a newer release is refused, and the lock let go', async () => {
     const directory = temporaryDirectory();
     await (await openStore(directory)).close();
