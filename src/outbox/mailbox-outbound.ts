@@ -32,22 +32,28 @@ const MAX_INLINE_REQUEST_BYTES = 700 * 1024;
 const MAX_KEYS = 100_000;
 const MAX_APPEND_ATTEMPTS = 5;
 
-export function createMailboxOutbound(deps: { store: StreamStore; clock: Clock; log: Log }): MailboxOutbound {
+export function createMailboxOutbound(
+  deps: { store: StreamStore; clock: Clock; log: Log },
+  { maxKeys = MAX_KEYS }: { maxKeys?: number } = {},
+): MailboxOutbound {
   const { store, clock, log } = deps;
   const stream = store.stream(streamNames.mailbox);
   const providerIds = new Map<string, string>();
-  let nextSeqNum = 0;
+  let nextSeqNum: number | undefined;
   /** Sends stand in line: each must see the keys of the one before. */
   let line: Promise<unknown> = Promise.resolve();
 
-  async function catchUp(signal: AbortSignal): Promise<void> {
+  /** @returns up to where the view reaches */
+  async function catchUp(signal: AbortSignal): Promise<number> {
+    // More keys than these are not remembered.
+    nextSeqNum ??= Math.max(0, (await stream.tail(signal)) - maxKeys);
     for (;;) {
       const batch = await stream.read({ fromSeqNum: nextSeqNum, signal });
       for (const record of batch.records) {
         const { idempotencyKey, providerId } = parseJsonRecord(mailboxRecordSchema, record);
         remember(idempotencyKey, providerId);
       }
-      if (batch.nextSeqNum === nextSeqNum) return;
+      if (batch.nextSeqNum === nextSeqNum) return nextSeqNum;
       nextSeqNum = batch.nextSeqNum;
     }
   }
@@ -55,7 +61,7 @@ export function createMailboxOutbound(deps: { store: StreamStore; clock: Clock; 
   function remember(idempotencyKey: string, providerId: string): void {
     providerIds.set(idempotencyKey, providerId);
     const [oldest] = providerIds.keys();
-    if (providerIds.size > MAX_KEYS && oldest !== undefined) providerIds.delete(oldest);
+    if (providerIds.size > maxKeys && oldest !== undefined) providerIds.delete(oldest);
   }
 
   async function deliver(
@@ -64,7 +70,7 @@ export function createMailboxOutbound(deps: { store: StreamStore; clock: Clock; 
     signal: AbortSignal,
   ): Promise<{ providerId: string }> {
     for (let attempt = 1; attempt <= MAX_APPEND_ATTEMPTS; attempt++) {
-      await catchUp(signal);
+      const matchSeqNum = await catchUp(signal);
       const known = providerIds.get(idempotencyKey);
       if (known !== undefined) return { providerId: known };
       const providerId = clock.uuid();
@@ -77,7 +83,7 @@ export function createMailboxOutbound(deps: { store: StreamStore; clock: Clock; 
         at: new Date(clock.nowMs()).toISOString(),
       };
       try {
-        await stream.append([jsonRecord(record, idempotencyKey)], { matchSeqNum: nextSeqNum, signal });
+        await stream.append([jsonRecord(record, idempotencyKey)], { matchSeqNum, signal });
       } catch (error) {
         if (!hasCode(error, 'streams.seq_num_mismatch')) throw error;
         log.warn({ idempotencyKey, attempt }, 'mailbox.append_contended');

@@ -13,6 +13,7 @@ import { errorKind, MillraceError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import { readBlob } from '../streams/blob.ts';
+import { newestThat } from '../streams/newest-record.ts';
 import { parseJsonRecord, streamNames, toolsStreamSchema } from '../streams/records.ts';
 import type { ToolsRecord } from '../streams/records.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
@@ -87,17 +88,17 @@ export function createPublishedTools(deps: { store: StreamStore; clock: Clock; l
 
   async function follow(signal: AbortSignal): Promise<void> {
     const tail = await stream.tail(signal);
-    let newest: ToolsRecord | undefined;
-    for await (const { records, nextSeqNum } of stream.follow({ fromSeqNum: 0, signal })) {
-      newest = newestPublished(records) ?? newest;
-      // What was live before is no answer: of all that is there, only the newest is fetched.
-      if (nextSeqNum < tail) continue;
-      if (newest) await load(newest, signal);
-      newest = undefined;
-      taken = nextSeqNum;
-      progress.resolve();
-      progress = Promise.withResolvers();
-    }
+    await take(await newestThat(stream, { before: tail, signal }, publishedOf), tail, signal);
+    for await (const { records, nextSeqNum } of stream.follow({ fromSeqNum: tail, signal }))
+      await take(records.map(publishedOf).findLast(Boolean), nextSeqNum, signal);
+  }
+
+  /** The newest one up to there: what was live before it is no answer. */
+  async function take(newest: ToolsRecord | undefined, upTo: number, signal: AbortSignal): Promise<void> {
+    if (newest) await load(newest, signal);
+    taken = upTo;
+    progress.resolve();
+    progress = Promise.withResolvers();
   }
 
   return {
@@ -117,9 +118,8 @@ export function createPublishedTools(deps: { store: StreamStore; clock: Clock; l
   };
 }
 
-function newestPublished(records: readonly StreamRecord[]): ToolsRecord | undefined {
-  return records
-    .map((record) => parseJsonRecord(toolsStreamSchema, record))
-    .filter((record) => record.kind === 'tools')
-    .findLast(({ status, bundle }) => status === 'live' && bundle !== undefined);
+function publishedOf(record: StreamRecord): ToolsRecord | undefined {
+  const tools = parseJsonRecord(toolsStreamSchema, record);
+  const isPublished = tools.kind === 'tools' && tools.status === 'live' && tools.bundle !== undefined;
+  return isPublished ? tools : undefined;
 }

@@ -4,9 +4,10 @@
  */
 import { orAborted } from '../platform/abort.ts';
 import type { Log } from '../platform/log.ts';
+import { newestThat } from './newest-record.ts';
 import { parseJsonRecord, streamNames, toolsStreamSchema } from './records.ts';
 import type { ToolsRecord } from './records.ts';
-import type { StreamStore } from './stream-store.ts';
+import type { StreamRecord, StreamStore } from './stream-store.ts';
 
 export interface LiveTools {
   /** The record of the live revision; waits for the first one there ever is. */
@@ -32,15 +33,18 @@ export function createLiveTools(deps: { store: StreamStore; log: Log }): LiveToo
       return current!;
     },
     async run(signal) {
-      // What was live before this start is no answer yet: read up to the tail first.
       const tail = await stream.tail(signal);
-      for await (const batch of stream.follow({ fromSeqNum: 0, signal })) {
-        for (const record of batch.records) {
-          const tools = parseJsonRecord(toolsStreamSchema, record);
-          if (tools.kind === 'tools' && tools.status === 'live') current = tools;
-        }
-        if (current && batch.nextSeqNum >= tail) caughtUp.resolve();
+      current = (await newestThat(stream, { before: tail, signal }, liveOf)) ?? current;
+      if (current) caughtUp.resolve();
+      for await (const { records } of stream.follow({ fromSeqNum: tail, signal })) {
+        for (const record of records) current = liveOf(record) ?? current;
+        if (current) caughtUp.resolve();
       }
     },
   };
+}
+
+function liveOf(record: StreamRecord): ToolsRecord | undefined {
+  const tools = parseJsonRecord(toolsStreamSchema, record);
+  return tools.kind === 'tools' && tools.status === 'live' ? tools : undefined;
 }

@@ -45,6 +45,29 @@ async function mailbox(): Promise<MailboxRecord[]> {
 }
 
 describe('the mailbox as a provider', () => {
+  it('looks back as far as it remembers keys, and no further', async () => {
+    const first = createMailboxOutbound({ store, clock, log });
+    const sent = [];
+    for (const key of ['a', 'b', 'c', 'd']) sent.push(await first.send(requestOf(key), key, signal));
+    const readFrom: number[] = [];
+    const seen: StreamStore = {
+      ...store,
+      stream(name) {
+        const stream = store.stream(name);
+        const read: typeof stream.read = (options) => {
+          readFrom.push(options.fromSeqNum);
+          return stream.read(options);
+        };
+        return { ...stream, read };
+      },
+    };
+    const second = createMailboxOutbound({ store: seen, clock, log }, { maxKeys: 2 });
+    expect(await second.send(requestOf('c'), 'c', signal)).toEqual(sent[2]);
+    expect(await second.send(requestOf('a'), 'a', signal)).not.toEqual(sent[0]);
+    expect(await mailbox()).toHaveLength(5);
+    expect(Math.min(...readFrom)).toBe(2);
+  });
+
   it('keeps the request as it is', async () => {
     const { providerId } = await createMailboxOutbound({ store, clock, log }).send(
       requestOf('one'),
