@@ -72,6 +72,20 @@ describe('the type check', () => {
     expect(await check(wrong)).toContain("Type 'number' is not assignable to type 'string'");
   });
 
+  it('says how to take a component for React’s', async () => {
+    const root = folderWith({
+      'tools/index.tsx': `const Page = (): bigint => 1n;
+        export const echo = () => ({ html: <Page /> });`,
+    });
+    const checked = createTypeCheck({ clock })(
+      { root, directory: join(root, 'tools') },
+      new AbortController().signal,
+    );
+    await expect(checked).rejects.toMatchObject({
+      hint: expect.stringContaining('@jsxImportSource react') as string,
+    });
+  });
+
   // It sent the author for the types of Node, with which the check would have passed and every mail been parked.
   it('says of what is Node’s what there is in its place', async () => {
     const message = await check({
