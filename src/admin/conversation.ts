@@ -84,7 +84,6 @@ export interface Conversation {
   readonly mails: readonly LocalMailView[];
 }
 
-const SHOWN_LOG_LINES = 200;
 const UNDERWAY = { reason: null, error: null, until: null, deadLetter: null } as const;
 
 /** All of them, the latest first. */
@@ -159,7 +158,7 @@ function inboxCopy(traces: MailTraces, { emailId, copy }: { emailId: string; cop
     key.startsWith(prefix),
   );
   const replies = requests.flatMap((request) => replyTo(traces, request) ?? []);
-  const { revision, toolMs } = run?.facts ?? {};
+  const { revision, toolMs, logs } = run?.facts ?? {};
   return {
     ...copyStanding(traces, { copy, run, requests }),
     inbox,
@@ -167,7 +166,7 @@ function inboxCopy(traces: MailTraces, { emailId, copy }: { emailId: string; cop
     seqNum: copy.seqNum,
     revision: typeof revision === 'string' ? revision : null,
     toolMs: typeof toolMs === 'number' ? toolMs : null,
-    logs: run ? logLines(run) : [],
+    logs: Array.isArray(logs) ? (logs as string[]) : [],
     outboxSeqNums: requests.map(({ seqNum }) => seqNum),
     replies,
   };
@@ -182,12 +181,6 @@ function replyTo(traces: MailTraces, { key, idempotencyKey, shown }: FrozenReque
   const providerId = sent.facts['providerId'];
   const delivery = typeof providerId === 'string' ? traces.deliveries.get(providerId) : undefined;
   return { ...shown, at: sent.at, delivery: delivery ?? null };
-}
-
-/** Lines that the tool wrote with `context.log`. */
-function logLines(outcome: OutcomeRecord): string[] {
-  const lines = z.array(z.string()).safeParse(outcome.facts['logs']);
-  return lines.success ? lines.data.slice(0, SHOWN_LOG_LINES) : [];
 }
 
 function copyStanding(

@@ -82,6 +82,32 @@ export async function listDeadLetters(
   return { deadLetters, next };
 }
 
+/**
+ * How many wait for somebody, up to a limit.
+ * @param range.maxRecords of the journal, the newest
+ * @returns whether that was all of the journal, too
+ */
+export async function countOpenDeadLetters(
+  deps: { store: StreamStore; rerun: Rerun },
+  streams: StageStreams,
+  range: { limit: number; maxRecords: number; signal: AbortSignal },
+): Promise<{ count: number; isAll: boolean }> {
+  const { limit, maxRecords, signal } = range;
+  const first = Math.max(0, (await deps.store.stream(streams.journal).tail(signal)) - maxRecords);
+  let count = 0;
+  for (let next: number | null = first; next !== null && count < limit;) {
+    const page = await listDeadLetters(deps, streams, {
+      fromSeqNum: next,
+      limit: limit - count,
+      isOpen: true,
+      signal,
+    });
+    count += page.deadLetters.length;
+    next = page.next;
+  }
+  return { count, isAll: first === 0 };
+}
+
 /** The key of the copy with which a dead letter is put back: there is one, so it is put back once. */
 export function redriveKey({ key, seqNum }: Pick<DeadLetter, 'key' | 'seqNum'>): string {
   return `${baseKey(key)}#redrive-${seqNum}`;

@@ -33,8 +33,12 @@ import { baseKey } from './record-copy.ts';
 export const MAX_MAILS = 200;
 /** Of everything else: a mail can reach several inboxes and have several replies. */
 const MAX_TRACES = 2000;
-/** What is shown of a text; the stream has all of it. */
+/** What is shown of a text, or of what a run logged; the stream has all of it. */
 const SHOWN_TEXT_CHARS = 20_000;
+const SHOWN_LOG_LINES = 200;
+/** Of one mail: two inboxes, each with as many effects as a run may have; and of the texts of all of them. */
+const MAX_REQUESTS_PER_MAIL = 200;
+const SHOWN_CHARS_PER_MAIL = 200_000;
 
 /** From `inbox/<name>`. */
 export interface InboxedMail {
@@ -185,21 +189,25 @@ export class MailTraces {
     const outcome = outcomeOf(record);
     // The first one of this key has the outcome that counts.
     if (!outcome || outcome.outcome === 'duplicate') return;
-    this.runs.set(`${stream} ${outcome.key}`, outcome);
+    const facts = { ...outcome.facts, logs: shownLogs(outcome.facts['logs']) };
+    this.runs.set(`${stream} ${outcome.key}`, { ...outcome, facts });
   }
 
   /** @param request what is sent, where the page shows it as the reply */
   addRequest(record: StreamRecord, request: ProviderRequest | null): void {
     const { idempotencyKey, cause, notBefore } = parseJsonRecord(outboxRecordSchema, record);
-    const ofMail = this.requests.get(cause.emailId) ?? new Map<string, FrozenRequest>();
+    const ofMail =
+      this.requests.get(cause.emailId) ?? new Recent<string, FrozenRequest>(MAX_REQUESTS_PER_MAIL);
     if (ofMail.has(idempotencyKey) && headerOf(record, COPY_HEADERS.of) === undefined) return;
     const at = new Date(record.timestampMs).toISOString();
+    const charsBefore = [...ofMail.values()].reduce((sum, one) => sum + (one.shown?.text.length ?? 0), 0);
+    const chars = Math.max(0, SHOWN_CHARS_PER_MAIL - charsBefore);
     ofMail.set(idempotencyKey, {
       idempotencyKey,
       key: headerOf(record, KEY_HEADER) ?? '',
       seqNum: record.seqNum,
       notBefore,
-      shown: request && { id: record.seqNum, at, messageId: null, ...shownRequest(request) },
+      shown: request && { id: record.seqNum, at, messageId: null, ...shownRequest(request, chars) },
     });
     this.requests.set(cause.emailId, ofMail);
   }
@@ -258,12 +266,12 @@ function streamsOf({ facts }: OutcomeRecord): string[] {
   return z.array(z.string()).safeParse(facts['to']).data ?? [];
 }
 
-function shownRequest(request: ProviderRequest) {
+function shownRequest(request: ProviderRequest, chars = SHOWN_TEXT_CHARS) {
   return {
     from: request.from,
     to: allRecipients(request).join(', '),
     subject: request.subject,
-    ...shownText(request.text),
+    ...shownText(request.text, chars),
     hasHtml: request.html !== undefined,
     headers: request.headers,
     attachments: (request.attachments ?? []).map(({ filename, contentType, content }, index) => ({
@@ -275,6 +283,22 @@ function shownRequest(request: ProviderRequest) {
   };
 }
 
-function shownText(text: string): { text: string; isTextCut: boolean } {
-  return { text: text.slice(0, SHOWN_TEXT_CHARS).toWellFormed(), isTextCut: text.length > SHOWN_TEXT_CHARS };
+function shownText(text: string, chars = SHOWN_TEXT_CHARS): { text: string; isTextCut: boolean } {
+  const shownChars = Math.min(chars, SHOWN_TEXT_CHARS);
+  // Copied: a part of a string keeps all of it in memory.
+  const shown = Buffer.from(text.slice(0, shownChars)).toString('utf8');
+  return { text: shown, isTextCut: text.length > shownChars };
+}
+
+/** Lines that the tool wrote with `context.log`. */
+function shownLogs(logs: unknown): string[] {
+  const lines = z.array(z.string()).safeParse(logs).data ?? [];
+  let left = SHOWN_TEXT_CHARS;
+  const shown: string[] = [];
+  for (const line of lines.slice(0, SHOWN_LOG_LINES)) {
+    if (left <= 0) break;
+    shown.push(shownText(line, left).text);
+    left -= line.length;
+  }
+  return shown;
 }

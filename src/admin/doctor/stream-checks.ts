@@ -11,7 +11,7 @@ import { assertReadable } from '../../streams/format.ts';
 import { streamNames } from '../../streams/records.ts';
 import type { StreamStore } from '../../streams/stream-store.ts';
 import { findDaemonFile } from '../daemon-file.ts';
-import { listDeadLetters } from '../dead-letters.ts';
+import { countOpenDeadLetters } from '../dead-letters.ts';
 import { createRerun } from '../rerun.ts';
 import { allStages, stageLag } from '../stage-lag.ts';
 import type { StageStreams } from '../stage-streams.ts';
@@ -22,6 +22,8 @@ import type { Check, DoctorContext, Finding } from './check.ts';
 /** What has waited for longer is not just under way. */
 const OLD_MS = 15 * 60_000;
 const MAX_DEAD_LETTERS = 100;
+/** Records of a stage's journal among which they are looked for, the newest. */
+const MAX_JOURNAL_RECORDS = 1_000_000;
 const STAGES_AT_ONCE = 8;
 /** No stream ever has so many records: an append under this condition is refused, if it may be made at all. */
 const IMPOSSIBLE_SEQ_NUM = 2 ** 52;
@@ -179,19 +181,25 @@ async function lookAtStage(
         'The log says why: journalctl -u "millrace*" | grep attempt_failed.',
       ),
     );
-  const range = { fromSeqNum: 0, limit: MAX_DEAD_LETTERS, isOpen: true, signal };
-  const { deadLetters } = await listDeadLetters(
+  const { count, isAll } = await countOpenDeadLetters(
     { store, rerun: createRerun({ store, clock, log }) },
     stage,
-    range,
+    { limit: MAX_DEAD_LETTERS, maxRecords: MAX_JOURNAL_RECORDS, signal },
   );
   const which = stage.inbox === null ? `--stage ${stage.stage}` : `--inbox ${stage.inbox}`;
-  if (deadLetters.length > 0)
+  if (count > 0)
     findings.push(
       warning(
         'parked',
-        `${name}: ${deadLetters.length === MAX_DEAD_LETTERS ? 'at least ' : ''}${deadLetters.length} dead letters`,
+        `${name}: ${isAll && count < MAX_DEAD_LETTERS ? '' : 'at least '}${count} dead letters`,
         `\`millrace dead-letters --open ${which}\` says why each; mend it, then \`millrace redrive ${which} --all\`.`,
+      ),
+    );
+  else if (!isAll)
+    findings.push(
+      skipped(
+        'parked',
+        `${name}: none among the newest ${MAX_JOURNAL_RECORDS} records; \`millrace dead-letters --open ${which}\` looks at all`,
       ),
     );
   return findings;
