@@ -29,21 +29,33 @@ confirm() {
 }
 
 stop_units() {
-  local unit
-  for unit in $(recorded unit); do
-    systemctl disable --now "$unit" >/dev/null 2>&1 || true
+  local unit units
+  were_active=()
+  mapfile -t units < <(recorded unit)
+  for unit in "${units[@]}"; do
+    if systemctl is-active -q "$unit"; then were_active+=("$unit"); fi
   done
-  systemctl stop 'millrace*' >/dev/null 2>&1 || true
+  systemctl stop "${units[@]}" 'millrace*' >/dev/null 2>&1 || true
   # Nothing of ours writes any more: an export is whole.
   if pgrep -u millrace >/dev/null 2>&1; then fail 'Processes of the user millrace still run:' "$(pgrep -au millrace)"; fi
 }
 
+disable_units() {
+  local unit
+  for unit in $(recorded unit); do
+    systemctl disable --now "$unit" >/dev/null 2>&1 || true
+  done
+}
+
+# Where the archive cannot be made (a full disk), all is as it was.
 export_data() {
   local archive
-  mkdir -p "$1"
   archive=$1/millrace-$(date -u +%Y%m%dT%H%M%SZ).tar.gz
-  (umask 077 && tar -czf "$archive" -C / "${DATA#/}" "${ETC#/}")
-  tar -tzf "$archive" >/dev/null || fail "$archive cannot be read: nothing was removed."
+  if ! { mkdir -p "$1" && (umask 077 && tar -czf "$archive" -C / "${DATA#/}" "${ETC#/}") && tar -tzf "$archive" >/dev/null; }; then
+    rm -f "$archive"
+    if [ ${#were_active[@]} -gt 0 ]; then systemctl start "${were_active[@]}" || true; fi
+    fail "$archive cannot be made: nothing was removed, and what ran was started again."
+  fi
   printf 'Exported %s and %s to %s\n' "$DATA" "$ETC" "$archive"
 }
 
@@ -134,6 +146,7 @@ main() {
   confirm "$mode"
   stop_units
   if [ "$mode" = export ]; then export_data "$folder"; fi
+  disable_units
   restore_caddyfile
   remove_files
   if [ "$mode" != keep-data ]; then

@@ -2,7 +2,6 @@
  * What became of each mail, told from its traces: pure functions, from what the streams say to what a
  * person reads. A mail is settled when every inbox that it reached has answered, declined or parked it.
  */
-import { z } from 'zod';
 import type { OutcomeRecord } from '../streams/journal-records.ts';
 import { settlementPrefix, streamNames } from '../streams/records.ts';
 import type { ArrivedMail } from './arrival.ts';
