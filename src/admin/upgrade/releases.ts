@@ -135,7 +135,13 @@ export function createReleases(
       await rm(archive, { force: true });
     }
     const options = ['--omit=dev', '--include=optional', '--ignore-scripts', '--no-audit', '--no-fund'];
-    const install = { file: 'npm', args: ['ci', ...options], cwd: staging, timeoutMs: NPM_TIMEOUT_MS };
+    const install = {
+      file: 'npm',
+      args: ['ci', ...options],
+      cwd: staging,
+      timeoutMs: NPM_TIMEOUT_MS,
+      detached: true,
+    };
     await must(install, 'install_failed', signal);
     // The daemon's own user reads it, whatever the mask of who gives the command.
     await must({ file: 'chmod', args: ['-R', 'go+rX,go-w', staging] }, 'install_failed', signal);

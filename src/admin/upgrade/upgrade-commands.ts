@@ -101,7 +101,8 @@ function preflightProgram(home: string, folder: string): Program {
   const node = join(home, 'bin', 'node');
   const isServer = process.getuid?.() === 0 && existsSync(SYSTEMD) && existsSync(ENVIRONMENT_FILE);
   const command = [node, join(folder, 'src', 'main.ts'), 'preflight', '--json'];
-  if (!isServer) return { file: node, args: command.slice(1), timeoutMs: PREFLIGHT_TIMEOUT_MS };
+  const rest = { timeoutMs: PREFLIGHT_TIMEOUT_MS, detached: true };
+  if (!isServer) return { file: node, args: command.slice(1), ...rest };
   const properties = [
     'User=millrace',
     'Group=millrace',
@@ -118,7 +119,7 @@ function preflightProgram(home: string, folder: string): Program {
     '--collect',
     ...properties.map((one) => `--property=${one}`),
   ];
-  return { file: 'systemd-run', args: [...options, '--', ...command], timeoutMs: PREFLIGHT_TIMEOUT_MS };
+  return { file: 'systemd-run', args: [...options, '--', ...command], ...rest };
 }
 
 /** @throws MillraceError `upgrade.preflight_failed` (permanent) with what the release said */
