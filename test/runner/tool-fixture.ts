@@ -12,6 +12,12 @@ import type { PoolOptions } from '../../src/runner/sandbox/pool.ts';
 import type { PlainContent, RunRequest, RunResult, SandboxPool } from '../../src/runner/sandbox/sandbox.ts';
 import { email, limits } from './example-email.ts';
 
+const folders: string[] = [];
+// Registered here: one that a test registers while it runs is never called.
+afterAll(() => {
+  for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+});
+
 /** A folder that holds these files, until the end of the test file. */
 export function folderWith(files: Record<string, string>): string {
   const folder = mkdtempSync(join(tmpdir(), 'millrace-tools-'));
@@ -19,7 +25,7 @@ export function folderWith(files: Record<string, string>): string {
     mkdirSync(dirname(join(folder, name)), { recursive: true });
     writeFileSync(join(folder, name), text);
   }
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  folders.push(folder);
   return folder;
 }
 
