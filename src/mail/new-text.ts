@@ -48,14 +48,25 @@ const INTRO_START =
 const ISO_DATE_INTRO =
   /^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2} (?:\d{1,2}:\d\d GMT[+-]\d\d:\d\d [^<>]{1,60}$|[^<]{0,100}<\s*[^\s<>@]{1,150}@[^\s<>@]{1,150}>:?\s*$)/;
 
-const HISTORY_RULER =
-  /^[\s>*_]*-{3,}[^-].{0,60}(?:original|ursprüng|messag|nachricht|mensaje|mensagem|bericht|meddeland|melding|wiadomo|сообщ|повідом|邮件|郵件|メッセージ)(?:[^-]|-(?!--)){0,30}-{3,}[\s*_]*$/i;
+/** A line of hyphens that says `original` or `forwarded`; one that says `message` alone is somebody's own. */
+const HISTORY_RULER = new RegExp(
+  `^[\\s>*_]*-{3,}(?=[^-]).{0,60}(?:${[
+    'original|d.origine|forwarded|ursprüng|weitergeleitet|transféré|réexpédié|reenviado|encaminhad|inoltrat',
+    'oorspronkelijk|doorgestuurd|ursprung|vidarebefordra|oprindelig|opprinnelig|videresend|alkuperäi',
+    'oryginaln|przekazan|исходн|оригинальн|первоначальн|пересыла|пересла|вихідн',
+    '原始|转发|轉寄|元の|転送|원본|전달',
+  ].join('|')})(?:[^-]|-(?!--)){0,30}-{3,}[\\s*_]*$`,
+  'i',
+);
 const FORWARD_LINE =
   /^\s*(?:begin forwarded message|anfang der weitergeleiteten (?:nachricht|e-mail)|début du message (?:réexpédié|transféré)|inizio messaggio inoltrato|inicio del mensaje reenviado|início da mensagem (?:re)?encaminhada|begin doorgestuurd bericht|vidarebefordrat brev|начало переадресованного сообщения)\s*:\s*$/i;
 const FROM_FIELD =
   /^[\s*_]*(?:from|von|de|da|från|fra|van|od|от|від|发件人|寄件者|差出人|보낸 사람)[*_\s]{0,3}[:：]/i;
 const ANY_FIELD =
   /^[\s*_]*(?:from|sent|date|to|cc|subject|reply-to|von|gesendet|datum|an|betreff|de|envoyé|à|a|objet|enviado(?: el| em)?|fecha|para|asunto|data|assunto|da|inviato|oggetto|risposta|van|verzonden|aan|onderwerp|från|skickat|till|ämne|fra|sendt|til|emne|od|wysłano|do|dw|temat|от|отправлено|дата|кому|копия|тема|від|надіслано|发件人|发送时间|收件人|抄送|主题|日期|寄件者|差出人|日時|宛先|件名|보낸 사람|받는 사람|제목)[*_\s]{0,3}[:：]/i;
+
+const SUBJECT_FIELD =
+  /^[\s*_]*(?:subject|betreff|objet|asunto|assunto|oggetto|onderwerp|ämne|emne|temat|тема|主题|主旨|件名|제목)[*_\s]{0,3}[:：]/i;
 
 const DEVICE_SIGNATURE = new RegExp(
   `^[\\s<(*_]*(?:${[
@@ -141,17 +152,24 @@ function historyStart(lines: readonly string[], at: number): number {
   return headerBlockLength(lines, at) || introLength(lines, at);
 }
 
-/** The length of a block of fields that begins with From, as Outlook puts above what it quotes. */
+/**
+ * The length of a block of fields that begins with From, as Outlook puts above what it quotes. It always has a subject
+ * there, and others at least an address: `From: Berlin`, `To: Paris`, `Date: Friday` are what somebody books.
+ */
 function headerBlockLength(lines: readonly string[], at: number): number {
-  if (!FROM_FIELD.test(lines[at] ?? '')) return 0;
+  const first = lines[at] ?? '';
+  if (!FROM_FIELD.test(first)) return 0;
+  let isOfMail = hasAddress(first);
   let fields = 0;
   let length = 0;
   for (; length < limits.headerBlockLines; length += 1) {
     const line = lines[at + length] ?? '';
     if (!isOwnText(line)) break;
-    if (line.length <= limits.lineChars && ANY_FIELD.test(line)) fields += 1;
+    if (line.length > limits.lineChars) continue;
+    if (ANY_FIELD.test(line)) fields += 1;
+    isOfMail ||= SUBJECT_FIELD.test(line);
   }
-  return fields >= limits.headerBlockFields ? length : 0;
+  return isOfMail && fields >= limits.headerBlockFields ? length : 0;
 }
 
 /** The length of an introduction such as `On …, Ann wrote:`, which may be wrapped over a few lines. */

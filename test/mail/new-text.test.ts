@@ -25,6 +25,12 @@ test.each([
   ['-----Original Message-----\nFrom: Ann\nSent: Monday\nTo: Bob\nSubject: Hi', 'Outlook'],
   ['From: Ann <ann@x.example>\nSent: Monday, 2 February 2026\nTo: Bob\nSubject: Hi', 'Outlook, no ruler'],
   ['Von: Ann\nGesendet: Montag\nAn: Bob\nBetreff: Hallo', 'Outlook, German'],
+  ['From: ann@x.example\nSent: Monday\nTo: Bob', 'an address and no subject'],
+  ['-----Message d’origine-----', 'French ruler'],
+  ['-----Oorspronkelijk bericht-----', 'Dutch ruler'],
+  ['----- Пересылаемое сообщение -----', 'Russian ruler'],
+  ['-----原始邮件-----', 'Chinese ruler'],
+  ['----- Forwarded by Ann/ACME on 02/02/2026 -----', 'Notes'],
 ])('an introduction ends the new text: %s', (introduction) => {
   expect(newTextOf(`Yes.\n\n${introduction}\n\n> Shall we?\n> Ann`)).toBe('Yes.');
   expect(newTextOf(`Yes.\n\n${introduction}\n\nShall we?\nAnn`)).toBe('Yes.');
@@ -81,6 +87,12 @@ test.each([
   '| a | b |\n|---|---|\n| 1 | 2 |',
   'Message:\n--- a/file\n+++ b/file\n@@\n-x\n+y',
   'Sent from the office:\nthe parcel\nis underway',
+  'From: Berlin\nTo: Paris\nDate: Friday\nCan you book it?',
+  'Bitte buchen:\nVon: Berlin\nAn: Paris\nDatum: 5. Mai\n\nZwei Plätze bitte.',
+  'Deploy note\n--- commit message ---\nfix: x',
+  'Hello\n\n--- Nachricht für Bob ---\nbitte anrufen',
+  'Please decrypt this:\n\n-----BEGIN PGP MESSAGE-----\n\nhQEMA\n-----END PGP MESSAGE-----',
+  'Signed:\n-----BEGIN PGP SIGNED MESSAGE-----\nyes\n-----END PGP SIGNATURE-----',
 ])('is left whole: %j', (text) => {
   expect(newTextOf(text)).toBe(text);
 });
@@ -137,7 +149,7 @@ describe('a hostile line costs no more than a few ordinary ones', () => {
     ['at signs', `On ${'a@'.repeat(200)}`],
     ['at signs in brackets, after a date', `2026-01-01 <${'a@'.repeat(200)}`],
     ['a table with semicolons', '1;2;;;"x";'.repeat(40)],
-    ['ends of rulers that go on', `---a${'messag'.repeat(10)}${'-'.repeat(310)}x---`],
+    ['ends of rulers that go on', `---a${'original'.repeat(8)}${'-'.repeat(310)}x---`],
     ['verbs and blanks', `On ${`wrote${' '.repeat(50)}`.repeat(7)}x`],
     ['blanks', `${' '.repeat(392)}x`],
     ['what may begin a signature', `${'('.repeat(392)}x`],
