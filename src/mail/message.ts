@@ -35,7 +35,7 @@ const limits = {
 
 /** Fields that decide whether and whom we answer: kept, up to the limits once more, where others are dropped. */
 const DECISIVE =
-  /^(?:from|sender|reply-to|return-path|precedence|(?:x-)?auto.*|list-.*|(?:x-)?mailing-list|x-failed-recipients|x-millrace.*|message-id|in-reply-to|references|subject|date|to|cc|content-type)$/;
+  /^(?:from|sender|reply-to|return-path|precedence|(?:x-)?auto.*|list-.*|(?:x-)?mailing-list|x-failed-recipients|x-mail-autoreply|x-fc-machinegenerated|x-post-messageclass|delivered-to|preference|x-millrace.*|message-id|in-reply-to|references|subject|date|to|cc|content-type)$/;
 
 /** @param raw the message as it came, with CRLF or LF. */
 export async function parseMessage(raw: Uint8Array): Promise<ParsedEmail> {
