@@ -45,7 +45,7 @@ export type Taken =
       giveBack(): void;
     };
 
-export interface Sent {
+interface Sent {
   /** Default, and least: one. */
   readonly replies?: number;
   /** Others who get mail, once for each. */
