@@ -17,6 +17,7 @@ import { errorMessage, MillraceError } from '../platform/errors.ts';
 import { createFetchBudget, UNCOUNTED_BYTES } from './fetch-budget.ts';
 import type { FetchBudget } from './fetch-budget.ts';
 import { isPublicAddress } from './public-address.ts';
+import { faultOf } from './sandbox/guest-json.ts';
 import type { Capability, CapabilityAnswer } from './sandbox/sandbox.ts';
 import { originOf, settableLimits } from './tool-settings.ts';
 
@@ -43,7 +44,11 @@ const ORIGIN_HEADERS = ['authorization', 'cookie'];
 const requestSchema = z.object({
   url: z.string().max(MAX_URL_CHARS),
   method: z.string().regex(/^[A-Z]{1,20}$/),
-  headers: z.array(z.tuple([z.string(), z.string()])).max(MAX_HEADERS),
+  // Their number is checked before each is.
+  headers: z
+    .array(z.unknown())
+    .max(MAX_HEADERS)
+    .pipe(z.array(z.tuple([z.string(), z.string()]))),
   redirect: z.enum(['follow', 'manual', 'error']),
   body: z.base64().nullable(),
 });
@@ -164,7 +169,7 @@ async function agentFor(lookup: Lookup, isAllowed: (address: string) => boolean)
 
 function parsedRequest(argument: unknown): ToolRequest {
   const parsed = requestSchema.safeParse(argument);
-  if (!parsed.success) throw refused(`this is no request: ${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw refused(`this is no request: ${faultOf(parsed.error)}`);
   const { redirect, method, headers } = parsed.data;
   const url = URL.parse(parsed.data.url);
   if (!url) throw refused(`${parsed.data.url} is no URL`);

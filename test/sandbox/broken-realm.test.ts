@@ -181,8 +181,61 @@ describe('ends with its memory, or its time', () => {
   });
 });
 
-it('a tool that has broken out states what is nested deep: it is no end of a run', () => {
+/** The end of a run that a tool has forged, as the host judges it. */
+const judged = (end: string): unknown => parseGuestJson(runEndSchema, end);
+const many = (element: string, count: number): string => `[${Array(count).fill(element).join()}]`;
+
+it('an end of a run that is nested deep is none', () => {
   const deep = `${'['.repeat(16_000)}${']'.repeat(16_000)}`;
-  const parsed = parseGuestJson(runEndSchema, `{"effects":[],"state":{"inbox":[["k",${deep}]]}}`);
-  expect(parsed).toEqual({ fault: expect.stringContaining('nested deeper than 100 levels') });
+  const end = `{"effects":[],"state":{"inbox":[["k",${deep}]]}}`;
+  expect(judged(end)).toEqual({ fault: expect.stringContaining('nested deeper than 100 levels') });
+});
+
+it.each([
+  ['more state than is kept', `{"effects":[],"state":{"inbox":${many('0', 1_000)}}}`],
+  ['more addresses than are taken', `{"effects":[{"kind":"send","to":${many('0', 1_000)}}],"state":{}}`],
+  ['more files', `{"effects":[{"kind":"reply","attachments":${many('0', 1_000)}}],"state":{}}`],
+  ['more effects', `{"effects":${many('0', 1_000)},"state":{}}`],
+])('an end of a run with %s is told by one fault, not by each element', (_name, end) => {
+  const place = /^✖ Too big: expected array to have <=\d+ items\n {2}→ at \S+$/;
+  expect(judged(end)).toEqual({ fault: expect.stringMatching(place) });
+});
+
+it.each([
+  ['empty lists', `{"effects":[],"state":{"inbox":[["k",${many('[]', 150_000)}]]}}`],
+  ['numbers behind a string', `{"effects":["\\\\\\"[,"],"state":${many('0', 150_000)}}`],
+  ['lists in lists', '['.repeat(200_000)],
+])('an end of a run with millions of values is not even parsed: %s', (_name, end) => {
+  expect(judged(end)).toEqual({ fault: 'it has more than 131072 parts' });
+});
+
+it('what is wrong with an end of a run is told as far as a person reads', () => {
+  const keys = Object.fromEntries(Array.from({ length: 20_000 }, (_, n) => [`key-${n}`, n]));
+  const mails = Array(100).fill({ kind: 'send', to: [0, 1, 2] });
+  for (const end of [keys, { effects: mails, state: {} }]) {
+    const { fault } = judged(JSON.stringify(end)) as { fault: string };
+    expect(fault.length).toBeLessThanOrEqual(1_000);
+  }
+});
+
+it('a text of megabytes full of brackets and commas is one value', () => {
+  const end = { effects: [{ kind: 'reply', text: '[,{"\\'.repeat(500_000) }], state: {} };
+  expect(judged(JSON.stringify(end))).toEqual({ data: end });
+});
+
+it('a tool that forges its result by what all objects inherit fails by itself', async () => {
+  const result = await runThenAnother(`
+    Object.prototype.toJSON = () => {
+      delete Object.prototype.toJSON;
+      return { effects: [], state: { inbox: Array(200_000).fill(0) } };
+    };
+    return 'x'`);
+  expect(result).toMatchObject({ reason: 'invalid-result', message: expect.stringContaining('more than') });
+});
+
+it('a tool that asks its host for a million values at once is ended', async () => {
+  const result = await runThenAnother(`
+    Headers.prototype[Symbol.iterator] = () => Array(1_000_000).fill([]).values();
+    await context.fetch('https://granted.example/', { headers: {} });`);
+  expect(result).toMatchObject({ reason: 'call-flood', message: expect.stringContaining('values at once') });
 });

@@ -47,6 +47,7 @@ async function outcomeOf(flood: string, capability: Capability): Promise<Outcome
 const never: Capability = () => new Promise(() => {});
 const answered: Capability = async () => ({ value: null });
 const large: Capability = async () => ({ value: null, bytes: new Uint8Array(16 * 1024 * 1024) });
+const wide = "say({ type: 'call', call: 1, name: 'ask', argument: Array(1_000_000).fill([]) });";
 const unread = 'process.stdin.pause(); for (let n = 0; n < 30; n++) ask();';
 
 it.each([
@@ -60,6 +61,7 @@ it.each([
     'call-flood',
     '10000 in all',
   ],
+  ['a call of a million values', wide, never, 'crashed', 'no message of ours'],
   ['calls of one number', 'always(() => { call = 0; ask(); });', never, 'crashed', 'no message of ours'],
   ['calls whose answers it does not read', unread, large, 'call-flood', 'does not take the answers'],
 ] as const)('ends at %s', async (_name, flood, capability, reason, message) => {

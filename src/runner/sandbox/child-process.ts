@@ -10,8 +10,15 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import type { Clock } from '../../platform/clock.ts';
 import { errorMessage, MillraceError } from '../../platform/errors.ts';
 import type { DescribedError } from './causes.ts';
-import { CALL_FLOOD, callLimits, loggedBytes, MAX_UNANSWERED_CHARS } from './flood-limits.ts';
+import {
+  CALL_FLOOD,
+  callLimits,
+  loggedBytes,
+  MAX_MESSAGE_PARTS,
+  MAX_UNANSWERED_CHARS,
+} from './flood-limits.ts';
 import { createFrameReader, frameOf } from './frames.ts';
+import { hasAtMostParts } from './json-parts.ts';
 import { fromChildSchema } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
 import { createProcessUsage } from './process-usage.ts';
@@ -202,7 +209,8 @@ export class SandboxChild {
   }
 
   #receive(payload: string): void {
-    const parsed = fromChildSchema.safeParse(parsedJson(payload));
+    const isSmall = hasAtMostParts(payload, MAX_MESSAGE_PARTS);
+    const parsed = fromChildSchema.safeParse(isSmall ? parsedJson(payload) : null);
     if (!parsed.success) return this.#breakProtocol();
     const message = parsed.data;
     if (message.type === 'ready') {

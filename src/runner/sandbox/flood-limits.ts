@@ -11,6 +11,9 @@ export const callLimits = {
   largeCharsAtOnce: 15 * 1024 * 1024,
 } as const;
 
+/** Of one message as JSON (`json-parts.ts`): thirty times the headers that a request may have. */
+export const MAX_MESSAGE_PARTS = 10_000;
+
 /** More than a child can have unanswered that keeps to the limits above. */
 export const MAX_UNANSWERED_CHARS =
   callLimits.largeCharsAtOnce + callLimits.atOnce * (callLimits.smallChars + 1024);

@@ -6,12 +6,14 @@
  */
 import { systemClock } from '../../platform/clock.ts';
 import { MAX_CAUSES } from './causes.ts';
-import { CALL_FLOOD, callLimits, loggedBytes } from './flood-limits.ts';
+import { CALL_FLOOD, callLimits, loggedBytes, MAX_MESSAGE_PARTS } from './flood-limits.ts';
+import { hasAtMostParts } from './json-parts.ts';
 import type { Delivery, FromChild } from './messages.ts';
 import type { PendingCalls } from './pending-calls.ts';
 import type { FailureReason, RunLimits } from './sandbox.ts';
 
 const MAX_TIMERS = 1_000;
+const WIDE_CALL = `the tool asked its host for more than ${MAX_MESSAGE_PARTS} values at once`;
 /** Among a run's timers, the one that ends it; the guest's are numbered from 1. */
 export const DEADLINE_TIMER = 0;
 const MAX_RANDOM_BYTES = 65_536;
@@ -59,6 +61,7 @@ export function createHostOperations(host: {
       host.send({ type: 'log', run: run.number, line });
     },
     call(run, payload) {
+      if (!hasAtMostParts(payload, MAX_MESSAGE_PARTS)) return host.fail(run, 'call-flood', WIDE_CALL);
       const request = parsed(payload) as { call: number; name: unknown; argument: unknown } | null;
       if (request === null || !Number.isSafeInteger(request.call)) return;
       const { inAll, size } = run.pendingCalls;
