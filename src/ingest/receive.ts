@@ -5,6 +5,9 @@
  * message, and gives one record to each inbox of ours that the mail names. A delivery event becomes a record on
  * `delivery`. Everything else is settled as skipped, with the reason: `unknown-event`, `foreign-domain`.
  *
+ * What was there before this process is read apart (`mailWork`): the one before may have hung or ended over it, and this
+ * one must not (docs/adr/0051-mail-that-ends-a-process.md). What comes while it runs is read where that is cheapest.
+ *
  * Of the raw messages that are fetched and parsed at once, all together have a budget: what does not fit into it waits,
  * and a mail that is larger than all of it comes alone.
  *
@@ -69,6 +72,7 @@ export function createReceive(
     maxMissing: options.maxMissingAttempts ?? DEFAULT_MISSING_ATTEMPTS,
     maxFailed: options.maxFailedAttempts ?? DEFAULT_FAILED_ATTEMPTS,
   });
+  const wasThereBefore = createThereBefore(deps.store);
   const keepMail = createKeepMail({ store: deps.store, inbound: contents.counted(deps.inbound) });
 
   async function receiveEmail(arrival: Arrival, record: StreamRecord, attempt: Attempt): Promise<Outcome> {
@@ -92,7 +96,8 @@ export function createReceive(
         : 'receive.content_withheld';
       return { kind: 'dead-letter', reason, error, facts: { emailId } };
     }
-    const email = await mailWork.parseMessage(kept.raw, recipients[0]?.inbox ?? '');
+    const isApart = await wasThereBefore(record, attempt.signal);
+    const email = await mailWork.parseMessage(kept.raw, recipients[0]?.inbox ?? '', { isApart });
     const receivedAt = new Date(record.timestampMs).toISOString();
     const arrived = arrivedLongBefore(record, data.created_at ?? arrival.created_at);
     const fields = { emailId, receivedAt, ...arrived, raw: kept.pointer, email };
@@ -110,6 +115,22 @@ export function createReceive(
       kind: 'done',
       outputs: [{ stream: streamNames.delivery, record: deliveryRecord(event.delivery, record) }],
     };
+  };
+}
+
+/** Tells the events that were on the stream when this was made. */
+function createThereBefore(
+  store: StreamStore,
+): (record: StreamRecord, signal: AbortSignal) => Promise<boolean> {
+  const ask = (signal?: AbortSignal): Promise<number> => store.stream(streamNames.events).tail(signal);
+  // A store that cannot say now is asked again by the first mail, which then counts as one of them.
+  let firstNew = ask().catch(() => null);
+  return async ({ seqNum }, signal) => {
+    const known = await firstNew;
+    if (known !== null) return seqNum < known;
+    const tail = await ask(signal);
+    firstNew = Promise.resolve(tail);
+    return seqNum < tail;
   };
 }
 

@@ -1,6 +1,7 @@
 /**
  * Work on large mail in a thread of its own, so that everybody else's goes on meanwhile: to read 25 MB of base64 takes
- * more than a second, to make 5 MB of HTML safe takes two. Small mail, which is nearly all, is worked on in place.
+ * more than a second, to make 5 MB of HTML safe takes two. Small mail, which is nearly all, is worked on in place, but for
+ * what its caller asks to have read apart (docs/adr/0051-mail-that-ends-a-process.md).
  *
  * - There is one thread, for as long as there is something for it and a while longer. It has one job at a time; the
  *   others wait here, and inboxes take turns: however much large mail one of them gets, another's is soon next.
@@ -22,10 +23,14 @@ const limits = {
   inPlace: 64 * 1024,
   /** Of the thread: the worst message that comes (40 MB) takes half of it. */
   memoryMb: 1024,
-  /** Of one job, by the wall clock: the worst takes seconds. */
+  /** Of one job, by the wall clock, from when the thread is ready: the worst takes seconds. */
   jobMs: 120_000,
+  /** The same of what could have been done in place: milliseconds. */
+  smallJobMs: 30_000,
   idleMs: 30_000,
 } as const;
+
+const WORKER = new URL('mail-thread-worker.ts', import.meta.url);
 
 export interface ThreadJob {
   readonly name: keyof MailWork;
@@ -41,6 +46,7 @@ export type ThreadAnswer =
 interface PendingJob {
   readonly job: ThreadJob;
   readonly inbox: string;
+  readonly maxMs: number;
   resolve(value: unknown): void;
   reject(error: Error): void;
 }
@@ -55,26 +61,34 @@ export interface MailThread extends MailWork {
  * `mail.thread_unavailable` (transient) where there is none to be had.
  */
 export function createMailThread(
-  { clock }: { clock: Clock },
-  { memoryMb = limits.memoryMb }: { memoryMb?: number } = {},
+  { clock, work = mailWorkInPlace }: { clock: Clock; work?: MailWork },
+  options: { memoryMb?: number; smallJobMs?: number; worker?: URL } = {},
 ): MailThread {
+  const { memoryMb = limits.memoryMb, smallJobMs = limits.smallJobMs, worker: file = WORKER } = options;
   const waiting = createFairQueue<PendingJob>({ maxOutPerKey: 1 });
   let running: PendingJob | null = null;
   let worker: Worker | null = null;
+  /** The thread is ready; to become it may take long on a busy machine, and says nothing of the job. */
+  let canBegin = false;
   let cancelIdle: (() => void) | undefined;
   let cancelTimeout: (() => void) | undefined;
   let isClosed = false;
 
   function start(): Worker {
-    const started = new Worker(new URL('mail-thread-worker.ts', import.meta.url), {
+    canBegin = false;
+    const started = new Worker(file, {
       resourceLimits: { maxOldGenerationSizeMb: memoryMb },
       env: {},
     });
     let failure: unknown;
     let isReady = false;
     started.on('message', (answer: ThreadAnswer) => {
-      if (answer === 'ready') isReady = true;
-      else if (worker === started) settle((job) => finish(job, answer));
+      if (answer === 'ready') {
+        isReady = true;
+        if (worker !== started) return;
+        canBegin = true;
+        limitTime(started);
+      } else if (worker === started) settle((job) => finish(job, answer));
     });
     started.on('error', (error) => {
       failure = error;
@@ -112,8 +126,13 @@ export function createMailThread(
     }
     // oxlint-disable-next-line require-post-message-target-origin -- a thread is no window
     worker.postMessage(running.job);
-    const busy = worker;
-    cancelTimeout = clock.after(limits.jobMs, () => void busy.terminate());
+    limitTime(worker);
+  }
+
+  function limitTime(busy: Worker): void {
+    cancelTimeout?.();
+    if (running)
+      cancelTimeout = clock.after(canBegin ? running.maxMs : limits.jobMs, () => void busy.terminate());
   }
 
   function endWhenIdle(): void {
@@ -124,34 +143,37 @@ export function createMailThread(
     });
   }
 
-  function inThread(inbox: string, job: ThreadJob): Promise<unknown> {
+  function inThread(inbox: string, job: ThreadJob, maxMs: number = limits.jobMs): Promise<unknown> {
     if (isClosed) return Promise.reject(closed());
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    waiting.push(inbox, { job, inbox, resolve, reject });
+    waiting.push(inbox, { job, inbox, maxMs, resolve, reject });
     next();
     return promise;
   }
 
   return {
-    parseMessage: (raw, inbox) =>
-      raw.length <= limits.inPlace
-        ? mailWorkInPlace.parseMessage(raw)
-        : (inThread(inbox, { name: 'parseMessage', argument: raw }) as ReturnType<MailWork['parseMessage']>),
+    parseMessage(raw, inbox, { isApart = false } = {}) {
+      const isSmall = raw.length <= limits.inPlace;
+      if (isSmall && !isApart) return work.parseMessage(raw, inbox);
+      const job = { name: 'parseMessage', argument: raw } as const;
+      const maxMs = isSmall ? smallJobMs : limits.jobMs;
+      return inThread(inbox, job, maxMs) as ReturnType<MailWork['parseMessage']>;
+    },
     allAttachmentBytes: (raw, inbox) =>
       raw.length <= limits.inPlace
-        ? mailWorkInPlace.allAttachmentBytes(raw)
+        ? work.allAttachmentBytes(raw, inbox)
         : (inThread(inbox, { name: 'allAttachmentBytes', argument: raw }) as ReturnType<
             MailWork['allAttachmentBytes']
           >),
     authenticate: (message, inbox) =>
       message.raw.length <= limits.inPlace
-        ? mailWorkInPlace.authenticate(message)
+        ? work.authenticate(message, inbox)
         : (inThread(inbox, { name: 'authenticate', argument: message }) as ReturnType<
             MailWork['authenticate']
           >),
     compose: (composition) =>
       htmlChars(composition) <= limits.inPlace
-        ? mailWorkInPlace.compose(composition)
+        ? work.compose(composition)
         : (inThread(composition.inbox, { name: 'compose', argument: composition }) as ReturnType<
             MailWork['compose']
           >),

@@ -31,8 +31,13 @@ export type Composed =
   | { readonly request: ProviderRequest; readonly skipped: null }
   | { readonly request: null; readonly skipped: string };
 
+export interface ParseOptions {
+  /** Not in place, however small it is: somebody may have ended over it. */
+  readonly isApart?: boolean;
+}
+
 export interface MailWork {
-  parseMessage(raw: Uint8Array, inbox: string): Promise<ParsedEmail>;
+  parseMessage(raw: Uint8Array, inbox: string, options?: ParseOptions): Promise<ParsedEmail>;
   allAttachmentBytes(raw: Uint8Array, inbox: string): Promise<Uint8Array[]>;
   /** @throws MillraceError `authentication.dns_failed` (transient) */
   authenticate(message: SignedMessage, inbox: string): Promise<Authentication>;

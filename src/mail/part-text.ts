@@ -34,8 +34,7 @@ function byteOrderMark(bytes: Uint8Array): string | null {
 
 function isKnown(charset: string): boolean {
   try {
-    new TextDecoder(charset);
-    return true;
+    return new TextDecoder(charset).encoding !== '';
   } catch {
     return false;
   }
