@@ -31,7 +31,7 @@ export type Composed =
   | { readonly request: ProviderRequest; readonly skipped: null }
   | { readonly request: null; readonly skipped: string };
 
-export interface ParseOptions {
+interface ParseOptions {
   /** Not in place, however small it is: somebody may have ended over it. */
   readonly isApart?: boolean;
 }
