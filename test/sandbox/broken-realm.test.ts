@@ -211,7 +211,7 @@ it.each([
 
 it('what is wrong with an end of a run is told as far as a person reads', () => {
   const keys = Object.fromEntries(Array.from({ length: 20_000 }, (_, n) => [`key-${n}`, n]));
-  const mails = Array(100).fill({ kind: 'send', to: [0, 1, 2] });
+  const mails = Array.from({ length: 100 }, () => ({ kind: 'send', to: [0, 1, 2] }));
   for (const end of [keys, { effects: mails, state: {} }]) {
     const { fault } = judged(JSON.stringify(end)) as { fault: string };
     expect(fault.length).toBeLessThanOrEqual(1_000);

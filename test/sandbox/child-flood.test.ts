@@ -19,6 +19,7 @@ const programOf = (flood: string): string => `
   };
   let call = 0;
   const askMuch = () => say({ type: 'call', call: ++call, name: 'ask', argument: 'x'.repeat(8 * 1024 * 1024) });
+  const again = () => say({ type: 'ready' });
   const ask = () => say({ type: 'call', call: ++call, name: 'ask', argument: null });
   const log = () => say({ type: 'log', line: 'x'.repeat(100) });
   const always = (act) => { for (let n = 0; n < 50; n++) act(); setImmediate(always, act); };
@@ -31,17 +32,18 @@ afterEach(async () => {
   await child?.closed;
 });
 
-async function outcomeOf(flood: string, capability: Capability): Promise<Outcome> {
+async function started(program: string): Promise<SandboxChild> {
   const protections = { command: [], inForce: [], missing: [] };
-  const started = createSandboxChild(
-    { clock: systemClock },
-    { program: programOf(flood), protections, usesJit: false },
-  );
-  child = started;
-  await started.ready;
+  child = createSandboxChild({ clock: systemClock }, { program, protections, usesJit: false });
+  await child.ready;
+  return child;
+}
+
+async function outcomeOf(flood: string, capability: Capability): Promise<Outcome> {
+  const sandbox = await started(programOf(flood));
   const task = { kind: 'call', exportName: 'a', email, nowMs: 0, randomSeed: '', secrets: {} } as const;
   const bundle = { revision: 'r', code: '', sourceMap: '' };
-  return started.run({ bundle, task, limits, capabilities: { ask: capability } });
+  return sandbox.run({ bundle, task, limits, capabilities: { ask: capability } });
 }
 
 const never: Capability = () => new Promise(() => {});
@@ -61,10 +63,33 @@ it.each([
     'call-flood',
     '10000 in all',
   ],
+  ['a start that never ends', 'always(again);', never, 'crashed', 'no message of ours'],
+  [
+    'messages of another run',
+    'say({ type: "log", run: 7, line: "" });',
+    never,
+    'crashed',
+    'no message of ours',
+  ],
   ['a call of a million values', wide, never, 'crashed', 'no message of ours'],
   ['calls of one number', 'always(() => { call = 0; ask(); });', never, 'crashed', 'no message of ours'],
   ['calls whose answers it does not read', unread, large, 'call-flood', 'does not take the answers'],
 ] as const)('ends at %s', async (_name, flood, capability, reason, message) => {
   const outcome = await outcomeOf(flood, capability);
   expect(outcome).toMatchObject({ kind: 'failed', reason, message: expect.stringContaining(message) });
+});
+
+it.each([
+  ['that says again that it is ready', 'ready'],
+  ['of whom nobody wants anything', 'log'],
+])('an idle process ends %s', async (_name, type) => {
+  const message = JSON.stringify({ type, run: 0, line: '' });
+  const idle = await started(`${programOf('')} always(() => say(${message}));`);
+  await expect(idle.closed).resolves.toBeUndefined();
+});
+
+it('a process that goes on when its run has ended is not used again', async () => {
+  const ends = `say({ type: 'returned', json: '{}' }); log();`;
+  expect(await outcomeOf(ends, never)).toMatchObject({ kind: 'returned', json: '{}' });
+  await expect(child!.closed).resolves.toBeUndefined();
 });

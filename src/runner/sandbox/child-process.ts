@@ -8,18 +8,11 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import type { Clock } from '../../platform/clock.ts';
-import { errorMessage, MillraceError } from '../../platform/errors.ts';
+import { MillraceError } from '../../platform/errors.ts';
 import type { DescribedError } from './causes.ts';
-import {
-  CALL_FLOOD,
-  callLimits,
-  loggedBytes,
-  MAX_MESSAGE_PARTS,
-  MAX_UNANSWERED_CHARS,
-} from './flood-limits.ts';
+import { CALL_FLOOD, callLimits, loggedBytes, MAX_UNANSWERED_CHARS } from './flood-limits.ts';
 import { createFrameReader, frameOf } from './frames.ts';
-import { hasAtMostParts } from './json-parts.ts';
-import { fromChildSchema } from './messages.ts';
+import { messageFrom } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
 import { createProcessUsage } from './process-usage.ts';
 import type { ProcessUsage } from './process-usage.ts';
@@ -100,6 +93,7 @@ export class SandboxChild {
   readonly #closed = Promise.withResolvers<void>();
   readonly #stopWaiting: () => void;
   #stderr = '';
+  #isReady = false;
   #current: CurrentRun | null = null;
   /** CPU time when it was last looked at: before a run, at the end of the one before. */
   #cpuMs = 0;
@@ -209,17 +203,19 @@ export class SandboxChild {
   }
 
   #receive(payload: string): void {
-    const isSmall = hasAtMostParts(payload, MAX_MESSAGE_PARTS);
-    const parsed = fromChildSchema.safeParse(isSmall ? parsedJson(payload) : null);
-    if (!parsed.success) return this.#breakProtocol();
-    const message = parsed.data;
+    if (!this.isAlive) return;
+    const message = messageFrom(payload);
+    if (!message) return this.#breakProtocol();
     if (message.type === 'ready') {
+      if (this.#isReady) return this.#breakProtocol();
+      this.#isReady = true;
       this.#stopWaiting();
       this.usage();
       return this.#ready.resolve();
     }
     const run = this.#current;
-    if (!run || run.number !== message.run || run.killedFor) return;
+    // What ends a run is the last that a good one says: one that speaks of another run, or without any, is the tool's.
+    if (run?.number !== message.run) return this.#breakProtocol();
     switch (message.type) {
       case 'log':
         this.#takeLog(run, message.line);
@@ -391,12 +387,4 @@ function outcomeOfDeath(
     stack: '',
     logs,
   };
-}
-
-function parsedJson(payload: string): unknown {
-  try {
-    return JSON.parse(payload);
-  } catch (error) {
-    return errorMessage(error);
-  }
 }

@@ -4,6 +4,8 @@
  */
 import { z } from 'zod';
 import { MAX_CAUSES } from './causes.ts';
+import { MAX_MESSAGE_PARTS } from './flood-limits.ts';
+import { hasAtMostParts } from './json-parts.ts';
 import type { FailureReason, RunLimits, SandboxEmail } from './sandbox.ts';
 
 /** What the guest does in a run: call a tool, or show what the bundle exports. */
@@ -56,7 +58,7 @@ const textSchema = z.string().transform((text) => text.slice(0, MAX_TEXT_CHARS))
 
 const runSchema = z.number().int().nonnegative();
 
-export const fromChildSchema = z.discriminatedUnion('type', [
+const fromChildSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ready') }),
   z.object({ type: z.literal('log'), run: runSchema, line: z.string() }),
   z.object({
@@ -82,3 +84,13 @@ export const fromChildSchema = z.discriminatedUnion('type', [
   }),
 ]);
 export type FromChild = z.infer<typeof fromChildSchema>;
+
+/** Null for what is no message. */
+export function messageFrom(payload: string): FromChild | null {
+  if (!hasAtMostParts(payload, MAX_MESSAGE_PARTS)) return null;
+  try {
+    return fromChildSchema.safeParse(JSON.parse(payload)).data ?? null;
+  } catch {
+    return null;
+  }
+}
