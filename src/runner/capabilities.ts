@@ -65,34 +65,34 @@ export function createCapabilities(options: {
         const { scope } = parsedArgument(scopeSchema, argument);
         return { value: await readState(scope) };
       },
-      thread: async () => ({ value: await readThread() }),
+      thread: oneAtATime(async () => ({ value: await readThread() })),
       authentication: async () => ({ value: await authenticate() }),
     },
     secrets: Object.fromEntries(granted.map((name) => [name, valueOf(name)])),
   };
 }
 
-/**
- * Hands out an attachment in pieces; the one asked for last is kept until another is. One piece of a run is on its way
- * at a time, however many are asked for at once: the next is cut when the sandbox has taken it.
- */
+/** Hands out an attachment in pieces; the one asked for last is kept until another is. */
 function createAttachmentReader(attachmentBytes: (index: number) => Promise<Uint8Array>): Capability {
   let last: { index: number; bytes: Promise<Uint8Array> } | null = null;
+  return oneAtATime(async (argument) => {
+    const { index, offset } = parsedArgument(pieceSchema, argument);
+    if (last?.index !== index) last = { index, bytes: attachmentBytes(index) };
+    const bytes = await last.bytes;
+    return { value: { size: bytes.length }, bytes: bytes.subarray(offset, offset + PIECE_BYTES) };
+  });
+}
+
+/** However much a run asks for at once, one large answer is on its way: the next is made when the sandbox has taken it. */
+function oneAtATime(answer: Capability): Capability {
   let lastTurn = Promise.resolve();
   return async (argument, signal) => {
-    const { index, offset } = parsedArgument(pieceSchema, argument);
     const before = lastTurn;
     const { promise, resolve: release } = Promise.withResolvers<void>();
     lastTurn = before.then(() => promise);
     try {
       await orAborted(before, signal);
-      if (last?.index !== index) last = { index, bytes: attachmentBytes(index) };
-      const bytes = await last.bytes;
-      return {
-        value: { size: bytes.length },
-        bytes: bytes.subarray(offset, offset + PIECE_BYTES),
-        release,
-      };
+      return { ...(await answer(argument, signal)), release };
     } catch (error) {
       release();
       throw error;

@@ -5,12 +5,13 @@
 import type { LookupAddress } from 'node:dns';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setImmediate } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createCapabilities } from '../../src/runner/capabilities.ts';
 import { isPublicAddress } from '../../src/runner/public-address.ts';
 import { createToolFetch } from '../../src/runner/tool-fetch.ts';
 import type { Lookup } from '../../src/runner/tool-fetch.ts';
-import { limits } from '../runner/tool-fixture.ts';
+import { limits, repliesOf } from '../runner/tool-fixture.ts';
 import { useToolCode } from './tool-code.ts';
 
 const run = useToolCode();
@@ -293,4 +294,46 @@ it('more calls of fetch than are permitted are named', async () => {
     message: expect.stringContaining('at most 3 calls of fetch in one run'),
   });
   expect(requests).toHaveLength(3);
+});
+
+it('earlier mails are on their way to the sandbox once at a time, however often they are asked for', async () => {
+  const { capabilities } = createCapabilities({
+    settings: {},
+    secrets: {},
+    attachmentBytes: () => Promise.reject(new Error('none')),
+  });
+  const answers: (() => void)[] = [];
+  const ask = async (): Promise<void> => {
+    const { release } = await capabilities['thread']!(null, signal);
+    answers.push(release!);
+  };
+  const all = [ask(), ask(), ask()];
+  await all[0];
+  for (const count of [1, 2, 3]) {
+    await setImmediate();
+    expect(answers).toHaveLength(count);
+    answers[count - 1]!();
+    await all[count];
+  }
+});
+
+it('a tool that asks often for the earlier mails asks its host once, and gets objects of its own', async () => {
+  const mail = {
+    direction: 'inbound',
+    from: null,
+    to: [],
+    subject: 'a',
+    text: '',
+    at: '2026-01-01T00:00:00Z',
+  };
+  let asked = 0;
+  const capabilities = { thread: async () => ({ value: (asked++, [mail]) }) };
+  const body = `
+    const [mail] = (await Promise.all([email.thread(), email.thread()]))[0];
+    mail.to.push('more'); mail.subject = 'b';
+    for (let n = 0; n < 200; n++) await email.thread();
+    return JSON.stringify(await email.thread());`;
+  const result = await run(body, { capabilities });
+  expect(repliesOf(result)?.[0]?.text).toContain('"to":[],"subject":"a"');
+  expect(asked).toBe(1);
 });

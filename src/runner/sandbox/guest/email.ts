@@ -2,18 +2,23 @@
 import type { Attachment, Authentication, Email, EmailHeaders } from '../../tool-api.ts';
 import type { PlainThreadEmail, SandboxEmail } from '../sandbox.ts';
 import { decodeUtf8 } from './encoding.ts';
-import { callCapability } from './host.ts';
+import { callCapability, fromJson, toJson } from './host.ts';
 
 export function emailFrom(plain: SandboxEmail): Email {
   const { headers, attachments, date, ...rest } = plain;
+  /** As JSON: each time that a tool asks, it gets objects of its own. */
+  let earlier: Promise<string> | undefined;
   return {
     ...rest,
     headers: headersFrom(headers),
     attachments: attachments.map(attachmentFrom),
     date: dateFrom(date),
     thread: async () => {
-      const { value } = await callCapability('thread', null).answer;
-      return (value as PlainThreadEmail[]).map(({ at, ...mail }) => ({ ...mail, date: new Date(at) }));
+      earlier ??= callCapability('thread', null).answer.then(({ value }) => toJson(value));
+      return (fromJson(await earlier) as PlainThreadEmail[]).map(({ at, ...mail }) => ({
+        ...mail,
+        date: new Date(at),
+      }));
     },
     authentication: async () => (await callCapability('authentication', null).answer).value as Authentication,
   };
