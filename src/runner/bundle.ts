@@ -10,10 +10,13 @@ import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { isBuiltin } from 'node:module';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build, version as esbuildVersion } from 'esbuild';
-import type { BuildFailure, BuildOptions, Message, Metafile, Plugin } from 'esbuild';
+import { version as esbuildVersion } from 'esbuild';
+import type { BuildOptions, Message, Metafile, OnLoadArgs, OnLoadResult, Plugin } from 'esbuild';
+import type { Clock } from '../platform/clock.ts';
+import { createDeadline } from '../platform/deadline.ts';
 import { errorMessage, MillraceError } from '../platform/errors.ts';
 import { DEFAULT_INBOX } from '../streams/live-tools.ts';
+import { buildAlone, isBuildFailure } from './esbuild.ts';
 import { JSX_SOURCES, jsxSourceOf } from './jsx-source.ts';
 import type { ExportKind, SandboxPool, ToolCode } from './sandbox/sandbox.ts';
 import { inboxesOf } from './tool-inboxes.ts';
@@ -30,11 +33,17 @@ export interface ToolBundle extends ToolCode {
   tests: CheckedTests;
 }
 
+/** Of esbuild: the largest bundles that are taken need a second. */
+const MAX_BUILD_MS = 60_000;
 const MAX_BUNDLE_BYTES = 5 * 1024 * 1024;
 const MAX_SHOWN_ERRORS = 20;
 const MAX_SHOWN_PARTS = 5;
 /** The innermost, as packages have packages. */
 const PACKAGE_IN_PATH = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//;
+/** Files in which esbuild heeds a comment that names a source map. */
+const SOURCES = /\.(?:[cm]?[jt]sx?|css)$/;
+const NAMED_MAP = 'sourceMappingURL=';
+const NO_MAP = `${NAMED_MAP}data:application/json,{"version":3,"sources":[],"mappings":""}`;
 const REVISION_CHARS = 12;
 const ENTRY_NAMES = ['index.ts', 'index.tsx'];
 /** Exports that say something about the tools rather than being one. */
@@ -103,6 +112,7 @@ export const builder = createHash('sha256')
  */
 export async function bundleTools(options: {
   directory: string;
+  clock: Clock;
   pool: Pick<SandboxPool, 'inspect' | 'start'>;
   root?: string;
   signal?: AbortSignal;
@@ -110,7 +120,7 @@ export async function bundleTools(options: {
   const entry = toolsEntry(options.directory, options.root);
   // The first sandbox starts while the tools are bundled; what is wrong with it, `inspect` says.
   options.pool.start().catch(() => {});
-  const built = await buildScript(entry, options.root ?? dirname(entry));
+  const built = await buildScript(entry, options.root ?? dirname(entry), options);
   const revision = createHash('sha256').update(built.code).digest('hex').slice(0, REVISION_CHARS);
   const inspection = await options.pool.inspect({ revision, ...built }, options.signal);
   if (inspection.status === 'failed') {
@@ -161,20 +171,28 @@ export function toolsEntry(directory: string, root?: string): string {
   return realpathSync(entry);
 }
 
-async function buildScript(entry: string, root: string): Promise<{ code: string; sourceMap: string }> {
+async function buildScript(
+  entry: string,
+  root: string,
+  { clock, signal }: { clock: Clock; signal?: AbortSignal },
+): Promise<{ code: string; sourceMap: string }> {
   const folder = dirname(entry);
   const around = realpathSync(root);
+  using deadline = createDeadline(clock, MAX_BUILD_MS, signal);
   try {
-    const { outputFiles, metafile } = await build({
-      ...OPTIONS,
-      jsxImportSource: jsxSourceOf(entry, around),
-      entryPoints: [entry],
-      absWorkingDir: folder,
-      outfile: join(folder, 'tools.js'),
-      write: false,
-      metafile: true,
-      plugins: [guard(around)],
-    });
+    const { outputFiles, metafile } = await buildAlone(
+      {
+        ...OPTIONS,
+        jsxImportSource: jsxSourceOf(entry, around),
+        entryPoints: [entry],
+        absWorkingDir: folder,
+        outfile: join(folder, 'tools.js'),
+        write: false,
+        metafile: true,
+        plugins: [guard(around)],
+      },
+      deadline.signal,
+    );
     const text = (suffix: string): string =>
       outputFiles.find(({ path }) => path.endsWith(suffix))?.text ?? '';
     const code = text('.js');
@@ -186,8 +204,12 @@ async function buildScript(entry: string, root: string): Promise<{ code: string;
     }
     return { code, sourceMap: text('.map') };
   } catch (error) {
+    signal?.throwIfAborted();
     if (error instanceof MillraceError) throw error;
-    throw buildFailed(isBuildFailure(error) ? shownErrors(error.errors) : errorMessage(error), error);
+    throw buildFailed(
+      isBuildFailure(error) ? shownErrors(error.errors) : `bundling: ${errorMessage(error)}`,
+      error,
+    );
   }
 }
 
@@ -234,11 +256,30 @@ function guard(root: string): Plugin {
           return { path: resolved.path, namespace: resolved.namespace, sideEffects: resolved.sideEffects };
         },
       );
-      setup.onLoad({ filter: /.*/, namespace: 'file' }, ({ path }) =>
-        isAllowed(path) ? undefined : refusal(path),
+      setup.onLoad({ filter: /.*/, namespace: 'file' }, (file) =>
+        isAllowed(file.path) ? withoutSourceMap(file) : refusal(file.path),
+      );
+      // Source that is written into an import can name a map, too.
+      setup.onLoad({ filter: /.*/, namespace: 'dataurl' }, ({ path }) =>
+        path.startsWith('data:application/json') ? undefined : refusal(path),
       );
     },
   };
+}
+
+/**
+ * A source that names its map, with another one that is empty after it, as esbuild goes by the last: it would read
+ * whatever file or device is named, and asks nobody. Undefined where esbuild may read the source itself.
+ */
+function withoutSourceMap({ path, with: attributes }: OnLoadArgs): OnLoadResult | undefined {
+  // To read what is no plain file might never end.
+  if (!statSync(path).isFile()) return { errors: [{ text: `${JSON.stringify(path)} is no plain file` }] };
+  // What is imported as text or bytes is no source.
+  if (!SOURCES.test(path) || attributes['type'] !== undefined) return undefined;
+  const contents = readFileSync(path);
+  if (!contents.includes(NAMED_MAP)) return undefined;
+  const noMap = path.endsWith('.css') ? `/*# ${NO_MAP} */` : `//# ${NO_MAP}`;
+  return { contents: `${contents.toString()}\n${noMap}\n`, loader: 'default' };
 }
 
 function unresolved(path: string): string {
@@ -269,10 +310,6 @@ function shownErrors(errors: readonly Message[]): string {
       location ? `${location.file}:${location.line}:${location.column + 1}: ${text}` : text,
     )
     .join('\n');
-}
-
-function isBuildFailure(error: unknown): error is BuildFailure {
-  return error instanceof Error && Array.isArray((error as Partial<BuildFailure>).errors);
 }
 
 function buildFailed(message: string, cause?: unknown): MillraceError {

@@ -32,7 +32,7 @@ export function createTools(
     log,
     source: createFolderSource({ clock, log }, { directory: path }),
     build: async ({ directory }, signal) => {
-      const bundle = await bundleTools({ directory, pool, signal });
+      const bundle = await bundleTools({ directory, clock, pool, signal });
       await runToolTests({ pool, clock }, bundle, signal);
       return bundle;
     },

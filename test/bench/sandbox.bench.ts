@@ -34,7 +34,7 @@ for (const usesJit of [false, true]) {
   const started = systemClock.monotonicMs();
   const options = { minChildren: CHILDREN, maxChildren: CHILDREN, maxRunsPerKey: CHILDREN, usesJit };
   const pool = createSandboxPool({ clock: systemClock, log: createLog('silent') }, options);
-  const bundle = await bundleTools({ directory: 'tools', pool });
+  const bundle = await bundleTools({ directory: 'tools', clock: systemClock, pool });
   await runIn(pool, bundle, 0);
   const coldStartMs = Math.round(systemClock.monotonicMs() - started);
   const floor = await startFloor({ code: bundle.code, children: CHILDREN, usesJit });

@@ -46,7 +46,7 @@ export async function createWholeJob(options: {
   const outbound = createResendOutbound({ clock, gate }, resend);
   const domains = [options.domain];
   const pool = createSandboxPool({ clock, log: createLog('silent') });
-  const { bundle, toolOf } = toolRevision(await bundleTools({ directory: options.toolsPath, pool }));
+  const { bundle, toolOf } = toolRevision(await bundleTools({ directory: options.toolsPath, clock, pool }));
 
   async function replyTo(mail: ReceivedMail, raw: Uint8Array): Promise<ProviderRequest | null> {
     const { inbox, tag, address } = inboxOf(mail.to[0] ?? '', domains)!;

@@ -3,12 +3,18 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import { systemClock as clock } from '../../src/platform/clock.ts';
 import { bundleTools } from '../../src/runner/bundle.ts';
 import { folderWith, repliesOf, useSandbox } from './tool-fixture.ts';
 
 const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 const build = (files: Record<string, string>, root?: string) =>
-  bundleTools({ directory: folderWith(files), pool: sandbox.pool, ...(root !== undefined && { root }) });
+  bundleTools({
+    directory: folderWith(files),
+    clock,
+    pool: sandbox.pool,
+    ...(root !== undefined && { root }),
+  });
 
 const SECRET = 'a-secret-of-the-host';
 const outside = mkdtempSync(join(tmpdir(), 'millrace-outside-'));
@@ -64,10 +70,10 @@ it('takes a file in place of a folder, and packages of the repository around the
     'node_modules/greet/greet.js': `export const greet = 'hello';`,
   });
   const directory = join(root, 'tools/mail.ts');
-  await expect(bundleTools({ directory, pool: sandbox.pool })).rejects.toThrow(
+  await expect(bundleTools({ directory, clock, pool: sandbox.pool })).rejects.toThrow(
     '"greet" lies outside of the tools: install it in their folder, or name the repository around them',
   );
-  const bundle = await bundleTools({ directory, pool: sandbox.pool, root });
+  const bundle = await bundleTools({ directory, clock, pool: sandbox.pool, root });
   expect(repliesOf(await sandbox.run(bundle, { exportName: 'test' }))).toEqual([{ text: 'hello!' }]);
 });
 
@@ -150,7 +156,7 @@ describe('nothing outside of the folder gets into a bundle', () => {
     symlinkSync(outside, join(folder, 'node_modules/linked'));
     symlinkSync(join(outside, 'secret.ts'), join(folder, 'link.ts'));
     symlinkSync(outside, join(folder, 'folder'));
-    await expect(bundleTools({ directory: folder, pool: sandbox.pool })).rejects.toMatchObject({
+    await expect(bundleTools({ directory: folder, clock, pool: sandbox.pool })).rejects.toMatchObject({
       kind: 'invalid',
       code: 'tools.build_failed',
       message: expect.not.stringContaining(SECRET),
@@ -164,7 +170,7 @@ it.each([
   ['', 'the repository'],
 ])('names the folder %j of a repository as its author does', async (path, shown) => {
   const root = folderWith({ 'tools/readme.md': '' });
-  const refused = bundleTools({ directory: join(root, path), pool: sandbox.pool, root });
+  const refused = bundleTools({ directory: join(root, path), clock, pool: sandbox.pool, root });
   await expect(refused).rejects.toThrow(`there is no index.ts or index.tsx in ${shown}`);
 });
 
@@ -300,7 +306,7 @@ it('a folder that is itself a link is taken as what it leads to', async () => {
   });
   mkdirSync(join(folder, 'a'));
   symlinkSync(join(folder, 'real'), join(folder, 'a/link'));
-  const bundle = await bundleTools({ directory: join(folder, 'a/link'), pool: sandbox.pool });
+  const bundle = await bundleTools({ directory: join(folder, 'a/link'), clock, pool: sandbox.pool });
   expect(bundle.exports).toEqual(['test']);
 });
 

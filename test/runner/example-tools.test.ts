@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock as clock } from '../../src/platform/clock.ts';
 import { bundleTools } from '../../src/runner/bundle.ts';
 import type { ToolBundle } from '../../src/runner/bundle.ts';
 import { createCapabilities } from '../../src/runner/capabilities.ts';
@@ -15,7 +16,7 @@ const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 let bundle: ToolBundle;
 
 beforeAll(async () => {
-  bundle = await bundleTools({ directory: 'tools', pool: sandbox.pool });
+  bundle = await bundleTools({ directory: 'tools', clock, pool: sandbox.pool });
 });
 
 it('shows its tools and what they may', () => {

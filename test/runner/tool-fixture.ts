@@ -49,7 +49,7 @@ export function useSandbox(options: PoolOptions = { minChildren: 2, maxChildren:
     pool,
     bundle: (source) => {
       const files = typeof source === 'string' ? { 'index.ts': source } : source;
-      return bundleTools({ directory: folderWith(files), pool });
+      return bundleTools({ directory: folderWith(files), clock: systemClock, pool });
     },
     run: (bundle, request) =>
       pool.run({

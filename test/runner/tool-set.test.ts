@@ -47,7 +47,7 @@ function start(path = directory) {
   const tools = createToolSet({
     records: createToolRecords({ store, clock, log }),
     log,
-    build: (files) => bundleTools({ ...files, pool }),
+    build: (files) => bundleTools({ ...files, clock, pool }),
     source: createFolderSource({ clock, log }, { directory: path }),
   });
   const running = tools.run(abort.signal);

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { systemClock as clock } from '../../src/platform/clock.ts';
 import { bundleTools } from '../../src/runner/bundle.ts';
 import type { ToolBundle } from '../../src/runner/bundle.ts';
 import { limits, repliesOf, useSandbox } from '../runner/tool-fixture.ts';
@@ -30,7 +31,7 @@ let bundle: ToolBundle;
 
 beforeAll(async () => {
   writeFileSync(join(directory, 'index.tsx'), SOURCE);
-  bundle = await bundleTools({ directory, root: packages, pool: sandbox.pool });
+  bundle = await bundleTools({ directory, clock, root: packages, pool: sandbox.pool });
 });
 
 it.each(['welcome', 'promised', 'welcome'])('renders a template: %s', async (exportName) => {

@@ -6,8 +6,8 @@ import { realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 import type { BuildOptions, Plugin } from 'esbuild';
+import { buildAlone } from '../esbuild.ts';
 
 /** The one file of isolated-vm that a child needs: found here, so that the child looks for nothing. */
 export const isolatedVm = nativeFile(createRequire(import.meta.url).resolve('isolated-vm'));
@@ -57,7 +57,7 @@ function madeOnce(name: string, body: string): string {
 }
 
 async function bundled(file: string, options: BuildOptions): Promise<string> {
-  const result = await build({
+  const result = await buildAlone({
     ...options,
     entryPoints: [fileURLToPath(new URL(file, import.meta.url))],
     bundle: true,

@@ -28,6 +28,7 @@ export function createCheckedBuild({
     try {
       const bundle = await bundleTools({
         directory,
+        clock,
         pool,
         signal: all,
         ...(root === undefined ? {} : { root }),

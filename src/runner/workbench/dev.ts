@@ -93,7 +93,7 @@ export async function developTools(
       print(coloured('red', `\n✗ ${error.message}`));
       // What it would do now is of use to who mends it.
       if (!RUNS_ALL_THE_SAME.includes(error.code)) return;
-      bundle = await bundleTools({ ...files, pool, signal });
+      bundle = await bundleTools({ ...files, clock, pool, signal });
     }
     try {
       const { name, raw, inbox } = await emailToTry(bundle);

@@ -96,7 +96,7 @@ export function useSyncWorld(): SyncWorld {
     const records = createToolRecords({ store, clock, log });
     const build = (files: ToolFiles) => {
       look?.(files);
-      return bundleTools({ ...files, pool });
+      return bundleTools({ ...files, clock, pool });
     };
     const git = { url: repository.path, branch: null, token: null, environment, ...options };
     return createGitSync(
