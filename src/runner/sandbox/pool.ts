@@ -17,7 +17,8 @@ import { INSPECTION_LIMITS, inspectionSchema, parseGuestJson, runEndSchema } fro
 import { isHeld } from './held-run.ts';
 import { secretHider } from './hide-secrets.ts';
 import type { FailureReason, Inspection, PoolStats, RunRequest, RunResult, SandboxPool } from './sandbox.ts';
-import { failureText, withPlaces } from './stack-trace.ts';
+import { createStackTraces } from './stack-trace.ts';
+import type { StackTraces } from './stack-trace.ts';
 import { workingSetup } from './working-setup.ts';
 
 export interface PoolOptions {
@@ -93,6 +94,7 @@ class Pool implements SandboxPool {
   readonly #options: Required<PoolOptions>;
   readonly #queue: FairQueue<Job>;
   readonly #members = new Set<Member>();
+  readonly #traces = createStackTraces();
   #firstReady = pendingStart();
   /** Of the first child that came to be ready. */
   #setup: ChildOptions | null = null;
@@ -124,9 +126,9 @@ class Pool implements SandboxPool {
       request.signal,
     );
     const hide = secretHider(secrets);
-    const logs = withPlaces(outcome.logs, bundle).map(hide);
+    const logs = this.#traces.withPlaces(outcome.logs, bundle).map(hide);
     if (outcome.kind !== 'returned') {
-      const { reason, message } = failureOf(outcome, bundle);
+      const { reason, message } = failureOf(outcome, bundle, this.#traces);
       return { status: 'failed', reason, message: hide(message), logs, durationMs };
     }
     const parsed = parseGuestJson(runEndSchema, outcome.json);
@@ -144,7 +146,7 @@ class Pool implements SandboxPool {
       fairnessKey: INSPECTION_KEY,
     } as const;
     const { outcome } = await this.#finished(job, signal);
-    if (outcome.kind !== 'returned') return { status: 'failed', ...failureOf(outcome, bundle) };
+    if (outcome.kind !== 'returned') return { status: 'failed', ...failureOf(outcome, bundle, this.#traces) };
     const parsed = parseGuestJson(inspectionSchema, outcome.json);
     if ('fault' in parsed) return { status: 'failed', reason: 'invalid-result', message: parsed.fault };
     return { status: 'inspected', settings: null, tests: null, ...parsed.data };
@@ -372,12 +374,13 @@ class Pool implements SandboxPool {
 function failureOf(
   outcome: Exclude<ToolOutcome, { kind: 'returned' }>,
   bundle: RunRequest['bundle'],
+  traces: StackTraces,
 ): { reason: FailureReason; message: string } {
   if (outcome.kind === 'killed-from-outside') {
     const message = `its sandbox process was killed from outside ${MAX_OUTSIDE_KILLS} times`;
     return { reason: 'crashed', message };
   }
-  return { reason: outcome.reason, message: failureText(outcome, bundle) };
+  return { reason: outcome.reason, message: traces.failureText(outcome, bundle) };
 }
 
 /** Settled by the first child; whoever waits in `start` hears of a failure. */
