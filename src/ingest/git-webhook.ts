@@ -3,14 +3,14 @@
  * once. The two may be different processes; a record on `tools` is how the one hears of the other.
  *
  * The body is verified and never read: what is there to fetch is asked of the repository itself. GitHub,
- * Gitea and Forgejo sign the body (HMAC-SHA256); GitLab sends the secret as a token. Any verified event is
- * taken as a push: a ping shows that the way is open.
+ * Gitea and Forgejo sign the body (HMAC-SHA256); GitLab sends the secret as a token. Events other than those of a
+ * push are taken and left: the status that we post of a commit comes back as one, and must not have it built again.
  *
  * `POST /webhooks/git` answers
  *
  * | status | when |
  * |---|---|
- * | 202 | The request to look is durable. |
+ * | 202 | The request to look is durable, or it is an event that asks for none. |
  * | 400 | The body broke off. |
  * | 401 | There is no signature or token that we know, or it does not verify. |
  * | 405 | The method is not POST. |
@@ -52,6 +52,9 @@ const SIGNATURE_HEADERS = [
   { name: 'x-gitea-signature', prefix: '' },
   { name: 'x-forgejo-signature', prefix: '' },
 ];
+const EVENT_HEADERS = ['github', 'gitea', 'forgejo', 'gogs', 'gitlab'].map((host) => `x-${host}-event`);
+/** A ping shows that the way is open. */
+const EVENTS_OF_PUSH = /^(?:push|ping|create|delete|push hook|tag push hook)$/i;
 const TOKEN_HEADER = 'x-gitlab-token';
 
 /** The route of the webhook, to be mounted at the root. */
@@ -62,6 +65,7 @@ export function createGitWebhookRoute(deps: GitWebhookDeps, options: GitWebhookO
   const take = async (request: Request): Promise<void> => {
     const body = await readBody(request, maxBodyBytes);
     if (!isVerified(request.headers, body, secret)) throw new Refusal(401, 'the signature does not verify');
+    if (!asksForLook(request.headers)) return;
     const at = new Date(clock.nowMs()).toISOString();
     const asked: ToolsRequest = { kind: 'tools-request', version: 1, action: 'sync', commit: null, at };
     using deadline = createDeadline(clock, APPEND_TIMEOUT_MS);
@@ -110,6 +114,12 @@ function isVerified(headers: Headers, body: Buffer, secret: string): boolean {
   const token = headers.get(TOKEN_HEADER);
   if (token !== null) proofs.push(isSame(token, secret));
   return proofs.length > 0 && proofs.every(Boolean);
+}
+
+/** Where no event is named, whoever has the secret asks. */
+function asksForLook(headers: Headers): boolean {
+  const events = EVENT_HEADERS.map((name) => headers.get(name)).filter((event) => event !== null);
+  return events.length === 0 || events.some((event) => EVENTS_OF_PUSH.test(event));
 }
 
 /** In constant time, whatever the lengths. */

@@ -40,6 +40,25 @@ describe('the Git webhook', () => {
     ]);
   });
 
+  // With all events sent, each status that was posted of a refused commit came back and had it built again, for ever.
+  it.each([
+    ['x-github-event', 'status'],
+    ['x-gitea-event', 'status'],
+    ['x-gitlab-event', 'Pipeline Hook'],
+  ])('takes an event that is no push, %s: %s, and asks for nothing', async (name, event) => {
+    expect((await post({ 'x-hub-signature-256': `sha256=${sign(BODY)}`, [name]: event })).status).toBe(202);
+    expect(await toolsStream().tail()).toBe(0);
+  });
+
+  it.each([
+    ['x-github-event', 'ping'],
+    ['x-forgejo-event', 'delete'],
+    ['x-gitlab-event', 'Tag Push Hook'],
+  ])('asks for a look at %s: %s', async (name, event) => {
+    await post({ 'x-hub-signature-256': `sha256=${sign(BODY)}`, [name]: event });
+    expect(await toolsStream().tail()).toBe(1);
+  });
+
   it.each([
     ['nothing', {}],
     ['another secret', { 'x-hub-signature-256': `sha256=${sign(BODY, 'other')}` }],
