@@ -43,7 +43,7 @@ const ORIGIN_HEADERS = ['authorization', 'cookie'];
 
 const requestSchema = z.object({
   url: z.string().max(MAX_URL_CHARS),
-  method: z.string().regex(/^[A-Z]{1,20}$/),
+  method: z.string().regex(/^[A-Z]{1,20}$/, 'a method has 1 to 20 capital letters'),
   // Their number is checked before each is.
   headers: z
     .array(z.unknown())

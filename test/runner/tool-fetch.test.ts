@@ -125,6 +125,14 @@ describe('a granted host', () => {
     expect(await fetched(body, [origin])).toBe('PUT /a x GET /b ');
   });
 
+  it('is sent PATCH, however it was written, and no method that is none', async () => {
+    const by = (method: string): string =>
+      `return (await context.fetch('${origin}/', { method: '${method}' })).text();`;
+    expect(await fetched(by('patch'), [origin])).toBe('PATCH / ');
+    expect(await fetched(by('custom'), [origin])).toContain('a method has 1 to 20 capital letters');
+    expect(seen).toHaveLength(1);
+  });
+
   it('sends nothing of ours', async () => {
     await fetched(get(`${origin}/`), [origin]);
     expect(Object.keys(seen[0]?.headers ?? {})).not.toEqual(

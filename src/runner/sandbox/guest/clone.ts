@@ -92,6 +92,8 @@ function errorCopy(error: Error, seen: Seen): Error {
   const name = Object.keys(ERRORS).find((each) => each === error.name) as keyof typeof ERRORS | undefined;
   const constructor: ErrorConstructor = name === undefined ? Error : ERRORS[name];
   const copy = new constructor(error.message);
+  // Before its cause, which may be itself.
+  seen.set(error, copy);
   if (Object.hasOwn(error, 'cause')) {
     const cause = clone(error.cause, seen);
     Object.defineProperty(copy, 'cause', { value: cause, writable: true, configurable: true });

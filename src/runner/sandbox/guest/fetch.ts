@@ -14,7 +14,8 @@ async function guestFetch(input: unknown, init?: GuestRequestInit): Promise<Gues
   signal.throwIfAborted();
   const { call, answer } = callCapability('fetch', {
     url: request.url,
-    method: request.method,
+    // The standard leaves it as it was written, which hardly a server knows.
+    method: /^patch$/i.test(request.method) ? 'PATCH' : request.method,
     headers: [...request.headers],
     redirect: request.redirect,
     body: body && encodeBase64(body),

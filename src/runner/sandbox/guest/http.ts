@@ -147,7 +147,7 @@ function methodFrom(method: unknown): string {
   if (!/^[!#$%&'*+\-.^_`|~\w]+$/.test(text) || /^(?:connect|trace|track)$/i.test(text)) {
     throw new TypeError(`'${text}' is not a valid HTTP method.`);
   }
-  return /^(?:get|head|post|put|patch|delete|options)$/i.test(text) ? text.toUpperCase() : text;
+  return /^(?:get|head|post|put|delete|options)$/i.test(text) ? text.toUpperCase() : text;
 }
 
 function redirectFrom(redirect: unknown): string {

@@ -128,6 +128,7 @@ function decodeFormText(text: string): string {
     return decodeUtf8(
       Uint8Array.from(bytes, (hex) => Number.parseInt(hex, 16)),
       false,
+      false,
     );
   });
 }
