@@ -51,6 +51,8 @@ export interface GitRepositoryOptions {
 const DEFAULT_MAX_BYTES = 200_000_000;
 const DEFAULT_TIMEOUT_MS = 120_000;
 const MAX_FILES = 20_000;
+/** Its message, and who wrote it: all of it may be the subject. */
+const MAX_COMMIT_BYTES = 1_000_000;
 const MAX_SUBJECT_CHARS = 200;
 const SIZE_CHECK_MS = 50;
 /** Of one command: room for the longest list of files that is taken. */
@@ -126,12 +128,20 @@ export function createGitRepository(deps: { clock: Clock }, options: GitReposito
   async function fetchCommit(limited: LimitedGit, directory: string, id: string): Promise<Commit> {
     await fetchWithin(limited, directory, id);
     const git = limited.gitAt(directory);
-    const [listed, subject] = await Promise.all([
+    const [listed, commitBytes] = await Promise.all([
       listing(limited, directory, id),
-      git.raw(['log', '-1', '--format=%s', id]),
+      git.raw(['cat-file', '-s', id]),
     ]);
     const links = linksOf(listed, { maxBytes });
-    await git.raw(['checkout', '--quiet', '--detach', '--no-recurse-submodules', id]);
+    if (Number(commitBytes) > MAX_COMMIT_BYTES)
+      throw refused(
+        `the commit has a message of more than ${MAX_COMMIT_BYTES} bytes`,
+        'Shorten the message.',
+      );
+    const [subject] = await Promise.all([
+      git.raw(['log', '-1', '--format=%s', id]),
+      git.raw(['checkout', '--quiet', '--detach', '--no-recurse-submodules', id]),
+    ]);
     rmTree(join(directory, '.git'));
     assertLinksInside(directory, links);
     return { id, subject: subject.trim().slice(0, MAX_SUBJECT_CHARS) };

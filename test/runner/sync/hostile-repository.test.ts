@@ -133,6 +133,16 @@ describe('tools of a repository that nobody knows', () => {
     expect(readdirSync(world.checkouts)).toEqual([]);
   });
 
+  // All of it is the subject: 300 MB of one line came in a repository of 1.5 MB, and were held in memory.
+  it('refuse a commit whose message is huge', async () => {
+    await world.repository.push(tool('one'));
+    const tree = await world.repository.git('rev-parse', 'main^{tree}');
+    const commit = `tree ${tree}\nauthor a <a> 0 +0000\ncommitter a <a> 0 +0000\n\n${'x'.repeat(1_000_001)}\n`;
+    await world.repository.git('update-ref', 'refs/heads/main', await gitObject('commit', commit));
+    expect(await world.sync().once(new AbortController().signal)).toBe('refused');
+    expect((await world.record(1)).error).toBe('the commit has a message of more than 1000000 bytes');
+  });
+
   it('leave the pointers of large files as they are', async () => {
     const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${'0'.repeat(64)}\nsize 12345\n`;
     await world.repository.push({
@@ -166,8 +176,8 @@ async function wideTree(files: number): Promise<string> {
 }
 
 /** Writes an object into the bare repository; its id. */
-async function gitObject(type: 'blob' | 'tree', text: string): Promise<string> {
-  const args = type === 'blob' ? ['hash-object', '-w', '--stdin'] : ['mktree'];
+async function gitObject(type: 'blob' | 'commit' | 'tree', text: string): Promise<string> {
+  const args = type === 'tree' ? ['mktree'] : ['hash-object', '-w', '-t', type, '--stdin'];
   const child = spawn('git', ['-C', world.repository.path, ...args]);
   child.stdin.end(text);
   const chunks: Buffer[] = [];
