@@ -78,9 +78,12 @@ class Following {
   #live: ToolsRecord | null = null;
   /** The newest record, of whatever commit. */
   #newest: ToolsRecord | null = null;
-  /** The newest that refused a commit for good. */
-  #refusal: ToolsRecord | null = null;
-  #refused: string | null = null;
+  /** What refused a commit for good since something went live, by its id. */
+  readonly #refused = new Map<string, ToolsRecord>();
+  /** What was to be live at the last look. */
+  #wanted: string | null = null;
+  /** Ends the look that is under way, as another commit is to be live. */
+  #overtaken = new AbortController();
   /** What the look that is under way is about, as soon as that is known. */
   #attempted: Commit | undefined;
   #isAsked = false;
@@ -98,7 +101,7 @@ class Following {
     try {
       const nextSeqNum = await this.#begin(all);
       // A new start may be a new release: what it was refused for may be gone.
-      this.#refused = null;
+      this.#refused.clear();
       following = this.#followRequests(nextSeqNum, all).catch((error: unknown) => failed.abort(error));
       await this.#keepUp(all);
     } catch (error) {
@@ -136,11 +139,17 @@ class Following {
     const { intervalMs = DEFAULT_INTERVAL_MS } = this.#options;
     for (let failures = 0; !signal.aborted;) {
       let waitMs = intervalMs * (1 + INTERVAL_JITTER * clock.random());
+      this.#overtaken = new AbortController();
+      const overtaken = this.#overtaken.signal;
       try {
-        await this.#sync(signal);
+        await this.#sync(AbortSignal.any([signal, overtaken]));
         failures = 0;
       } catch (error) {
         signal.throwIfAborted();
+        if (overtaken.aborted) {
+          this.#giveUp();
+          continue;
+        }
         await this.#recordFailure(error, signal);
         waitMs = backoffMs(++failures, RETRY, clock.random);
         log.warn({ error, failures, waitMs }, 'tools.sync_failed');
@@ -150,6 +159,12 @@ class Following {
       await orAborted(Promise.race([timer, this.#wake.promise]), signal);
       woken.abort();
     }
+  }
+
+  #giveUp(): void {
+    const commit = this.#attempted;
+    if (!commit) return;
+    this.#deps.statuses.report(commit.id, { state: 'error', description: 'Given up: another is pinned' });
   }
 
   async #recordFailure(error: unknown, signal: AbortSignal): Promise<void> {
@@ -174,13 +189,17 @@ class Following {
     this.#attempted = undefined;
     try {
       const id = this.#pinned ?? (await this.#deps.repository.head(signal));
+      // To be tried again: somebody asks, or the branch moved and came back.
+      if (isAsked || (this.#wanted !== null && id !== this.#wanted)) this.#refused.clear();
+      this.#wanted = id;
       if (id === this.#live?.commit?.id) {
-        this.#refused = null;
+        this.#refused.clear();
         await this.#recordAgain(this.#live, signal);
         return 'live';
       }
-      if (id === this.#refused && !isAsked) {
-        await this.#recordAgain(this.#refusal, signal);
+      const refusal = this.#refused.get(id);
+      if (refusal) {
+        await this.#recordAgain(refusal, signal);
         return 'refused';
       }
       return await this.#bring(id, signal);
@@ -192,7 +211,7 @@ class Following {
   /** Where nothing is live that can run, the last that was is better than nothing. */
   async #fallBack(signal: AbortSignal): Promise<void> {
     const last = [...this.#history.keys()].at(-1);
-    if (this.#live !== null || last === undefined || last === this.#refused) return;
+    if (this.#live !== null || last === undefined || this.#refused.has(last)) return;
     const attempted = this.#attempted;
     await this.#bring(last, signal);
     this.#attempted = attempted;
@@ -282,8 +301,11 @@ class Following {
   #take(record: StreamRecord): 'tools' | 'tools-request' {
     const parsed = parseJsonRecord(toolsStreamSchema, record);
     if (parsed.kind === 'tools') this.#note(parsed);
-    else if (parsed.action === 'pin') this.#pinned = parsed.commit;
-    else if (parsed.action === 'unpin') this.#pinned = null;
+    else if (parsed.action !== 'sync') {
+      this.#pinned = parsed.action === 'pin' ? parsed.commit : null;
+      // Or what is being built would go live after it.
+      this.#overtaken.abort();
+    }
     return parsed.kind;
   }
 
@@ -292,12 +314,11 @@ class Following {
     this.#newest = record;
     if (status === 'refused') {
       if (!commit || isTransient) return;
-      this.#refusal = record;
-      this.#refused = commit.id;
+      this.#refused.set(commit.id, record);
       return;
     }
     this.#live = record;
-    this.#refused = null;
+    this.#refused.clear();
     if (!commit) return;
     this.#history.delete(commit.id);
     this.#history.set(commit.id, record);

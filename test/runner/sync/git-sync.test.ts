@@ -1,9 +1,12 @@
 /** Tools from a real bare repository: built, published, live when good; what was live stays when not. */
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { aborted } from '../../../src/platform/abort.ts';
 import { MillraceError } from '../../../src/platform/errors.ts';
 import type { CommitStatuses } from '../../../src/runner/sync/commit-statuses.ts';
 import type { ToolFiles } from '../../../src/runner/tool-set.ts';
@@ -130,6 +133,46 @@ describe('tools from Git', () => {
     await world.ask('unpin');
     expect(await world.record(4)).toMatchObject({ status: 'live' });
     expect(daemon.tools.current()?.bundle.code).toContain('three');
+  });
+
+  // What was being built went live after the pin that was to keep it away.
+  it('are not those of a build that a pin came after', async () => {
+    const first = await world.repository.push(tool('one'));
+    const states: string[] = [];
+    const report: CommitStatuses['report'] = (_commit, { state }) => void states.push(state);
+    let isSlow = false;
+    const install = async (_root: string, _path: string, signal: AbortSignal): Promise<void> => {
+      if (!isSlow) return;
+      await world.ask('pin', first);
+      await aborted(signal);
+    };
+    await using daemon = world.start({ install, report });
+    const live = await daemon.live();
+    isSlow = true;
+    await world.repository.push(tool('two'));
+    await world.ask('sync');
+    await expect.poll(() => states).toEqual(['pending', 'success', 'pending', 'error']);
+    expect(daemon.tools.current()).toBe(live);
+    isSlow = false;
+    await world.ask('unpin');
+    expect(await world.record(2)).toMatchObject({ status: 'live' });
+    await expect.poll(() => daemon.tools.current()?.bundle.code).toContain('two');
+  });
+
+  // Each made the other forgotten, so that both were built again at every look.
+  it('are built once each where the branch is refused and so is what was live', async () => {
+    await world.repository.push(tool('one'));
+    await world.sync().once(new AbortController().signal);
+    const bad = await world.repository.push({ 'tools/index.ts': 'broken(' });
+    const builds: string[] = [];
+    const look = ({ commit, directory }: ToolFiles): void => {
+      builds.push(commit!.id);
+      writeFileSync(join(directory, 'index.ts'), 'broken(');
+    };
+    const looks = { look, builder: 'of another release' };
+    for (const _ of [1, 2, 3]) await world.sync(looks).once(new AbortController().signal);
+    expect(builds).toHaveLength(2);
+    expect((await world.onRecord()).at(-1)).toMatchObject({ status: 'refused', commit: { id: bad } });
   });
 
   it('may be looked at once, and the verdict says what became of the head of the branch', async () => {

@@ -36,7 +36,7 @@ export interface SyncOptions extends Partial<GitRepositoryOptions> {
   look?: (files: ToolFiles) => void;
   builder?: string;
   /** Puts packages beside the tools; default: there are none. */
-  install?: () => Promise<void>;
+  install?: (root: string, path: string, signal: AbortSignal) => Promise<void>;
   /** What is reported of a commit. */
   report?: CommitStatuses['report'];
 }
@@ -94,9 +94,9 @@ export function useSyncWorld(): SyncWorld {
 
   function sync({ look, builder = 'test', install, report, ...options }: SyncOptions = {}): GitSync {
     const records = createToolRecords({ store, clock, log });
-    const build = (files: ToolFiles) => {
+    const build = (files: ToolFiles, signal: AbortSignal) => {
       look?.(files);
-      return bundleTools({ ...files, clock, pool });
+      return bundleTools({ ...files, clock, pool, signal });
     };
     const git = { url: repository.path, branch: null, token: null, environment, ...options };
     return createGitSync(
