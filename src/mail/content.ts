@@ -152,6 +152,12 @@ function isBase64(content: string): boolean {
   return content.length % 4 === 0 && isPadded && !/[^A-Za-z0-9+/=]/.test(content);
 }
 
+/** Whether one mail can have them all, and hardly a text. */
+export function fitAsFiles(files: readonly MailAttachment[]): boolean {
+  const chars = files.reduce((sum, { contentBase64 }) => sum + contentBase64.length, 0);
+  return files.length <= limits.attachments && bytesInMail(chars) <= limits.mailBytes;
+}
+
 /**
  * The mail as it will be sent, where text and HTML may be in base64 too.
  * @throws MillraceError `reply.too_large` (permanent)
@@ -159,10 +165,14 @@ function isBase64(content: string): boolean {
 export function assertSize(request: ProviderRequest): void {
   const bodies = Buffer.byteLength(request.text) + Buffer.byteLength(request.html ?? '');
   const files = (request.attachments ?? []).reduce((sum, { content }) => sum + content.length, 0);
-  // Base64 in a mail has a line end after every 76 characters.
-  const bytes = Math.ceil((((bodies * 4) / 3 + files) * 78) / 76);
+  const bytes = bytesInMail((bodies * 4) / 3 + files);
   if (bytes <= limits.mailBytes) return;
   throw refusal('too_large', `the mail would be ${bytes} bytes, at most ${limits.mailBytes} can be sent`);
+}
+
+/** Base64 in a mail has a line end after every 76 characters. */
+function bytesInMail(chars: number): number {
+  return Math.ceil((chars * 78) / 76);
 }
 
 function isBlank(text: string | null | undefined): text is '' | null | undefined {

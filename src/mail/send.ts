@@ -13,6 +13,7 @@ import type { MailAttachment, MailContent } from './content.ts';
 import type { ParsedEmail, ProviderRequest } from './email.ts';
 import { forwardedHtml, forwardedText } from './forwarded.ts';
 import { namedRecipient, replyRecipient } from './recipient.ts';
+import { htmlToText } from './text.ts';
 import { baseSubject, fitSubject } from './thread.ts';
 
 /** Of one mail, with Cc and Bcc: the provider takes no more. */
@@ -60,15 +61,16 @@ export function composeSend(
 /**
  * The email itself for somebody else, with its files, and before it what the tool has to say. An answer to it
  * goes to whom a reply would go to.
- * @throws as `composeSend`
+ * @throws as `composeSend`; `mail.html_too_large` only where the email has HTML, so that without it is tried next
  */
 export function composeForward(
   origin: Origin,
   mail: { recipients: WantedRecipients; content: MailContent; files: readonly MailAttachment[] },
 ): ProviderRequest {
   const { email, domains } = origin;
-  const text = forwardedText(email, mail.content.text);
-  const content = forwardedContent({
+  const said = mail.content.text?.trim() ? mail.content.text : htmlToText(mail.content.html ?? '');
+  const text = forwardedText(email, said);
+  const content = forwardedContent(email, {
     text,
     html: forwardedHtml(email, mail.content),
     attachments: mail.files,
@@ -82,12 +84,12 @@ export function composeForward(
   });
 }
 
-/** There is always a text, which tells the same: HTML that cannot be made safe is left out. */
-function forwardedContent(content: MailContent): Content {
+/** HTML that is made only of the text, which is there too, is left out where it cannot be made safe. */
+function forwardedContent(email: ParsedEmail, content: MailContent): Content {
   try {
     return composeContent(content)!;
   } catch (error) {
-    if (!hasCode(error, 'mail.html_too_large')) throw error;
+    if (email.html !== null || !hasCode(error, 'mail.html_too_large')) throw error;
     return composeContent({ ...content, html: null })!;
   }
 }

@@ -2,20 +2,21 @@
  * Makes of the effects that a run stated the frozen provider requests on `outbox`: each complete, each with keys
  * that are derived from its cause (`run-cause.ts`), so that a repeated run names the same. All of them or none: what is wrong with one parks the mail before anything is sent.
  */
-import type { MailContent } from '../mail/content.ts';
 import { allRecipients } from '../mail/email.ts';
-import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
+import type { ProviderRequest } from '../mail/email.ts';
 import type { Composed, MailWork } from '../mail/mail-work.ts';
 import { RECIPIENTS_TAG } from '../mail/send.ts';
 import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
-import { MillraceError } from '../platform/errors.ts';
+import { MillraceError, hasCode } from '../platform/errors.ts';
 import { writeBlob } from '../streams/blob.ts';
 import { COPY_HEADERS, jsonRecord, streamNames } from '../streams/records.ts';
 import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
 import { fingerprint } from '../streams/settled-keys.ts';
 import type { Output } from '../streams/stage.ts';
 import type { RecordHeader, StreamStore } from '../streams/stream-store.ts';
+import { forwardedFiles } from './forwarded-files.ts';
+import type { ForwardedMail } from './forwarded-files.ts';
 import type { RunCause } from './run-cause.ts';
 import type { PlainEffect } from './sandbox/sandbox.ts';
 
@@ -28,14 +29,11 @@ const MAX_REQUESTS_BYTES = 128 * 1024 * 1024;
 /** The tag under which the provider can be asked for a request: see `outbox.ts`. */
 const KEY_TAG = 'millrace_key';
 
-export interface FrozenFor {
+export interface FrozenFor extends ForwardedMail {
   readonly cause: RunCause;
   readonly mail: InboxRecord;
-  readonly email: ParsedEmail;
   /** The run changes state, and the outputs are committed in one record with it. */
   readonly isAtomic: boolean;
-  /** What the email's attachments hold. */
-  readonly files: () => Promise<readonly Uint8Array[]>;
 }
 
 export interface FrozenEffects {
@@ -57,13 +55,17 @@ export function createFreezeEffects(
 ): (effects: readonly PlainEffect[], of: FrozenFor) => Promise<FrozenEffects> {
   const { inbox, domains, maxDelayMs } = options;
 
-  async function compose(
-    effect: PlainEffect,
-    { mail, email, files: contents }: FrozenFor,
-  ): Promise<Composed> {
-    const hasFiles = effect.kind === 'forward' && email.attachments.length > 0;
-    const files = hasFiles ? forwardedFiles(email, await contents()) : [];
-    return mailWork.compose({ effect, email, inbox: mail.inbox, inboxAddress: mail.address, domains, files });
+  async function compose(effect: PlainEffect, run: FrozenFor): Promise<Composed> {
+    const { mail, email } = run;
+    const of = { effect, email, inbox: mail.inbox, inboxAddress: mail.address, domains };
+    if (effect.kind !== 'forward') return mailWork.compose({ ...of, files: [] });
+    try {
+      return await mailWork.compose({ ...of, files: await forwardedFiles(run, { isWithMessage: false }) });
+    } catch (error) {
+      if (!hasCode(error, 'mail.html_too_large')) throw error;
+      const files = await forwardedFiles(run, { isWithMessage: true });
+      return mailWork.compose({ ...of, email: { ...email, html: null }, files });
+    }
   }
 
   /** Null for at once. */
@@ -154,18 +156,6 @@ async function naming<T>(index: number, effect: PlainEffect, work: () => Promise
     const hint = error.hint === undefined ? {} : { hint: error.hint };
     throw new MillraceError(error.kind, error.code, message, { ...hint, cause: error });
   }
-}
-
-function forwardedFiles(
-  email: ParsedEmail,
-  contents: readonly Uint8Array[],
-): NonNullable<MailContent['attachments']> {
-  return email.attachments.map(({ index, filename, contentType, contentId, disposition }) => ({
-    filename,
-    contentBase64: Buffer.from(contents[index]!).toString('base64'),
-    contentType,
-    contentId: disposition === 'attachment' ? null : contentId,
-  }));
 }
 
 /** Near enough: text and files, not what is around them. */

@@ -76,6 +76,8 @@ interface Run {
   readonly email: ParsedEmail;
   /** What its attachments hold. */
   readonly files: () => Promise<readonly Uint8Array[]>;
+  /** As it came. */
+  readonly raw: () => Promise<Uint8Array>;
   /** Whether its author is proven. */
   readonly authentication: () => Promise<Authentication>;
   /** Whom a reply goes to. */
@@ -129,13 +131,12 @@ export function createRunTool(
     const settings = settingsFor(revision.bundle.settings, exportName);
     const refusal = await senderRefusal(settings, email, authentication);
     if (refusal) return refusedOutcome(refusal, base);
-    const files = once(async () =>
-      mailWork.allAttachmentBytes(await rawMessage(mail, signal), options.inbox),
-    );
+    const raw = (): Promise<Uint8Array> => rawMessage(mail, signal);
+    const files = once(async () => mailWork.allAttachmentBytes(await raw(), options.inbox));
     const { inbox } = options;
     const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
     const tool = { revision, exportName, settings };
-    const run: Run = { cause, mail, email, files, authentication, recipient, ...tool, signal };
+    const run: Run = { cause, mail, email, files, raw, authentication, recipient, ...tool, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
@@ -157,7 +158,7 @@ export function createRunTool(
     run: Run,
     { session, base, attempts }: { session: StateSession; base: Record<string, unknown>; attempts: number },
   ): Promise<Outcome | null> {
-    const { cause, mail, email, files, recipient, signal } = run;
+    const { cause, mail, email, files, raw, recipient, signal } = run;
     const { exportName, revision } = run;
     const ref: RunRef = {
       exportName,
@@ -177,7 +178,7 @@ export function createRunTool(
     }
     const isAtomic = Object.keys(result.state).length > 0;
     const frozen = await hidingInErrors(hide, () =>
-      freeze(result.effects, { cause, mail, email, isAtomic, files }),
+      freeze(result.effects, { cause, mail, email, isAtomic, files, raw }),
     );
     const { skipped, replies, recipients } = frozen;
     const effects = frozen.outputs.length;

@@ -52,6 +52,13 @@ test('too much is refused, not cut', () => {
   }
 });
 
+test('an image in the HTML counts for nothing, and goes', () => {
+  const image = `<img alt="Logo" src="data:image/png;base64,${'A'.repeat(6 * 1024 * 1024)}">`;
+  const html = sanitiseReplyHtml(`${image}<p>Hi</p>`);
+  expect(html).toMatch(/^<img alt="Logo"[^>]*><p>Hi<\/p>$/);
+  expect(html).not.toContain('AAAA');
+});
+
 test('whatever goes in, no active tag or attribute comes out', () => {
   const pieces =
     `<|>|"|'|=| |/|-->|<!--|<![CDATA[|]]>|&lt;|&#x3c;|\0|<p title="|<p |<svg>|<math>|<mtext>|<style>|</style>|<title>` +

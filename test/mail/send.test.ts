@@ -135,10 +135,16 @@ describe('a forwarded email', () => {
     ]);
   });
 
-  test('whose HTML is too large to be made safe is forwarded as text', async () => {
-    const email = { ...(await emailOf()), html: '<b>'.repeat(60_000), text: 'the text' };
-    const request = composeForward({ ...inbox, email }, { ...mailTo('boss@far.example'), files: [] });
-    expect(request.text).toContain('the text');
+  test('whose HTML is too large to be made safe is refused, and goes as text without it', async () => {
+    const email = { ...(await emailOf()), html: '<b>'.repeat(60_000), text: 'the text\n'.repeat(60_000) };
+    const forward = (forwarded: typeof email | (Omit<typeof email, 'html'> & { html: null })) =>
+      composeForward(
+        { ...inbox, email: forwarded },
+        { recipients: to('boss@far.example'), content: { html: '<p>A note</p>' }, files: [] },
+      );
+    expect(() => forward(email)).toThrow(expect.objectContaining({ code: 'mail.html_too_large' }));
+    const request = forward({ ...email, html: null });
+    expect(request.text).toMatch(/^A note\n[^]*the text/);
     expect(request).not.toHaveProperty('html');
   });
 });

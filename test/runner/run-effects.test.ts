@@ -77,6 +77,44 @@ describe('the effects of a run', () => {
     ]);
   });
 
+  // Both had been refused or cut: the one parked the mail, of the other nobody saw the HTML.
+  it('forward the whole message as a file where its files or its HTML are too many or too large', async () => {
+    await world.start("export const desk = () => ({ forward: 'boss@far.example' });");
+    const html = (content: string) => `--b\r\nContent-Type: text/html\r\n\r\n${content}`;
+    const files = (count: number) =>
+      Array.from({ length: count }, (_, n) => `--b\r\nContent-Type: text/csv; name=${n}.csv\r\n\r\n${n}`);
+    const tooLarge = html(`<p>Hi</p>${'<i></i>'.repeat(25_000)}`);
+    const bodies = [
+      [html('<p>Hi</p>'), ...files(100)],
+      [html('<p>Hi</p>'), ...files(101)],
+      [html('<p>Hi</p>'), ...files(201)],
+      [tooLarge],
+      [tooLarge, ...files(99)],
+      [tooLarge, ...files(100)],
+    ].map((parts) => `${parts.join('\r\n')}\r\n--b--`);
+    for (const body of bodies)
+      await world.mail('desk', body, ['MIME-Version: 1.0', 'Content-Type: multipart/mixed; boundary=b']);
+    await world.settled('desk', bodies.length);
+    const requests = (await world.outbox()).toSorted((one, other) => one.cause.seqNum - other.cause.seqNum);
+    const sent = requests.map(({ request: { text, html: shown, attachments = [] } }, index) => {
+      const wholes = attachments.filter(({ filename }) => filename === 'message.eml');
+      for (const { content, contentType } of wholes) {
+        expect(contentType).toBe('message/rfc822');
+        expect(Buffer.from(content, 'base64').toString()).toContain(`\r\n\r\n${bodies[index]}`);
+      }
+      expect(text).toContain('\nHi');
+      return [shown !== undefined, attachments.length - wholes.length, wholes.length];
+    });
+    expect(sent).toEqual([
+      [true, 100, 0],
+      [true, 0, 1],
+      [true, 0, 1],
+      [false, 0, 1],
+      [false, 99, 1],
+      [false, 0, 1],
+    ]);
+  });
+
   // Each attachment that was read, and each forward, had read and parsed the whole message anew, all at once: a
   // mail of 30 MB with a hundred files took gigabytes.
   it('read the message once, however many files are asked for at once and sent on', async () => {
@@ -130,8 +168,8 @@ describe('the effects of a run', () => {
     };
     let timer = setImmediate(count);
     const cause = causeOfRun(record!, mail, { inbox: 'desk', lost: null });
-    const files = (): Promise<[]> => Promise.resolve([]);
-    await freeze(effects, { cause, mail, email: mail.email, isAtomic: false, files });
+    const nothing = { files: () => Promise.resolve([]), raw: () => Promise.resolve(Buffer.of()) };
+    await freeze(effects, { cause, mail, email: mail.email, isAtomic: false, ...nothing });
     clearImmediate(timer);
     expect(turns).toBeGreaterThanOrEqual(2);
   });
@@ -147,9 +185,9 @@ describe('the effects of a run', () => {
     const email = { ...whole.email, messageId: null, subject: 'a long subject' };
     const mail = { ...whole, complete: false, email: { ...email, subject: 'a long' } };
     const cause = causeOfRun(record!, mail, { inbox: 'desk', lost: null });
-    const files = (): Promise<[]> => Promise.resolve([]);
+    const nothing = { files: () => Promise.resolve([]), raw: () => Promise.resolve(Buffer.of()) };
     const effects = [{ kind: 'reply', text: 'Hello' }] as const;
-    const { outputs } = await freeze(effects, { cause, mail, email, isAtomic: false, files });
+    const { outputs } = await freeze(effects, { cause, mail, email, isAtomic: false, ...nothing });
     const { thread } = JSON.parse(Buffer.from(outputs[0]!.record.body).toString()) as { thread: string };
     expect(thread).toBe(`desk/${threadKey(mail.email)}`);
   });
