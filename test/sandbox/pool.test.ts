@@ -286,6 +286,27 @@ it('an answer that is on its way when the time is over counts', async () => {
   }
 });
 
+// As where a machine is paused: the clock went on, the tool did not, and its mail was parked for ever.
+it('a run that stood still together with its host is run again, and not told that it was slow', async () => {
+  const calls: number[] = [];
+  const pause: Capability = async () => {
+    calls.push(calls.length);
+    if (calls.length > 1) return { value: { status: 200, headers: [] } };
+    const pids = sandboxPids();
+    for (const pid of pids) process.kill(pid, 'SIGSTOP');
+    const untilMs = performance.now() + 1_800;
+    while (performance.now() < untilMs);
+    for (const pid of pids) process.kill(pid, 'SIGCONT');
+    return { value: { status: 200, headers: [] } };
+  };
+  const result = await sandbox.runBody(waits, {
+    capabilities: { fetch: pause },
+    limits: { ...limits, timeoutMs: 1_500 },
+  });
+  expect(repliesOf(result)).toEqual([{ text: 'waited' }]);
+  expect(calls).toEqual([0, 1]);
+});
+
 it('a process that is an hour old has a successor after its next run', async () => {
   const clock = handClock();
   const pool = createSandboxPool({ clock, log: createLog('silent') }, { minChildren: 1, maxChildren: 1 });

@@ -19,6 +19,8 @@ import type { ProcessUsage } from './process-usage.ts';
 import { CHILD_LOADER, childReadPaths } from './programs.ts';
 import type { Protections } from './protections.ts';
 import type { Capability, CapabilityAnswer, FailureReason, RunLimits, RunRequest } from './sandbox.ts';
+import { createTimeGiven } from './time-given.ts';
+import type { TimeGiven } from './time-given.ts';
 
 /** The isolate's own timeout comes first; what it does not stop is killed this much later. */
 const GRACE_MS = 500;
@@ -55,6 +57,8 @@ interface Failed {
   kind: 'failed';
   reason: FailureReason;
   causes?: DescribedError[] | undefined;
+  /** See `time-given.ts`. */
+  isCutShort?: boolean;
   logs: string[];
 }
 
@@ -69,7 +73,8 @@ interface CurrentRun {
   /** Of the calls without an answer, as they arrived. */
   unansweredChars: number;
   /** Why we killed the process, if we did. */
-  killedFor: { reason: FailureReason; message: string } | null;
+  killedFor: { reason: FailureReason; message: string; isCutShort: boolean } | null;
+  time: TimeGiven;
   done: PromiseWithResolvers<Outcome>;
   stopWatching: () => void;
 }
@@ -144,6 +149,7 @@ export class SandboxChild {
       calls: new Map(),
       unansweredChars: 0,
       killedFor: null,
+      time: createTimeGiven(this.#clock, job.limits.timeoutMs),
       done: Promise.withResolvers(),
       stopWatching: () => {},
     };
@@ -233,7 +239,9 @@ export class SandboxChild {
       case 'failed': {
         const { reason, message: text, stack, causes } = message;
         if (FATAL_REASONS.includes(reason)) this.kill();
-        this.#settle(run, { kind: 'failed', reason, message: text, stack, causes, logs: run.logs });
+        const isCutShort = reason === 'timeout' && run.time.isCutShort();
+        const failure = { kind: 'failed', reason, message: text, stack, causes, isCutShort } as const;
+        this.#settle(run, { ...failure, logs: run.logs });
         break;
       }
     }
@@ -295,7 +303,7 @@ export class SandboxChild {
   }
 
   #killRun(run: CurrentRun, reason: FailureReason, message: string): void {
-    run.killedFor ??= { reason, message };
+    run.killedFor ??= { reason, message, isCutShort: reason === 'timeout' && run.time.isCutShort() };
     this.kill();
   }
 
@@ -315,6 +323,7 @@ export class SandboxChild {
       cancelDeadline = this.#clock.after(LAST_LOOK_MS, end);
     });
     const check = (): void => {
+      run.time.look();
       const { residentMb, cpuMs } = this.usage();
       if (residentMb > maxMb) this.#killRun(run, 'memory', `the tool's process used more than ${maxMb} MiB`);
       else if (cpuMs - cpuMsBefore > cpuLimitMs)

@@ -229,8 +229,10 @@ class Pool implements SandboxPool {
     member.job = null;
     job.member = null;
     this.#queue.release(job.fairnessKey);
-    if (outcome.kind === 'killed-from-outside') job.outsideKills += 1;
-    const isTriedAgain = outcome.kind === 'killed-from-outside' && job.outsideKills < MAX_OUTSIDE_KILLS;
+    const isCutShort = outcome.kind === 'failed' && outcome.isCutShort === true;
+    const isFromOutside = outcome.kind === 'killed-from-outside' || isCutShort;
+    if (isFromOutside) job.outsideKills += 1;
+    const isTriedAgain = isFromOutside && job.outsideKills < MAX_OUTSIDE_KILLS;
     if (isTriedAgain && !job.isAborted && !this.#isClosed) this.#queue.pushFront(job.fairnessKey, job);
     else if (outcome.kind === 'host-failed') job.done.reject(outcome.error);
     else job.done.resolve(outcome);
