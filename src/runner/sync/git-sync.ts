@@ -8,7 +8,7 @@
  * that was refused is not tried again until the branch moves or somebody asks. What is transient (the Git host or the
  * registry is away) is tried again, and its record is followed by what holds once it is over.
  */
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { orAborted } from '../../platform/abort.ts';
 import type { Clock } from '../../platform/clock.ts';
@@ -30,6 +30,8 @@ export interface GitSyncDeps {
   repository: GitRepository;
   /** Puts the packages that the tools name beside them: `installPackages`. */
   install: (root: string, path: string, signal: AbortSignal) => Promise<void>;
+  /** Takes away what `install` left where it was killed. */
+  sweepInstalls: () => Promise<void>;
   publisher: Publisher;
   statuses: CommitStatuses;
 }
@@ -47,7 +49,8 @@ export interface GitSync {
   /** Keeps what is live as the branch, or the pin, has it; until the signal is aborted. */
   run(signal: AbortSignal): Promise<void>;
   /**
-   * Looks once: is what should be live live now, or refused (now or before)?
+   * Looks once, perhaps beside a process that runs, and so sweeps nothing. Is what should be live live now, or
+   * refused (now or before)?
    * @throws what is transient
    */
   once(signal: AbortSignal): Promise<ToolsRecord['status']>;
@@ -58,8 +61,6 @@ const INTERVAL_JITTER = 0.1;
 const RETRY = { baseMs: 5_000, maxMs: 900_000 };
 /** Bundles of revisions that were live: a rollback further back than this fetches and builds again. */
 const MAX_BUNDLES = 100;
-/** What is older was left by a process that is no more. */
-const MAX_CHECKOUT_AGE_MS = 3_600_000;
 
 export function createGitSync(deps: GitSyncDeps, options: GitSyncOptions): GitSync {
   return {
@@ -99,6 +100,7 @@ class Following {
     const all = AbortSignal.any([signal, failed.signal]);
     let following: Promise<void> | undefined;
     try {
+      await this.#sweep();
       const nextSeqNum = await this.#begin(all);
       // A new start may be a new release: what it was refused for may be gone.
       this.#refused.clear();
@@ -127,7 +129,6 @@ class Following {
 
   async #begin(signal: AbortSignal): Promise<number> {
     await mkdir(this.#options.directory, { recursive: true });
-    await this.#sweep();
     const nextSeqNum = await this.#readHistory(signal);
     const live = this.#live;
     if (live && !(await this.#deps.publisher.isServing(live, signal))) this.#live = null;
@@ -265,13 +266,12 @@ class Following {
     }
   }
 
+  /** Of all processes of this role one has its turn: whoever left something there is no more. */
   async #sweep(): Promise<void> {
     const { directory } = this.#options;
-    for (const name of await readdir(directory)) {
-      const found = await stat(join(directory, name)).catch(() => null);
-      const ageMs = found ? this.#deps.clock.nowMs() - found.mtimeMs : 0;
-      if (ageMs > MAX_CHECKOUT_AGE_MS) await rm(join(directory, name), { recursive: true, force: true });
-    }
+    for (const name of await readdir(directory).catch(() => []))
+      await rm(join(directory, name), { recursive: true, force: true });
+    await this.#deps.sweepInstalls();
   }
 
   async #readHistory(signal: AbortSignal): Promise<number> {

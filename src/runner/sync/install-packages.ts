@@ -8,7 +8,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { copyFile, lstat, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { copyFile, lstat, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, relative } from 'node:path';
 import { z } from 'zod';
 import type { Clock } from '../../platform/clock.ts';
@@ -24,8 +24,11 @@ export interface InstallOptions {
   timeoutMs?: number;
 }
 
+const WORK_PREFIX = 'install-';
 const DEFAULT_TIMEOUT_MS = 180_000;
 const MAX_MANIFEST_BYTES = 10_000_000;
+/** Of npm's cache, which npm itself never empties. */
+const MAX_CACHE_BYTES = 2_000_000_000;
 const MAX_OUTPUT_CHARS = 20_000;
 const MANIFEST = 'package.json';
 const LOCKFILE = 'package-lock.json';
@@ -70,7 +73,7 @@ export function createInstallPackages(
   return async (root, path, signal) => {
     const folder = await lockfileFolder(root, path);
     if (folder === null) return;
-    const work = join(options.cacheDirectory, `install-${deps.clock.uuid()}`);
+    const work = join(options.cacheDirectory, `${WORK_PREFIX}${deps.clock.uuid()}`);
     await mkdir(work, { recursive: true });
     try {
       const manifest = await readFile(join(folder, MANIFEST), 'utf8');
@@ -97,6 +100,23 @@ export function createInstallPackages(
       await rm(work, { recursive: true, force: true });
     }
   };
+}
+
+/** What installations left that were killed goes, and so does a cache that has become too large. */
+export async function sweepInstalls(cacheDirectory: string, maxCacheBytes = MAX_CACHE_BYTES): Promise<void> {
+  const names = await readdir(cacheDirectory).catch(() => []);
+  const left = names.filter((name) => name.startsWith(WORK_PREFIX));
+  if ((await bytesIn(join(cacheDirectory, 'cache'))) > maxCacheBytes) left.push('cache');
+  for (const name of left) await rm(join(cacheDirectory, name), { recursive: true, force: true });
+}
+
+async function bytesIn(directory: string): Promise<number> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(() => []);
+  let bytes = 0;
+  for (const entry of entries)
+    if (entry.isFile())
+      bytes += (await stat(join(entry.parentPath, entry.name)).catch(() => null))?.size ?? 0;
+  return bytes;
 }
 
 /** The folder of the tools or the nearest one around it, as far as the root, that has a lockfile. */

@@ -20,7 +20,7 @@ import { createGitRepository } from './git-checkout.ts';
 import type { GitRepositoryOptions } from './git-checkout.ts';
 import { createGitSync } from './git-sync.ts';
 import type { GitSync } from './git-sync.ts';
-import { createInstallPackages } from './install-packages.ts';
+import { createInstallPackages, sweepInstalls } from './install-packages.ts';
 import { createPublisher } from './publisher.ts';
 
 interface SyncDeps {
@@ -77,7 +77,16 @@ export function createSync(deps: SyncDeps, options: SyncOptions): (store: Stream
     const publisher = createPublisher({ store, records, log, build, builder });
     const git = createGitRepository({ clock }, repository);
     return createGitSync(
-      { store, clock, log, repository: git, install, publisher, statuses },
+      {
+        store,
+        clock,
+        log,
+        repository: git,
+        install,
+        sweepInstalls: () => sweepInstalls(npmDirectory),
+        publisher,
+        statuses,
+      },
       { directory, path },
     );
   };

@@ -1,6 +1,6 @@
 /** Tools from a real bare repository: built, published, live when good; what was live stays when not. */
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { rename, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -157,6 +157,25 @@ describe('tools from Git', () => {
     await world.ask('unpin');
     expect(await world.record(2)).toMatchObject({ status: 'live' });
     await expect.poll(() => daemon.tools.current()?.bundle.code).toContain('two');
+  });
+
+  // A process that was killed while it built left 200 MB and more each time, and npm's cache only grew.
+  it('leave nothing of a build that was killed, and no cache above its limit', async () => {
+    const npm = join(world.root, 'npm');
+    for (const folder of [join(world.checkouts, 'incoming-1'), join(npm, 'install-1'), join(npm, 'cache/a')])
+      mkdirSync(folder, { recursive: true });
+    await world.repository.push(tool('one'));
+    writeFileSync(join(npm, 'cache/a/b'), 'x'.repeat(1_000));
+    {
+      await using daemon = world.start();
+      await daemon.live();
+    }
+    expect(readdirSync(world.checkouts)).toEqual([]);
+    expect(readdirSync(npm)).toEqual(['cache']);
+    writeFileSync(join(npm, 'cache/a/c'), 'x');
+    await using daemon = world.start();
+    await daemon.live();
+    await expect.poll(() => readdirSync(npm)).toEqual([]);
   });
 
   // Each made the other forgotten, so that both were built again at every look.

@@ -17,6 +17,7 @@ import { createGitRepository } from '../../../src/runner/sync/git-checkout.ts';
 import type { GitRepositoryOptions } from '../../../src/runner/sync/git-checkout.ts';
 import { createGitSync } from '../../../src/runner/sync/git-sync.ts';
 import type { GitSync } from '../../../src/runner/sync/git-sync.ts';
+import { sweepInstalls } from '../../../src/runner/sync/install-packages.ts';
 import { createPublisher } from '../../../src/runner/sync/publisher.ts';
 import { createToolRecords } from '../../../src/runner/tool-records.ts';
 import type { ToolRevision } from '../../../src/runner/tool-revision.ts';
@@ -106,6 +107,7 @@ export function useSyncWorld(): SyncWorld {
         log,
         repository: createGitRepository({ clock }, git),
         install: install ?? (() => Promise.resolve()),
+        sweepInstalls: () => sweepInstalls(join(root, 'npm'), 1_000),
         publisher: createPublisher({ store, records, log, build, builder }),
         statuses: { report: report ?? (() => {}), settled: () => Promise.resolve() },
       },
