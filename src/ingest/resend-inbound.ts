@@ -3,7 +3,8 @@
  * Nothing is retried here but an expired link; every other failure is told apart for the stage that calls.
  *
  * The bytes are complete or there is an error: a transfer that breaks off, stalls or exceeds the limit
- * yields nothing, nor does an answer that is no mail, such as the page of a proxy: what is returned is kept for good. Room for them is reserved before they are read, and while that takes no time limit runs.
+ * yields nothing, nor does the page of a proxy, since what is returned is kept for good. Room for them is
+ * reserved before they are read, and while that takes no time limit runs.
  */
 import type { IncomingMessage } from 'node:http';
 import { classifyResendError } from '../mail/resend-errors.ts';
@@ -56,6 +57,9 @@ const MAX_REDIRECTS = 3;
 const FIRST_BYTES = 256 * 1024;
 /** How much of the bytes tells whether they are a mail; what a server adds stands on top. */
 const HEAD_CHARS = 64 * 1024;
+/** What is served, or begins, like this is the page or the error of some server, unless a header stands in it. */
+const PAGE_TYPE = /^(?:text\/html|application\/(?:json|xml)|text\/xml)/i;
+const PAGE_START = /^\s*[<{[]/;
 /** A mail that came over SMTP has several of them. */
 const MAIL_FIELD = /^(?:from|to|subject|date|received|return-path|message-id|mime-version)[ \t]*:/im;
 /** What a signed link answers when its time is over, with one store or another. */
@@ -179,15 +183,17 @@ async function readWhole(response: IncomingMessage, maxBytes: number, room: Room
     size += chunk.byteLength;
   }
   if (size === 0) throw new MillraceError('transient', 'resend.download_failed', 'the download was empty');
-  if (!isMail(bytes.subarray(0, size)))
+  if (isPage(bytes.subarray(0, size), response.headers['content-type'] ?? ''))
     throw new MillraceError('transient', 'resend.download_failed', 'what was downloaded is no email');
   return size === bytes.length ? bytes : Buffer.copyBytesFrom(bytes, 0, size);
 }
 
-/** Whether a header begins it. Nothing more is asked: what people send is odd enough. */
-function isMail(bytes: Buffer): boolean {
-  const [head = ''] = bytes.toString('latin1', 0, HEAD_CHARS).split(/\r?\n\r?\n/, 1);
-  return MAIL_FIELD.test(head);
+/** What people send is odd, down to mails without a header: only what is surely something else is refused. */
+function isPage(bytes: Buffer, contentType: string): boolean {
+  const start = bytes.toString('latin1', 0, HEAD_CHARS);
+  if (!PAGE_TYPE.test(contentType) && !PAGE_START.test(start)) return false;
+  const [head = ''] = start.split(/\r?\n\r?\n/, 1);
+  return !MAIL_FIELD.test(head);
 }
 
 function grown(bytes: Buffer, length: number): Buffer {

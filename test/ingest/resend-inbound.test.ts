@@ -218,6 +218,7 @@ describe('what the download meets', () => {
       { 'content-type': 'text/html' },
       '<html><body>Down for maintenance</body></html>',
     ],
+    ['a page that is no page', 200, { 'content-type': 'text/html' }, 'Down for maintenance'],
     ['an error with a status of success', 200, {}, '{"message":"Try later","from":"us"}'],
     ['a part', 206, { 'content-range': 'bytes 0-49/100' }, RAW.slice(0, 50)],
     ['another kind of success', 203, {}, RAW],
@@ -237,6 +238,10 @@ describe('what the download meets', () => {
     'X-Odd: 1\r\nsubject : no author\r\n\r\n',
     'From ann@x Sun Nov 22 17:00:00 2026\nDate: x\n',
     '\ufeffX: y\r\nTo: bot@agent.example\r\n',
+    '\r\nFrom: ann@sender.example\r\n\r\nan empty line first',
+    'From: ann@sender.example\rTo: bot@agent.example\r\rold line ends',
+    'no header at all',
+    '\x00\xff',
   ])('an odd mail is a mail: %j', async (raw) => {
     expect(Buffer.from(await inbound.rawMessage(await receive(raw), never)).toString()).toBe(raw);
   });
