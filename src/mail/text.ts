@@ -1,9 +1,9 @@
 /**
  * The text of an HTML body, for mail that brings no plain text and for replies made of HTML.
  *
- * Links keep their address, images only their description, tables run row by row, with a space between
- * cells. Input is cut before it is
- * parsed and nesting is limited while it is walked, so that hostile HTML costs bounded time and stack.
+ * Links keep their address, images only their description, tables run row by row, with a space between cells.
+ * Input is cut before it is parsed and nesting is limited while it is walked, so that hostile HTML costs bounded
+ * time and stack.
  */
 import { createRequire } from 'node:module';
 import { withoutDataUris } from './data-uri.ts';
