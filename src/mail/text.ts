@@ -25,8 +25,13 @@ function createConvert(): (html: string) => string {
   const { compile } = require('html-to-text') as typeof import('html-to-text');
   return compile({
     wordwrap: false,
+    // All of it, where the default is bodies alone: an answer stands above the document that it quotes, a list's footer below.
+    baseElements: { selectors: [] },
     limits: { maxInputLength: limits.htmlChars, maxDepth: limits.depth, ellipsis: '' },
     selectors: [
+      { selector: 'body', format: 'block' },
+      // Of a head only what a browser would not show either: its end is easily forgotten.
+      ...['title', 'head > xml', 'head > noscript'].map((selector) => ({ selector, format: 'skip' })),
       {
         selector: 'a',
         options: { hideLinkHrefIfSameAsText: true, linkBrackets: ['<', '>'], noAnchorUrl: true },

@@ -28,6 +28,12 @@ describe('parts of text and of HTML that are no alternatives', () => {
     );
   });
 
+  test('are all read where one is a document of its own', async () => {
+    const document = '<html><head><title>Legal</title></head><body>Disclaimer</body></html>';
+    const { text } = await parseMessage(mixed(['text/html', '<p>Hello</p>'], ['text/html', document]));
+    expect(text).toBe('Hello\n\nDisclaimer');
+  });
+
   test('in any number keep all their plain text', async () => {
     const parts = Array.from({ length: 40 }, (_, n): [string, string][] => [
       ['text/plain', `plain ${n}`],

@@ -52,6 +52,12 @@ describe('a reply', () => {
     });
   });
 
+  test('that quotes a document has a text of answer and quotation', async () => {
+    const original = '<html><head><title>T</title></head><body>old</body></html>';
+    const { text } = await requestFor({ html: `<p>My answer</p><blockquote>${original}</blockquote>` });
+    expect(text).toBe('My answer\n\n> old');
+  });
+
   test('is never answered by another of us, even where its sender is not known as one', async () => {
     const { headers } = await requestFor({ text: 'x' });
     const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);

@@ -18,9 +18,23 @@ test.each([
   ['<table><tr><td>a</td><td>b</td></tr></table>', 'a b'],
   ['<table><tr><th>Paid<th>Left<tr><td>100<td>200</table>', 'Paid Left\n100 200'],
   ['<table><tr><td><p>a</p></td><td>b</td></tr></table><p>c</p>', 'a\n\nb\n\nc'],
+  ['<html><head><title>T</title><style>p{}</style></head><body>seen</body></html>', 'seen'],
+  ['<title>T</title><p>seen</p>', 'seen'],
+  ['<html><head><title>T</title><p>a head without an end</p>', 'a head without an end'],
+  ['<head><xml><o:Dpi>96</o:Dpi></xml><noscript>old</noscript></head><body>seen</body>', 'seen'],
   ['', ''],
   ['   <p> </p> ', ''],
 ])('%s', (html, text) => {
+  expect(htmlToText(html)).toBe(text);
+});
+
+test.each([
+  ['<p>Answer</p><html><body>old</body></html>', 'Answer\n\nold'],
+  ['Answer<html><body>old</body></html>Footer', 'Answer\n\nold\n\nFooter'],
+  ['<html><body><p>Hello</p></body></html>\n<p>Footer of a list</p>', 'Hello\n\nFooter of a list'],
+  ['<html><body>one</body></html><html><body>two</body></html>', 'one\n\ntwo'],
+  ['<p>Answer</p><blockquote><html><body>old</body></html></blockquote>', 'Answer\n\n> old'],
+])('text outside a body is text too: %s', (html, text) => {
   expect(htmlToText(html)).toBe(text);
 });
 
@@ -46,7 +60,18 @@ test('a long line is not wrapped', () => {
   expect(htmlToText(`<p>${line}</p>`)).toBe(line);
 });
 
-test.each(['<b>', '<table><tr><td>', '<ul><li>', '<blockquote>', '<a href=x>', '<', '&', '<!--', '<p '])(
+test.each([
+  '<b>',
+  '<body>',
+  '<table><tr><td>',
+  '<ul><li>',
+  '<blockquote>',
+  '<a href=x>',
+  '<',
+  '&',
+  '<!--',
+  '<p ',
+])(
   'a megabyte of %s is read as far as the limits go',
   (piece) => {
     const html = `<p>first</p>${piece.repeat(1_000_000 / piece.length)}`;
