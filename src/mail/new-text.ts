@@ -3,7 +3,8 @@
  *
  * Mail has no markup for either, so this reads the conventions of mail programs line by line: the line that
  * introduces a quotation (`On …, Ann wrote:`), the header block and the ruler that Outlook puts in its place,
- * `>` before quoted lines, `-- ` before a signature, and the lines with which telephones sign. Ten languages.
+ * `>` before quoted lines, `-- ` before a signature, and the lines with which telephones sign
+ * (`device-signature.ts`). Ten languages.
  *
  * - Where somebody answers between quoted lines, the quotations stay: the answers make no sense without.
  * - It only ever leaves lines out; it never changes one. When in doubt a line stays.
@@ -11,6 +12,8 @@
  *   anew within itself, and an introduction is looked for in the first `historyChars` only.
  * Why this is ours and how it compares with libraries: docs/adr/0005-new-text.md.
  */
+
+import { isDeviceSignature } from './device-signature.ts';
 
 const limits = {
   /** How far into a text an introduction is looked for. Nobody writes more above what is quoted; there, lines stay. */
@@ -67,29 +70,6 @@ const ANY_FIELD =
 
 const SUBJECT_FIELD =
   /^[\s*_]*(?:subject|betreff|objet|asunto|assunto|oggetto|onderwerp|ämne|emne|temat|тема|主题|主旨|件名|제목)[*_\s]{0,3}[:：]/i;
-
-const DEVICE_SIGNATURE = new RegExp(
-  `^[\\s<(*_]*(?:${[
-    '(?:sent|from) (?:from|via|with|by|on|my)(?!\\p{L}).{0,120}',
-    '.{0,30} from mobile',
-    'get \\[?outlook for.{0,120}',
-    '(?:envoyé|expédié) (?:depuis|de|à partir de|avec).{0,80}',
-    'von (?:meinem|meiner) .{0,60}gesendet',
-    '(?:gesendet|diese nachricht wurde) (?:von|mit).{0,80}',
-    'enviado (?:desde|do|de|a partir|con|pelo|via).{0,80}',
-    'inviato (?:da|dal|con).{0,80}',
-    'verzonden (?:met|vanaf|via|vanuit).{0,80}',
-    'skickat från.{0,80}',
-    'sendt fra.{0,80}',
-    'wysłan[eo] z.{0,80}',
-    'отправлено (?:с|из).{0,80}',
-    'надіслано (?:з|із).{0,80}',
-    '(?:从|從|发自|發自)我.{0,40}',
-    '.{0,30}から送信',
-    '나의 .{0,30}에서 보냄',
-  ].join('|')})[\\s>)*_.]*$`,
-  'iu',
-);
 
 /** @param text with LF line ends. */
 export function newTextOf(text: string): string {
@@ -206,23 +186,30 @@ function skipBlank(lines: readonly string[], from: number): number {
 
 /**
  * Without blank lines at either end, and without rulers, device signatures and quotations below the last own
- * line. A text that is one quotation is kept, unless it begins with the introduction: that is history.
+ * line. A text that is one quotation is kept, unless it begins with the introduction: that is history. So is one that is
+ * nothing but a device signature.
  */
 function withoutEnd(lines: string[]): string[] {
   const start = skipBlank(lines, 0);
+  const hasOwnText = lines.slice(start).some(isNew);
+  const isLeftOut = hasOwnText ? isNothing : isBlankOrRuler;
   let end = lines.length;
-  while (end > start && isNothing(lines[end - 1] ?? '')) end -= 1;
-  const hasOwnText = lines.slice(start, end).some(isOwnText);
-  if (!hasOwnText && isIntro((lines[start] ?? '').slice(0, limits.lineChars).replace(/^[\s>]+/, '')))
+  while (end > start && isLeftOut(lines[end - 1] ?? '')) end -= 1;
+  if (
+    !lines.slice(start, end).some(isOwnText) &&
+    isIntro((lines[start] ?? '').slice(0, limits.lineChars).replace(/^[\s>]+/, ''))
+  )
     return [];
   while (hasOwnText && end > start && !isNew(lines[end - 1] ?? '')) end -= 1;
   return lines.slice(start, end);
 }
 
 function isNothing(line: string): boolean {
-  return (
-    BLANK.test(line) || RULER.test(line) || (line.length <= limits.lineChars && DEVICE_SIGNATURE.test(line))
-  );
+  return isBlankOrRuler(line) || (line.length <= limits.lineChars && isDeviceSignature(line));
+}
+
+function isBlankOrRuler(line: string): boolean {
+  return BLANK.test(line) || RULER.test(line);
 }
 
 function isNew(line: string): boolean {

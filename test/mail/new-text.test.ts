@@ -153,6 +153,8 @@ describe('a hostile line costs no more than a few ordinary ones', () => {
     ['verbs and blanks', `On ${`wrote${' '.repeat(50)}`.repeat(7)}x`],
     ['blanks', `${' '.repeat(392)}x`],
     ['what may begin a signature', `${'('.repeat(392)}x`],
+    ['a signature of a device that does not end', `Sent from my iPhone${' , please excuse any'.repeat(20)}`],
+    ['names of devices', `Gesendet mit ${'Android-Mac '.repeat(31)}x`],
   ])('%s', (_, line) => {
     const hostile = pageOf(line);
     expect(
