@@ -9,6 +9,8 @@ const seqNum = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
 const seqNums = z
   .strictObject({ from: seqNum, to: seqNum })
   .refine(({ from, to }) => from <= to, 'the range ends before it begins');
+/** Ends where the stream ended when the first page was asked for. */
+const page = z.strictObject({ fromSeqNum: seqNum, untilSeqNum: seqNum });
 const emailId = z
   .string()
   .regex(/^[\w.-]{1,128}$/, 'must be the id of an email')
@@ -32,7 +34,7 @@ export const redriveBody = z
     stage: stage.optional(),
     inbox: z.string().optional(),
     seqNums: z.union([z.literal('all'), seqNums]),
-    from: seqNum.default(0),
+    from: z.union([seqNum, page]).default(0),
     isKnownUnsent: z.boolean().default(false),
   })
   .refine(hasOneStage, 'either stage or inbox')
@@ -46,7 +48,7 @@ export const replayBody = z
     seqNums: seqNums.optional(),
     since: z.iso.datetime({ offset: true }).optional(),
     emailId: emailId.optional(),
-    page: z.strictObject({ fromSeqNum: seqNum, untilSeqNum: seqNum }).nullable().default(null),
+    page: page.nullable().default(null),
     isDryRun: z.boolean().default(false),
   })
   .refine(({ inbox, unroutedTo }) => (inbox === undefined) !== (unroutedTo === undefined), {

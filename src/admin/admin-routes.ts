@@ -55,7 +55,7 @@ export function createAdminRoutes(deps: AdminRoutesDeps): Hono {
 
   app.post('/api/admin/redrive', jsonBody(MAX_BODY_BYTES), async (c) => {
     const { seqNums: range, from, isKnownUnsent, ...which } = checked(redriveBody, await readJsonBody(c));
-    const request = { seqNums: range === 'all' ? null : range, fromSeqNum: from, isKnownUnsent };
+    const request = { seqNums: range === 'all' ? null : range, from, isKnownUnsent };
     const { signal } = c.req.raw;
     return c.json(await redrive({ store, rerun, clock }, stageStreams(stageOf(which)), { request, signal }));
   });

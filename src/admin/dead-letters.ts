@@ -40,6 +40,8 @@ export interface DeadLetterPage {
 export interface DeadLetterRange {
   /** On the journal. */
   fromSeqNum: number;
+  /** On the journal, not this one and what is above; default: its tail. */
+  untilSeqNum?: number;
   /** On the source, both included; default: all. */
   seqNums?: { readonly from: number; readonly to: number };
   /** Only those that were not put back. */
@@ -62,7 +64,8 @@ export async function listDeadLetters(
   const notes = await rerun.notes(streams.source, signal);
   const found: { outcome: OutcomeRecord; redrivenAt: string | null }[] = [];
   const journal = store.stream(streams.journal);
-  const bounds = { fromSeqNum: range.fromSeqNum, maxRecords: MAX_SCANNED, signal };
+  const { fromSeqNum, untilSeqNum = Infinity } = range;
+  const bounds = { fromSeqNum, untilSeqNum, maxRecords: MAX_SCANNED, signal };
   const next = await scan(journal, bounds, (record) => {
     const outcome = deadLetterOf(record);
     if (!outcome || outcome.seqNum < (seqNums?.from ?? 0) || outcome.seqNum > (seqNums?.to ?? Infinity))

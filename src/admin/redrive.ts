@@ -10,6 +10,9 @@
  *   at an attempt whose answer was lost: the copy says since when, and the outbox asks the provider first where
  *   that is too long ago for the key to be remembered. Only a person who has looked can say otherwise
  *   (`isKnownUnsent`), and even then the key stays.
+ *
+ * It is asked for in pages and ends where the journal ended when it began: what was put back and has failed again
+ * meanwhile stands behind, and is left to the next redrive.
  */
 import type { Clock } from '../platform/clock.ts';
 import {
@@ -31,11 +34,16 @@ import type { Rerun } from './rerun.ts';
 import type { StageStreams } from './stage-streams.ts';
 import { recordAt } from '../streams/stream-scan.ts';
 
+export interface JournalRange {
+  readonly fromSeqNum: number;
+  readonly untilSeqNum: number;
+}
+
 export interface RedriveRequest {
   /** On the source, both included; null for all. */
   readonly seqNums: { readonly from: number; readonly to: number } | null;
-  /** On the journal: where the page before ended; 0 for the first. */
-  readonly fromSeqNum: number;
+  /** On the journal: `next` of the page before; for the first, where it begins. */
+  readonly from: number | JournalRange;
   /** Of requests: a person has seen that the provider did not send them. */
   readonly isKnownUnsent: boolean;
 }
@@ -47,7 +55,7 @@ export interface RedrivenDeadLetter extends Pick<DeadLetter, 'seqNum' | 'emailId
 
 export interface RedrivePage {
   readonly deadLetters: readonly RedrivenDeadLetter[];
-  readonly next: number | null;
+  readonly next: JournalRange | null;
 }
 
 /**
@@ -59,10 +67,13 @@ export async function redrive(
   streams: StageStreams,
   { request, signal }: { request: RedriveRequest; signal: AbortSignal },
 ): Promise<RedrivePage> {
-  const { fromSeqNum, seqNums } = request;
+  const { from, seqNums } = request;
+  const journal = deps.store.stream(streams.journal);
+  const page =
+    typeof from === 'number' ? { fromSeqNum: from, untilSeqNum: await journal.tail(signal) } : from;
   // Of those that are named, each is answered for; of all, those that are left.
   const which = seqNums === null ? { isOpen: true } : { seqNums };
-  const range = { fromSeqNum, limit: MAX_COPIES, signal, ...which };
+  const range = { ...page, limit: MAX_COPIES, signal, ...which };
   const { deadLetters, next } = await listDeadLetters(deps, streams, range);
   const source = deps.store.stream(streams.source);
   const found: { deadLetter: DeadLetter; record: StreamRecord }[] = [];
@@ -91,7 +102,7 @@ export async function redrive(
       emailId: deadLetter.emailId,
       status: statusOf(deadLetter),
     })),
-    next,
+    next: next === null ? null : { ...page, fromSeqNum: next },
   };
 }
 

@@ -103,7 +103,7 @@ export async function redriveDeadLetters(deps: CommandDeps, options: RedriveOpti
   const stage = stageQuery(options);
   const seqNums = options.seq ?? 'all';
   const found: RedrivenDeadLetter[] = [];
-  for (let from: number | null = 0; from !== null;) {
+  for (let from: RedrivePage['next'] | number = 0; from !== null;) {
     const body = { ...stage, seqNums, from, isKnownUnsent: options.notSent === true };
     const page: RedrivePage = await postPage(deps, '/api/admin/redrive', body);
     for (const { seqNum, emailId, status } of page.deadLetters)

@@ -2,12 +2,12 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createAdminClient } from '../../src/admin/admin-client.ts';
 import type { AdminClient } from '../../src/admin/admin-client.ts';
-import { replayMails } from '../../src/admin/rerun-commands.ts';
+import { redriveDeadLetters, replayMails } from '../../src/admin/rerun-commands.ts';
 import type { CommandDeps } from '../../src/admin/rerun-commands.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { headerOf } from '../../src/streams/records.ts';
 import { readAll } from '../streams/store-reading.ts';
-import { OPERATOR_TOKEN, startOperatorWorld } from './operator-world.ts';
+import { OPERATOR_TOKEN, startOperatorWorld, workOff } from './operator-world.ts';
 import type { OperatorWorld } from './operator-world.ts';
 
 let world: OperatorWorld;
@@ -75,6 +75,33 @@ describe('a replay of 60 mails, in two pages', () => {
     await replayMails(deps({ lost: [] }), desk);
     expect(await copies()).toHaveLength(120);
   });
+});
+
+// Copies of the pages before had failed again meanwhile, stood at the journal's end, and were put back too: on and on.
+it('a redrive of all puts each dead letter back once, also where each fails again before the next page', async () => {
+  const handle = () => Promise.reject(new MillraceError('permanent', 'tool.threw', 'TypeError: no'));
+  const workDesk = () => workOff(world.store, { source: 'inbox/desk', journal: 'runs/desk', handle });
+  for (let n = 0; n < 120; n++) await world.mail(`e${n}`);
+  await workDesk();
+  const whole = deps({ lost: [] });
+  let pages = 0;
+  const client: AdminClient = {
+    ...whole.client,
+    async post<T>(path: string, body: unknown) {
+      pages += 1;
+      if (pages > 5) throw new Error('it does not end');
+      const answer = await whole.client.post<T>(path, body);
+      await workDesk();
+      return answer;
+    },
+  };
+  await redriveDeadLetters({ ...whole, client }, { inbox: 'desk', all: true });
+  expect(printed.at(-1)).toBe('120 dead letters put back.');
+  expect(pages).toBe(3);
+  const records = await readAll(world.store.stream('inbox/desk'));
+  const keys = records.slice(120).map((record) => headerOf(record, 'key'));
+  expect(new Set(keys)).toEqual(new Set(Array.from({ length: 120 }, (_, n) => `e${n}#redrive-${n}`)));
+  expect(keys).toHaveLength(120);
 });
 
 // What JavaScript takes for a date is wider: "7" is a day of 2001, and so was all mail.

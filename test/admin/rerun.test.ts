@@ -86,7 +86,7 @@ describe('redrive', () => {
   it('goes through more than one page', async () => {
     await park(60);
     const first = await world.ask('/api/admin/redrive', { body: { inbox: 'desk', seqNums: 'all' } });
-    const { deadLetters, next } = (await first.json()) as { deadLetters: unknown[]; next: number };
+    const { deadLetters, next } = (await first.json()) as { deadLetters: unknown[]; next: object };
     expect(deadLetters).toHaveLength(50);
     expect(await world.redrive({ inbox: 'desk', seqNums: 'all', from: next })).toHaveLength(10);
   });
@@ -207,7 +207,7 @@ describe('a redrive that breaks off', () => {
   const attempt = async (failure: Parameters<typeof failing>[0], seqNums: { from: number; to: number }) => {
     const store = failing(failure);
     const deps = { store, rerun: createRerun({ store, clock, log }), clock };
-    const request = { seqNums, fromSeqNum: 0, isKnownUnsent: false };
+    const request = { seqNums, from: 0, isKnownUnsent: false };
     return redrive(deps, stageStreams({ inbox: 'desk' }), { request, signal });
   };
 
