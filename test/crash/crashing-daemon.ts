@@ -32,7 +32,7 @@ function wrongClock({ clockOffsetMs = 0, clockRate = 1 }: CrashingDaemonOptions)
 }
 
 const options = JSON.parse(process.argv[2] ?? '{}') as CrashingDaemonOptions;
-const executioner = createExecutioner(() => process.kill(process.pid, 'SIGKILL'));
+const executioner = createExecutioner();
 if (options.kill) executioner.arm(options.kill);
 const stop = new AbortController();
 process.once('SIGTERM', () => stop.abort());

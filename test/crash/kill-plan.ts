@@ -3,8 +3,10 @@
  * is under way, or after it is done. `crashing-daemon.ts` puts this between the daemon and its streams, and
  * between the daemon and the provider.
  *
- * The end is a SIGKILL from within: no handler, no `finally`, no flush comes after it.
+ * The end is a SIGKILL from within: no handler, no `finally`, no flush comes after it. `during` comes from another
+ * thread, so that it cuts a commit of the local store too, which holds this one.
  */
+import { Worker } from 'node:worker_threads';
 import { Resend } from 'resend';
 import type { Response } from 'resend';
 import type { NewRecord, Stream, StreamStore } from '../../src/streams/stream-store.ts';
@@ -18,7 +20,7 @@ export interface KillPlan {
   readonly recordKind?: string;
   /** The first that fits is 1. */
   readonly nth: number;
-  /** For `during`: so long after the begin. */
+  /** For `during`: so long after the begin; parts of a millisecond count. */
   readonly delayMs?: number;
 }
 
@@ -36,24 +38,49 @@ export interface Executioner {
   around<T>(step: Step, work: () => Promise<T>): Promise<T>;
 }
 
-export function createExecutioner(endProcess: () => void): Executioner {
+export function createExecutioner(): Executioner {
   let plan: KillPlan | undefined;
   let seen = 0;
+  let endSoon: ((delayMs: number) => void) | undefined;
   return {
     arm(next) {
       plan = next;
       seen = 0;
+      if (next.when === 'during') endSoon ??= startKillingThread();
     },
     async around(step, work) {
       const isItsTurn = plan !== undefined && fits(plan, step) && ++seen === plan.nth;
       if (!plan || !isItsTurn) return work();
       const { when, delayMs = 0 } = plan;
       if (when === 'before') endProcess();
-      if (when === 'during') setTimeout(endProcess, delayMs);
+      if (when === 'during') endSoon?.(delayMs);
       const result = await work();
       if (when === 'after') endProcess();
       return result;
     },
+  };
+}
+
+function endProcess(): void {
+  process.kill(process.pid, 'SIGKILL');
+}
+
+const KILLING_THREAD = `
+  const { signal, delayMs } = require('node:worker_threads').workerData;
+  Atomics.wait(signal, 0, 0);
+  Atomics.wait(signal, 0, 1, delayMs[0]);
+  process.kill(process.pid, 'SIGKILL');
+`;
+
+/** A thread that ends the process so long after it is told to, whatever the others do. */
+function startKillingThread(): (delayMs: number) => void {
+  const signal = new Int32Array(new SharedArrayBuffer(4));
+  const delay = new Float64Array(new SharedArrayBuffer(8));
+  new Worker(KILLING_THREAD, { eval: true, workerData: { signal, delayMs: delay } }).unref();
+  return (delayMs) => {
+    delay[0] = delayMs;
+    Atomics.store(signal, 0, 1);
+    Atomics.notify(signal, 0);
   };
 }
 

@@ -32,11 +32,17 @@ const BOTH: readonly Streams[] = ['local', 's2'];
 const DEEPEST_APPEND = 8;
 /** Receive, one runner and outbox. */
 const CHECKPOINTING_STAGES = 3;
+/** Of a load, and of a start, which takes longer beside other worlds. */
 const MAX_DELAY_MS = 1_500;
+const MAX_START_MS = 3_000;
+/** An append takes some milliseconds on both stores; a commit of the local one is a part of that. */
+const MAX_DURING_MS = 4;
 
 /** A delay that is another one in every round, and the same in every run. */
-const delayOf = (round: number): number => (round * 617) % MAX_DELAY_MS;
-const nthOf = (round: number, deepest: number): number => 1 + (round % deepest);
+const delayOf = (round: number, maxMs = MAX_DELAY_MS): number => (round * 617) % maxMs;
+/** Every place up to the deepest in as many rounds, and far ones among the first. */
+const nthOf = (round: number, deepest: number): number => 1 + ((round * 13) % deepest);
+const duringOf = (round: number): number => ((round * 7) % (MAX_DURING_MS * 10)) / 10;
 
 const appends: [name: string, match: Pick<KillPlan, 'stream' | 'recordKind'>][] = [
   ['event', { stream: '^events$' }],
@@ -57,7 +63,10 @@ function planPoint(
   return {
     name,
     stores: BOTH,
-    nextKill: (round) => ({ by: 'plan', plan: { ...plan, nth: nthOf(round, deepest), delayMs: round % 5 } }),
+    nextKill: (round) => ({
+      by: 'plan',
+      plan: { ...plan, nth: nthOf(round, deepest), delayMs: duringOf(round) },
+    }),
   };
 }
 
@@ -97,7 +106,7 @@ export const killPoints: readonly KillPoint[] = [
   {
     name: 'at random while starting',
     stores: BOTH,
-    nextKill: (round) => ({ by: 'time-while-starting', delayMs: delayOf(round) }),
+    nextKill: (round) => ({ by: 'time-while-starting', delayMs: delayOf(round, MAX_START_MS) }),
   },
   {
     name: 'the stream store',

@@ -79,25 +79,30 @@ export async function startMatrixRun(streams: Streams, program: DaemonProgram): 
           world.calls.hold(kill.nth),
           () => `no tool was run\n${daemon.output()}`,
         );
-        await daemon.kill();
+        await killFromOutside();
         return world.calls.release();
       case 'time':
         await pause(kill.delayMs);
-        return daemon.kill();
+        return killFromOutside();
       case 'time-while-starting':
         await killUnderLoad();
         restart();
         await pause(kill.delayMs);
-        return daemon.kill();
+        return killFromOutside();
       case 'store':
         await pause(kill.delayMs);
-        await Promise.all([world.killStore(), kill.withDaemon ? daemon.kill() : undefined]);
+        await Promise.all([world.killStore(), kill.withDaemon ? killFromOutside() : undefined]);
     }
   }
 
   async function killUnderLoad(): Promise<void> {
     await pause(UNDER_LOAD_MS);
+    await killFromOutside();
+  }
+
+  async function killFromOutside(): Promise<void> {
     await daemon.kill();
+    if (!daemon.wasKilled()) throw new Error(`the daemon ended by itself\n${daemon.output()}`);
   }
 
   /** Resolves when the daemon has come to what was planned for it. */
@@ -149,7 +154,7 @@ export async function startMatrixRun(streams: Streams, program: DaemonProgram): 
       const since = (): number => performance.now() - startMs;
       const before = (await world.resend.accepted()).length;
       if (kill.by === 'store') await world.startStore();
-      if (daemon.isGone()) restart();
+      if (daemon.wasKilled()) restart();
       const firstAnswer = world.resend.waitForAccepted(before + 1, SETTLE_TIMEOUT_MS).then(since);
       // Whether there ever is one shows below.
       firstAnswer.catch(() => {});
