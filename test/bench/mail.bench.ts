@@ -5,8 +5,12 @@
  *   npm run bench -- --quick            one short round
  *   npm run bench -- --systems millrace-local,bullmq --cases closed,open-50 --rounds 5
  *
+ *   npm run bench -- --together --systems millrace-local,bullmq-whole --cases open-25
+ *
  * A peer is measured at two jobs, `bullmq-whole` and `bullmq-text`; `bullmq` is both (`systems.ts`). A round takes the
- * systems in turn, every second one backwards, so that what else the machine does meets all alike.
+ * systems in turn, every second one backwards, so that what else the machine does meets all alike. With `--together`
+ * they run at the same time, each under a load of its own: on a machine that is shared with others, only so do their
+ * figures differ by what they are.
  *
  * Prints Markdown and writes the same with every single measurement as JSON into `--out` (default: a new folder). It
  * fails where mail was lost or answered twice, or a system did not run. Nothing of it is a test: figures depend on the
@@ -44,6 +48,7 @@ const { values: flags } = parseArgs({
     rounds: { type: 'string' },
     out: { type: 'string' },
     profile: { type: 'boolean', default: false },
+    together: { type: 'boolean', default: false },
   },
 });
 
@@ -82,11 +87,38 @@ function chosenCases(): Case[] {
   return names.map(caseNamed);
 }
 
+/** Where those who run at the same time wait for each other before a case. */
+interface StartLine {
+  /** Resolves when all who have not left have come. */
+  come(): Promise<void>;
+  leave(): void;
+}
+
+function createStartLine(runners: number): StartLine {
+  let here: (() => void)[] = [];
+  const look = (): void => {
+    if (here.length < runners) return;
+    for (const go of here) go();
+    here = [];
+  };
+  return {
+    come: () =>
+      new Promise((resolve) => {
+        here.push(resolve);
+        look();
+      }),
+    leave() {
+      runners--;
+      look();
+    },
+  };
+}
+
 /** One system, started once for each number of inboxes, through its cases. */
 async function measureSystem(
   system: SystemName,
-  cases: readonly Case[],
   round: number,
+  startLine: StartLine,
 ): Promise<Measurement[]> {
   const own = system.startsWith('millrace');
   const wanted = cases.filter(({ ownOnly }) => own || !ownOnly);
@@ -111,6 +143,7 @@ async function measureSystem(
       const warmUp = await load({ shape: WARM_UP, count: WARM_UP_MAILS, inboxes });
       if (warmUp.answered < warmUp.sent) throw new Error('mail of the warm-up was not answered');
       for (const one of wanted.filter((each) => each.inboxes === inboxes)) {
+        await startLine.come();
         measurements.push(
           await measure({ system, round, one, pids: running.pids, loadPid: generator.pid!, load }),
         );
@@ -124,6 +157,19 @@ async function measureSystem(
       await rm(directory, { recursive: true, force: true });
     }
   }
+  startLine.leave();
+  return measurements;
+}
+
+/** All systems once. */
+async function measureRound(round: number): Promise<Measurement[]> {
+  const inTurn = round % 2 === 1 ? systems : systems.toReversed();
+  if (flags.together) {
+    const startLine = createStartLine(inTurn.length);
+    return (await Promise.all(inTurn.map((system) => measureSystem(system, round, startLine)))).flat();
+  }
+  const measurements: Measurement[] = [];
+  for (const system of inTurn) measurements.push(...(await measureSystem(system, round, createStartLine(1))));
   return measurements;
 }
 
@@ -181,8 +227,7 @@ installPeers(systems);
 const measurements: Measurement[] = [];
 const faults: string[] = [];
 for (let round = 1; round <= rounds; round++) {
-  for (const system of round % 2 === 1 ? systems : systems.toReversed())
-    measurements.push(...(await measureSystem(system, cases, round)));
+  measurements.push(...(await measureRound(round)));
   await writeFile(join(outDirectory, 'figures.json'), JSON.stringify(measurements, null, 1));
 }
 const markdown = markdownOf(measurements);
