@@ -120,6 +120,8 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
   /** When heartbeats were sent that were not read back yet, by number. */
   const sentMs = new Map<number, number>();
   let beats = 0;
+  /** Of heartbeats, in a row. */
+  let failures = 0;
   let position = 0;
   let currentUntilMs = Number.NEGATIVE_INFINITY;
   let wake = new AbortController();
@@ -212,7 +214,10 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
 
   // ── What is written ────────────────────────────────────────────────────────────────────────────────────
 
-  /** One heartbeat; true when the store took it. One that fails is not tried again: the next is near. */
+  /**
+   * One heartbeat; true when the store took it. One that fails, for whatever reason, is not tried again: the next is
+   * near, and a process without heartbeats is blind, which harms less than its end.
+   */
   async function beat(status: MemberRecord['status']): Promise<boolean> {
     const record = jsonRecord({
       kind: 'member',
@@ -229,13 +234,16 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
     using deadline = createDeadline(clock, membershipTiming.appendTimeoutMs);
     try {
       await stream.append([record], { signal: deadline.signal });
+      failures = 0;
       return true;
     } catch (error) {
-      if (!deadline.signal.aborted && errorKind(error) !== 'transient') throw error;
+      if (!deadline.signal.aborted && errorKind(error) === 'bug') throw error;
+      failures += 1;
       // Those that never land are given up with time; the lease would have ended anyway.
       for (const [earlier, ms] of sentMs)
         if (clock.monotonicMs() - ms > membershipTiming.deadAfterMs) sentMs.delete(earlier);
-      log.debug({ error }, 'members.heartbeat_failed');
+      // One line an outage, however long it takes.
+      log[failures === 1 ? 'warn' : 'debug']({ failures, error }, 'members.heartbeat_failed');
       return false;
     }
   }

@@ -35,8 +35,9 @@ export function s2Failure(error: unknown, isAppend: boolean): MillraceError {
     });
   }
   if (isRefusal(error)) {
-    return new MillraceError('permanent', 'streams.refused', `S2 refused a request: ${errorMessage(error)}`, {
-      hint: 'Compare the versions of the S2 server and of this release.',
+    // What we send is well-formed (`append-rules.ts`), so it is not the fault of a mail, and must not park it.
+    return new MillraceError('transient', 'streams.refused', `S2 refused a request: ${errorMessage(error)}`, {
+      hint: 'Compare the versions of the S2 server and of this release, and look at what stands between.',
       cause: error,
     });
   }
@@ -68,10 +69,13 @@ function isUnauthorized(error: unknown): boolean {
   return error instanceof S2Error && (error.status === 401 || error.status === 403);
 }
 
-/** 4xx that other circumstances can turn into a success: time-out, conflict, rate, something not there (yet). */
-const RETRYABLE_CLIENT_STATUSES: readonly number[] = [404, 408, 409, 429];
+/**
+ * 4xx that other circumstances can turn into a success: time-out, conflict, rate, something not there (yet), and a
+ * condition that we did not set.
+ */
+const RETRYABLE_CLIENT_STATUSES: readonly number[] = [404, 408, 409, 412, 429];
 
-/** The server has understood the request and will never take it. */
+/** The server does not take the request, and would not take it tomorrow unless it, or who stands between, is mended. */
 function isRefusal(error: unknown): boolean {
   return isClientError(error) && !RETRYABLE_CLIENT_STATUSES.includes(error.status);
 }

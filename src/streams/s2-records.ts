@@ -52,7 +52,11 @@ interface Exchange<T> {
   body?: string;
   schema: z.ZodType<T>;
   signal: AbortSignal;
+  /** That the request carries. */
+  conditions?: Conditions;
 }
+
+type Conditions = Pick<S2AppendInput, 'matchSeqNum' | 'fencingToken'>;
 
 /** A batch of 1 MiB in Base64 and JSON, several times over. */
 const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
@@ -77,14 +81,15 @@ export function createS2Records(options: {
   const pathOf = (stream: string, rest = ''): string =>
     `${root}/streams/${encodeURIComponent(stream)}/records${rest}`;
 
-  async function exchange<T>({ method, path, headers, body, schema, signal }: Exchange<T>): Promise<T> {
+  async function exchange<T>(request: Exchange<T>): Promise<T> {
+    const { method, path, headers, body, schema, signal } = request;
     const answer = await answerTo(
       pool,
       { method, path, headers: { ...common, ...headers }, ...(body !== undefined && { body }) },
       signal,
     );
     if (answer.status >= 200 && answer.status < 300) return schema.parse(JSON.parse(answer.text));
-    throw failureOf(answer.status, answer.text);
+    throw failureOf(answer.status, answer.text, request.conditions);
   }
 
   return {
@@ -99,6 +104,7 @@ export function createS2Records(options: {
         body: JSON.stringify({ records, match_seq_num: matchSeqNum, fencing_token: fencingToken }),
         schema: appendAckSchema,
         signal,
+        conditions: { matchSeqNum, fencingToken },
       });
       return { startSeqNum: start.seq_num, endSeqNum: end.seq_num };
     },
@@ -169,14 +175,22 @@ const failureSchema = z.looseObject({
   fencing_token_mismatch: z.string().optional(),
 });
 
-function failureOf(status: number, text: string): S2Error {
+/**
+ * A condition has failed only where the request had it, and had it otherwise than the answer says. Any other 412 is a
+ * failure like a 500: of a server that is restarted, or of whoever stands between.
+ */
+function failureOf(status: number, text: string, conditions: Conditions = {}): S2Error {
   const { message = `HTTP status ${status}`, code, ...mismatch } = parseFailure(text);
-  if (status === PRECONDITION_FAILED && mismatch.seq_num_mismatch !== undefined)
-    return new SeqNumMismatchError({ message, status, expectedSeqNum: mismatch.seq_num_mismatch });
-  if (status === PRECONDITION_FAILED && mismatch.fencing_token_mismatch !== undefined) {
-    const expectedFencingToken = mismatch.fencing_token_mismatch;
+  const { seq_num_mismatch: expectedSeqNum, fencing_token_mismatch: expectedFencingToken } = mismatch;
+  const { matchSeqNum = expectedSeqNum, fencingToken = expectedFencingToken } = conditions;
+  if (status === PRECONDITION_FAILED && expectedSeqNum !== undefined && matchSeqNum !== expectedSeqNum)
+    return new SeqNumMismatchError({ message, status, expectedSeqNum });
+  if (
+    status === PRECONDITION_FAILED &&
+    expectedFencingToken !== undefined &&
+    fencingToken !== expectedFencingToken
+  )
     return new FencingTokenMismatchError({ message, status, expectedFencingToken });
-  }
   return new S2Error({ message, status, origin: 'server', ...(code !== undefined && { code }) });
 }
 

@@ -9,7 +9,7 @@
 import { S2 } from '@s2-dev/streamstore';
 import type { S2EndpointsInit } from '@s2-dev/streamstore';
 import type { Clock } from '../platform/clock.ts';
-import { MillraceError, errorKind } from '../platform/errors.ts';
+import { MillraceError, errorKind, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { assertBatch, assertFencingToken, assertSeqNum, assertStreamName } from './append-rules.ts';
 import { createS2Appender } from './s2-appending.ts';
@@ -71,7 +71,8 @@ export async function openS2Store(
   try {
     await provision.ensureBasin();
   } catch (error) {
-    if (errorKind(error) !== 'transient') throw error;
+    // At a start a person is near, and what answers so may not be S2 at all.
+    if (errorKind(error) !== 'transient' || hasCode(error, 'streams.refused')) throw error;
     log.warn({ basin: options.basin, error }, 'streams.basin_not_checked');
   }
 

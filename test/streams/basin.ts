@@ -19,8 +19,8 @@ export interface BasinProcess {
   readonly membership: Membership;
   readonly ownership: Ownership;
   readonly store: StreamStore;
-  /** Nothing gets through to the store, nor from it; time goes on. */
-  cut(): void;
+  /** Nothing gets through to the store, nor from it; time goes on. Appends are told so, or get this error. */
+  cut(error?: MillraceError): void;
   /** What it reads now hangs for ever, as on a connection whose other end is gone; a new one works. */
   deafen(): void;
   /** Nothing runs and nothing gets through; on `mend`, all the time that went by has gone by at once. */
@@ -66,7 +66,7 @@ export function createBasin(store: StreamStore): Basin {
       membership,
       ownership: createSharedOwnership({ store: way.store, membership, clock, log }),
       store: way.store,
-      cut: () => way.cut(),
+      cut: (error) => way.cut(error),
       deafen: () => way.deafen(),
       freeze() {
         frozenMs = 0;
@@ -121,6 +121,7 @@ export function createBasin(store: StreamStore): Basin {
 /** The store at the end of a way that can be cut: appends fail, and what is read does not arrive. */
 function createWay(store: StreamStore) {
   let mended: PromiseWithResolvers<void> | undefined;
+  let refusal: MillraceError;
   let connections = 0;
   let deafBelow = 0;
   async function* arriving(batches: AsyncIterable<ReadBatch>, signal: AbortSignal) {
@@ -139,7 +140,7 @@ function createWay(store: StreamStore) {
       return {
         ...stream,
         async append(records, options) {
-          if (mended) throw new MillraceError('transient', 'streams.unavailable', 'the way is cut');
+          if (mended) throw refusal;
           return stream.append(records, options);
         },
         follow: (options) => arriving(stream.follow(options), options.signal),
@@ -151,7 +152,8 @@ function createWay(store: StreamStore) {
     deafen() {
       deafBelow = connections;
     },
-    cut() {
+    cut(error = new MillraceError('transient', 'streams.unavailable', 'the way is cut')) {
+      refusal = error;
       mended ??= Promise.withResolvers<void>();
     },
     mend() {

@@ -1,5 +1,6 @@
 /** Who is there, as several processes see it: on a real local store, with a clock for each. */
 import { afterEach, beforeEach, expect, it } from 'vitest';
+import { MillraceError } from '../../src/platform/errors.ts';
 import { membershipTiming } from '../../src/streams/membership.ts';
 import { streamNames } from '../../src/streams/records.ts';
 import { createBasin } from './basin.ts';
@@ -155,6 +156,17 @@ it('reads on over a new connection when nothing arrives on the old one', async (
   await basin.pass(2 * deadAfterMs);
   expect(first.membership.isCurrent()).toBe(true);
   expect(seenBy(first)).toEqual(idsOf(first, other));
+});
+
+it('beats on whatever a heartbeat is refused for', async () => {
+  const first = basin.start();
+  await basin.pass(500);
+  first.cut(new MillraceError('permanent', 'streams.fenced', 'of all streams this one'));
+  await basin.pass(2 * deadAfterMs);
+  expect(first.membership.isCurrent()).toBe(false);
+  first.mend();
+  await basin.pass(2 * heartbeatMs);
+  expect(first.membership.isCurrent()).toBe(true);
 });
 
 it('is not moved by a wall clock that jumps', async () => {
