@@ -245,6 +245,8 @@ export function createStage(
     changed.notify();
     while (!attempts.areOver && !halt.signal.aborted) await changed.wait();
     cancelKill();
+    // It failed meanwhile: whoever has taken over runs what still runs here.
+    if (halt.signal.aborted) attempts.abort(halt.signal.reason);
     changed.notify();
   }
 

@@ -152,8 +152,8 @@ function createWay(store: StreamStore) {
     deafen() {
       deafBelow = connections;
     },
-    cut(error = new MillraceError('transient', 'streams.unavailable', 'the way is cut')) {
-      refusal = error;
+    cut(answer = new MillraceError('transient', 'streams.unavailable', 'the way is cut')) {
+      refusal = answer;
       mended ??= Promise.withResolvers<void>();
     },
     mend() {

@@ -203,6 +203,26 @@ describe('faults that the stage had', () => {
     await settled(1);
     await next.stop();
   });
+
+  // It was fenced while it drained. The handlers that were still running were told nothing, and went on for as long as
+  // they liked, beside those of the new owner.
+  it('ends its handlers when it fails while it drains', async () => {
+    const [released, aborted] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    await stream('source').append([numbered(0), numbered(1)]);
+    let running = 0;
+    const { stop } = start(async (record, { signal }) => {
+      running++;
+      if (numberOf(record) === 1) await released.promise;
+      else await never(signal).finally(aborted.resolve);
+      return { kind: 'done' };
+    });
+    await expect.poll(() => running).toBe(2);
+    await stream('journal').fence('its new owner');
+    const stopped = stop();
+    released.resolve();
+    await expect(stopped).rejects.toMatchObject({ code: 'stage.ownership_lost' });
+    await aborted.promise;
+  });
 });
 
 /** A store that takes no outcome, as on a full disk. */
