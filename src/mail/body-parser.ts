@@ -20,6 +20,8 @@ interface Part {
   content: ArrayBuffer | null;
   contentType: { multipart: string | false; parsed: { value: string; params: Record<string, string> } };
   contentDisposition: { parsed: { value: string; params: Record<string, string> } };
+  parentNode?: Part | undefined;
+  childNodes: readonly Part[];
   getTextContent(): string;
 }
 
@@ -33,6 +35,7 @@ interface Internals {
   textContent: Partial<Record<TextType, string>>;
   /** Sorts a part, and those inside, into texts and attachments. */
   collectNode(part: Part, ...where: unknown[]): Promise<void>;
+  isInlineTextNode(part: Part): boolean;
   renderTextContent(): void;
 }
 
@@ -44,6 +47,10 @@ export class BodyParser extends Parser {
     const decode = part.getTextContent.bind(part);
     part.getTextContent = () => textOf(part, decode);
     return super.collectNode(part, ...where);
+  }
+
+  override isInlineTextNode(part: Part): boolean {
+    return super.isInlineTextNode(part) && !isNamedFile(part);
   }
 
   override renderTextContent(): void {
@@ -69,12 +76,28 @@ const MEDIA_TYPE = /^[^\s/]+\/[^\s/]+$/;
  * The only part of a message, of a type that says no more than that it is text (RFC 2046 §4.1.4), or that is no type
  * (RFC 2045 §5.2). A named one is a file.
  */
-function isTextByDefault({ contentType, contentDisposition }: Part): boolean {
-  const { value, params } = contentType.parsed;
-  const disposition = contentDisposition.parsed;
-  const isFile = params['name'] || disposition.params['filename'] || disposition.value === 'attachment';
-  if (contentType.multipart || isFile) return false;
+function isTextByDefault(part: Part): boolean {
+  const { value } = part.contentType.parsed;
+  const isFile = isNamed(part) || part.contentDisposition.parsed.value === 'attachment';
+  if (part.contentType.multipart || isFile) return false;
   return !MEDIA_TYPE.test(value) || (value.startsWith('text/') && value !== 'text/html');
+}
+
+function isNamed({ contentType, contentDisposition }: Part): boolean {
+  return Boolean(contentType.parsed.params['name'] || contentDisposition.parsed.params['filename']);
+}
+
+/**
+ * Whether a part of text is a file beside the body, as RFC 8621 §4.1.4 tells them apart: it has a name and follows other
+ * parts. What begins the message is its body, and so is what begins an alternative of it.
+ */
+function isNamedFile(part: Part): boolean {
+  if (!isNamed(part)) return false;
+  let top = part;
+  while (top.parentNode?.childNodes[0] === top) top = top.parentNode;
+  const isAlternative = top.parentNode?.contentType.multipart === 'alternative';
+  const isBeside = top === part || top.contentType.multipart === 'mixed';
+  return top.parentNode !== undefined && isBeside && !isAlternative;
 }
 
 /** Each part as it is, or its HTML as text; neighbours of HTML are converted as one. */

@@ -1,6 +1,6 @@
 /** What is the body of a message, and what its bytes say: of mail as careless programs write it. */
 import { describe, expect, test } from 'vitest';
-import { parseMessage } from '../../src/mail/message.ts';
+import { attachmentBytes, parseMessage } from '../../src/mail/message.ts';
 
 /** Lines with CRLF, each character of which is a byte. */
 function bytes(...lines: string[]): Buffer {
@@ -46,6 +46,65 @@ describe('parts of text and of HTML that are no alternatives', () => {
     expect(html).toContain('html 39');
   });
 });
+
+describe('a named part of text', () => {
+  const body = ['text/plain', 'See the notes.'] as const;
+
+  test.each([
+    ['text/plain; name=notes.txt', 'text/plain'],
+    ['text/html; name="notes.txt"', 'text/html'],
+    ['text/plain\r\nContent-Disposition: inline; filename=notes.txt', 'text/plain'],
+  ])('after others is a file: %j', async (type, contentType) => {
+    const message = mixed(body, [type, 'a note'], ['text/plain', 'Bye']);
+    const { text, html, attachments } = await parseMessage(message);
+    expect({ text, html }).toEqual({ text: 'See the notes.\n\nBye', html: null });
+    expect(attachments).toMatchObject([{ filename: 'notes.txt', contentType }]);
+    expect(
+      Buffer.from(await attachmentBytes(message, 0))
+        .toString()
+        .trim(),
+    ).toBe('a note');
+  });
+
+  test('after others is a file within multiparts, too', async () => {
+    const inner = ['--c', 'Content-Type: text/plain; name=1.txt', '', '1', '--c', '', 'text', '--c--'];
+    const message = mixed(body, ['multipart/mixed; boundary=c', `\r\n${inner.join('\r\n')}`]);
+    const { text, attachments } = await parseMessage(message);
+    expect(text).toBe('See the notes.\n\ntext');
+    expect(attachments).toMatchObject([{ filename: '1.txt' }]);
+  });
+
+  test.each([
+    ['first', ['text/plain; name=mail.txt', 'Hello'], 'Hello', null],
+    [
+      'an alternative',
+      ['multipart/alternative; boundary=c', alternatives('text/html; name=mail.html', '<p>Hello</p>')],
+      'plain',
+      '<p>Hello</p>',
+    ],
+    [
+      'at the head of an alternative',
+      [
+        'multipart/alternative; boundary=c',
+        alternatives(
+          'multipart/related; boundary=d',
+          '--d\r\nContent-Type: text/html; name=mail.html\r\n\r\n<p>Hello</p>\r\n--d--',
+        ),
+      ],
+      'plain',
+      '<p>Hello</p>',
+    ],
+  ] as const)('is the body where it is %s', async (_, part, text, html) => {
+    const email = await parseMessage(mixed(part, ['image/png; name=a.png', 'png']));
+    expect(email).toMatchObject({ text, attachments: [{ filename: 'a.png' }] });
+    expect(email.html?.trim() ?? null).toBe(html);
+  });
+});
+
+/** The inside of a multipart/alternative of plain text and this. */
+function alternatives(type: string, body: string): string {
+  return ['', '--c', '', 'plain', '--c', `Content-Type: ${type}`, '', body, '--c--'].join('\r\n');
+}
 
 describe('the only part of a message', () => {
   test.each([

@@ -59,6 +59,7 @@ describe('the effects of a run', () => {
       '--b\r\nContent-Type: image/png\r\nContent-Disposition: inline\r\nContent-ID: <logo>\r\n' +
         'Content-Transfer-Encoding: base64\r\n\r\nAP8=',
       '--b\r\nContent-Type: text/csv; name=a.csv\r\nContent-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\nMSwy',
+      '--b\r\nContent-Type: text/plain; name=notes.txt\r\nContent-Transfer-Encoding: base64\r\n\r\nMSwy',
       '--b--',
     ];
     await world.mail('desk', parts.join('\r\n'), [
@@ -74,7 +75,13 @@ describe('the effects of a run', () => {
         content: Buffer.from('1,2').toString('base64'),
         contentType: 'text/csv',
       },
+      {
+        filename: 'notes.txt',
+        content: Buffer.from('1,2').toString('base64'),
+        contentType: 'text/plain',
+      },
     ]);
+    expect(request?.text).toMatch(/\n\nHi$/);
   });
 
   // Both had been refused or cut: the one parked the mail, of the other nobody saw the HTML.
