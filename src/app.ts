@@ -52,6 +52,7 @@ import { createSenderAuthentication, createTextLookup } from './runner/senders.t
 import { createToolBreaker } from './runner/tool-breaker.ts';
 import type { ToolSet } from './runner/tool-set.ts';
 import { createTools } from './runner/tools.ts';
+import { watchAppends } from './streams/append-watch.ts';
 import { openConfiguredStore } from './streams/configured-store.ts';
 import { createFormatGuard } from './streams/format.ts';
 import type { FormatGuard } from './streams/format.ts';
@@ -112,7 +113,8 @@ export async function createApp(deps: AppDeps): Promise<App> {
   openDataDir(config, log);
   const bareStore = await openConfiguredStore(deps);
   stack.defer(() => bareStore.close());
-  const store = deps.wrapStore?.(bareStore) ?? bareStore;
+  const appends = watchAppends({ store: deps.wrapStore?.(bareStore) ?? bareStore, clock });
+  const { store } = appends;
   const format = createFormatGuard({ store, clock, log }, { release });
   await checkFormat(format, log);
   const registry = createMetrics();
@@ -133,7 +135,8 @@ export async function createApp(deps: AppDeps): Promise<App> {
   const hasTools = (): boolean =>
     (!runner || runner.tools.current() !== undefined) &&
     (!roles.includes('ingest') || liveTools.current() !== undefined);
-  const health = createHealth({ store, clock, services: () => running.health(), missingRoles, hasTools });
+  const serving = { services: () => running.health(), missingRoles, hasTools };
+  const health = createHealth({ store, appends, clock, ...serving });
   const inboxes = (): readonly string[] => liveTools.current()?.inboxes ?? [];
   const console = createConsole(
     { store, health, inboxes, clock, log },

@@ -6,14 +6,16 @@ import { Counter, Gauge } from 'prom-client';
 import type { Registry } from 'prom-client';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
-import { errorMessage } from '../platform/errors.ts';
+import { MillraceError, errorMessage } from '../platform/errors.ts';
 import type { ServiceHealth } from '../platform/lifecycle.ts';
 import type { Role } from '../platform/roles.ts';
+import type { AppendWatch } from '../streams/append-watch.ts';
 import { streamNames } from '../streams/records.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 
 export interface HealthDeps {
   store: StreamStore;
+  appends: Pick<AppendWatch, 'fault'>;
   clock: Clock;
   services: () => readonly ServiceHealth[];
   missingRoles: () => readonly Role[];
@@ -33,16 +35,19 @@ export interface Health {
 const STORE_TIMEOUT_MS = 2_000;
 
 export function createHealth(deps: HealthDeps): Health {
-  const { store, clock, services, missingRoles, hasTools } = deps;
+  const { store, appends, clock, services, missingRoles, hasTools } = deps;
 
   async function storeFault(): Promise<string | null> {
     using deadline = createDeadline(clock, STORE_TIMEOUT_MS);
     try {
       await store.stream(streamNames.tools).tail(deadline.signal);
-      return null;
     } catch (error) {
       return `the stream store cannot be reached: ${errorMessage(error)}`;
     }
+    const fault = await appends.fault(deadline.signal);
+    if (fault === null) return null;
+    const since = new Date(fault.sinceMs).toISOString();
+    return `the stream store takes no records since ${since}: ${errorWithHint(fault.error)}`;
   }
 
   async function workFaults(): Promise<string[]> {
@@ -64,6 +69,11 @@ export function createHealth(deps: HealthDeps): Health {
       return hasTools() === false ? [...faults, 'no tools are live yet'] : faults;
     },
   };
+}
+
+function errorWithHint(error: unknown): string {
+  const hint = error instanceof MillraceError ? error.hint : null;
+  return hint == null ? errorMessage(error) : `${errorMessage(error)}. ${hint}`;
 }
 
 /** Health as metrics, for whoever watches many daemons. */

@@ -29,6 +29,8 @@ export const streamNames = {
   reruns: 'reruns',
   /** Heartbeats of the processes that share a basin: see `membership.ts`. */
   members: 'members',
+  /** What says whether the store takes records: see `append-watch.ts`. */
+  probe: 'probe',
   /** Which format the streams have, and whether they come from a backup: see `format.ts`. */
   meta: 'meta',
   unrouted: 'inbox/unrouted',
@@ -54,7 +56,7 @@ export function retentionFor(retentionDays: number): (streamName: string) => Ret
   const { received, sent, tools, reruns, meta } = streamNames;
   const journals: readonly string[] = [received, sent, tools, reruns, meta];
   return (name) => {
-    if (name === streamNames.members) return HEARTBEAT_RETENTION_SECONDS;
+    if (name === streamNames.members || name === streamNames.probe) return HEARTBEAT_RETENTION_SECONDS;
     const isKept =
       journals.includes(name) ||
       name.startsWith('runs/') ||
@@ -64,7 +66,7 @@ export function retentionFor(retentionDays: number): (streamName: string) => Ret
   };
 }
 
-/** Heartbeats serve for seconds; for an hour a person can see who held what. */
+/** Heartbeats and probes serve for seconds; for an hour a person can see who held what. */
 const HEARTBEAT_RETENTION_SECONDS = 3_600;
 
 /** The header under which every keyed record carries the key derived from its cause. */

@@ -9,10 +9,16 @@ import { createHealth } from '../../src/admin/health.ts';
 import { createMonitorRoutes } from '../../src/admin/monitor-routes.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
 import type { HttpServer } from '../../src/ingest/http-server.ts';
-import { systemClock as clock } from '../../src/platform/clock.ts';
 import type { ServiceHealth } from '../../src/platform/lifecycle.ts';
 import { createLog } from '../../src/platform/log.ts';
 import type { Role } from '../../src/platform/roles.ts';
+import { localError } from '../../src/streams/local-database.ts';
+import { watchAppends } from '../../src/streams/append-watch.ts';
+import type { AppendWatch } from '../../src/streams/append-watch.ts';
+import type { NewRecord, StreamStore } from '../../src/streams/stream-store.ts';
+import { createManualClock } from '../streams/manual-clock.ts';
+import type { ManualClock } from '../streams/manual-clock.ts';
+import { readAll } from '../streams/store-reading.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const store = useTemporaryStore();
@@ -24,13 +30,21 @@ let services: ServiceHealth[];
 let missing: Role[];
 let hasTools: boolean;
 let server: HttpServer;
+let clock: ManualClock;
+/** What each append fails with, while it is set. */
+let broken: unknown;
+let watch: AppendWatch;
 
 beforeEach(async () => {
   services = [{ name: 'receive', isRunning: true, downMs: 0, failures: 2 }];
   missing = [];
   hasTools = true;
+  clock = createManualClock();
+  broken = null;
+  watch = watchAppends({ store: breakable(store()), clock });
   const health = createHealth({
-    store: store(),
+    store: watch.store,
+    appends: watch,
     clock,
     services: () => services,
     missingRoles: () => missing,
@@ -40,6 +54,19 @@ beforeEach(async () => {
   server = await startHttpServer({ fetch: app.fetch, host: '0.0.0.0', port: 0, log: createLog('silent') });
 });
 afterEach(() => server.close(0));
+
+function breakable(whole: StreamStore): StreamStore {
+  return {
+    ...whole,
+    stream(name) {
+      const stream = whole.stream(name);
+      return {
+        ...stream,
+        append: async (...args) => (broken ? Promise.reject(broken) : stream.append(...args)),
+      };
+    },
+  };
+}
 
 const ask = (path: string, headers: Record<string, string> = {}, host = '127.0.0.1'): Promise<Response> =>
   fetch(`http://${host}:${server.port}${path}`, { headers });
@@ -111,6 +138,65 @@ it('readyz says what is lacking', async () => {
       expect.stringContaining('the stream store cannot be reached') as string,
       'no tools are live yet',
     ],
+  });
+});
+
+describe('a store that can be read and takes no records', () => {
+  const full = localError(Object.assign(new Error('database or disk is full'), { errcode: 13 }));
+  const mail = [{ body: 'x'.repeat(50_000) }];
+  const append = (records: NewRecord[]): Promise<unknown> =>
+    watch.store
+      .stream('mail/a')
+      .append(records)
+      .catch(() => null);
+  const status = async (): Promise<number> => (await ask('/readyz')).status;
+
+  // It was ready, and every mail was refused.
+  it('is told of where it only does not answer, and not where an append was given up', async () => {
+    broken = new DOMException('the process ends', 'AbortError');
+    await append(mail);
+    expect(await status()).toBe(200);
+    broken = new DOMException('no end within 10000 ms', 'TimeoutError');
+    await append(mail);
+    expect(await status()).toBe(503);
+  });
+
+  it('is told with its reason, also as a number', async () => {
+    expect(await status()).toBe(200);
+    broken = full;
+    await append(mail);
+    const answer = await ask('/readyz');
+    expect(answer.status).toBe(503);
+    const fault = expect.stringMatching(/takes no records since 1970-.*disk is full\. .*DATA_DIR/) as string;
+    expect(await answer.json()).toEqual({ status: 'not-ready', faults: [fault] });
+    expect(await (await ask('/metrics')).text()).toContain('millrace_ready 0');
+  });
+
+  it('is ready again by itself when there is room, also where nothing is appended any more', async () => {
+    broken = full;
+    await append(mail);
+    clock.advance(60_000);
+    expect(await status()).toBe(503);
+    broken = null;
+    clock.advance(60_000);
+    expect(await status()).toBe(200);
+    expect(await readAll(store().stream('probe'))).toEqual([]);
+  });
+
+  it('is ready again as soon as an append that is as large succeeds; a smaller one says nothing', async () => {
+    broken = full;
+    await append(mail);
+    broken = null;
+    await append([{ body: 'x' }]);
+    expect(await status()).toBe(503);
+    await append(mail);
+    expect(await status()).toBe(200);
+  });
+
+  it('is ready where an append was refused by its own condition', async () => {
+    const refused = watch.store.stream('mail/a').append(mail, { matchSeqNum: 7 });
+    await expect(refused).rejects.toMatchObject({ code: 'streams.seq_num_mismatch' });
+    expect(await status()).toBe(200);
   });
 });
 

@@ -16,6 +16,7 @@ import { startHttpServer } from '../../src/ingest/http-server.ts';
 import { parseMessage } from '../../src/mail/message.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
+import { watchAppends } from '../../src/streams/append-watch.ts';
 import { openLocalStore } from '../../src/streams/local-store.ts';
 import { jsonRecord, streamNames } from '../../src/streams/records.ts';
 import type { InboxRecord } from '../../src/streams/records.ts';
@@ -48,7 +49,8 @@ export async function startOperatorWorld(): Promise<OperatorWorld> {
   app.use('*', adminAuth(OPERATOR_TOKEN));
   app.route('/', createAdminRoutes({ store, inboxes: () => ['desk', 'default'], clock, log }));
   const process = { services: () => [], missingRoles: () => ['runner' as const], hasTools: () => false };
-  app.route('/', createLookRoutes({ store, health: createHealth({ store, clock, ...process }), log }));
+  const health = createHealth({ store, appends: watchAppends({ store, clock }), clock, ...process });
+  app.route('/', createLookRoutes({ store, health, log }));
   const server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log });
   stack.defer(() => server.close(1000));
 

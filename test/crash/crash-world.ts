@@ -66,6 +66,8 @@ export interface HeldCalls {
 
 export interface CrashWorld {
   readonly streams: Streams;
+  /** Where the daemon listens. */
+  readonly url: string;
   readonly resend: ResendStandIn;
   readonly calls: HeldCalls;
   /** Starts a daemon; the one before must be gone. It listens a moment later. */
@@ -96,7 +98,8 @@ export async function createCrashWorld(
   const stack = new AsyncDisposableStack();
   const directory = stack.use(await temporaryDirectory());
   const port = await portToKeep();
-  const webhook = { url: `http://127.0.0.1:${port}/webhooks/resend`, secret: SECRET };
+  const url = `http://127.0.0.1:${port}`;
+  const webhook = { url: `${url}/webhooks/resend`, secret: SECRET };
   const resend = await startResendStandIn({ apiKey: API_KEY, webhook });
   stack.defer(() => resend.stop());
   const { calls, url: callsUrl, close } = await startHeldCalls();
@@ -128,6 +131,7 @@ export async function createCrashWorld(
   });
   return {
     streams,
+    url,
     resend,
     calls,
     start(options = {}) {

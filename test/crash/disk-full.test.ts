@@ -1,12 +1,13 @@
 /**
- * The disk of the store is full when a webhook comes: 5xx, nothing is lost, and mail flows again by itself when there
- * is room. The disk is a small tmpfs; where none can be mounted (no root), this says loudly that it did not run, and
+ * The disk of the store is full when a webhook comes: 5xx, it is told, nothing is lost, and mail flows again by itself
+ * when there is room. The disk is a small tmpfs; where none can be mounted (no root), this says loudly that it did not run, and
  * with `REQUIRE_NETNS=1`, which asks for root as well, fails.
  */
 import { spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync, rmdirSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { plainMail } from '../e2e/mail.ts';
 import { s2Binary } from '../streams/s2-lite.ts';
@@ -58,7 +59,11 @@ describe.each<Streams>([...stores])('the disk of the %s store is full when a web
         world.calls.release();
         const refused = await world.resend.deliver(mail('during'));
         expect(refused.status).toBe(503);
+        const told = await fetch(`${world.url}/readyz`);
+        expect([told.status, await told.text()]).toEqual([503, expect.stringContaining('takes no records')]);
         free();
+        // Nothing is delivered until it says so.
+        while (!(await fetch(`${world.url}/readyz`)).ok) await sleep(200);
 
         for (let status: number | null = null; status !== 200;)
           status = await world.resend.redeliver(refused.svixId);

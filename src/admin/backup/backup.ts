@@ -7,7 +7,7 @@
  * it never holds an outcome without what the outcome speaks of.
  *
  * A restore keeps every number, because journals and keys speak of numbers: those that commands have used, and those
- * of what had expired, are used up. Heartbeats (`members`) are left out; `meta` is written anew. Until the last step
+ * of what had expired, are used up. Heartbeats (`members`) and probes are left out; `meta` is written anew. Until the last step
  * `meta` says that the streams are half restored, and no daemon starts on them.
  */
 import type { Clock } from '../../platform/clock.ts';
@@ -26,12 +26,24 @@ interface Deps {
   print: (line: string) => void;
 }
 
-const { sent, received, tools, reruns, outbox, mailbox, delivery, events, members, meta, suppressions } =
-  streamNames;
+const {
+  sent,
+  received,
+  tools,
+  reruns,
+  outbox,
+  mailbox,
+  delivery,
+  events,
+  members,
+  probe,
+  meta,
+  suppressions,
+} = streamNames;
 /** In this order, and whatever else there is at the end. Each speaks of later ones only. */
 const JOURNALS = [sent, 'runs/', received, reruns, suppressions];
 const WRITTEN = [outbox, mailbox, delivery, tools, streamNames.inboxPrefix, events, 'mail/', 'request/'];
-const LEFT_OUT: readonly string[] = [members, meta];
+const LEFT_OUT: readonly string[] = [members, probe, meta];
 const PROGRESS_RECORDS = 100_000;
 /** Half of what fits: the rest is for what JSON and headers add. */
 const BATCH_BYTES = limits.batchBytes / 2;
