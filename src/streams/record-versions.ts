@@ -20,6 +20,7 @@ export const recordVersions: ReadonlyMap<string, number> = new Map(
     mailbox: 1,
     member: 1,
     outcome: 1,
+    probe: 1,
     request: 1,
     rerun: 1,
     restored: 1,
