@@ -64,6 +64,8 @@ interface JournalFacts {
 /** Outcomes and attempts of all that can be under way while a checkpoint is due, several times over. */
 const MAX_SINCE_CHECKPOINT = 10 * (SMALL_LIMITS.checkpointOutcomes + SMALL_LIMITS.window + CONCURRENCY);
 const MAX_WAITERS = 12;
+/** All that is in memory may be set aside after the reader began to pause. */
+const MAX_ASIDE = SMALL_LIMITS.aside + SMALL_LIMITS.window + CONCURRENCY + SMALL_LIMITS.passedOver;
 /** What becomes of a request for later where too many wait. */
 const TOO_MANY_SCHEDULED = 'stage.too_many_scheduled';
 
@@ -234,7 +236,7 @@ export function createOracle(world: World): Oracle {
     watchMemory(stage) {
       const { inMemory, aside, waiters } = stage.stats();
       if (inMemory > SMALL_LIMITS.window + CONCURRENCY) fault(`${inMemory} records in memory`);
-      if (aside > SMALL_LIMITS.aside + SMALL_LIMITS.window) fault(`${aside} records aside`);
+      if (aside > MAX_ASIDE) fault(`${aside} records aside`);
       if (waiters > MAX_WAITERS) fault(`${waiters} waiters`);
     },
     isSettled: () => [...plans.values()].every((plan) => outcomeOf(plan) !== null),

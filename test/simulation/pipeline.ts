@@ -52,7 +52,7 @@ export const SMALL_LIMITS: StageLimits = {
   laneBodies: 2,
   laneBodyBytes: 400,
   outputBytes: 2_000,
-  aside: 1_000,
+  aside: 8,
   scheduled: 4,
   passedOver: 12,
   commitRecords: 4,
