@@ -12,7 +12,7 @@ import { streamNames } from '../streams/records.ts';
 import type { StageMeter } from '../streams/stage-meter.ts';
 import { createStage } from '../streams/stage.ts';
 import type { StageOptions } from '../streams/stage.ts';
-import { createOutbox, leavesDoubt, outboxOrder } from './outbox.ts';
+import { createOutbox, leavesDoubt, outboxOrder, requestCausedAtMs } from './outbox.ts';
 import type { OutboundProvider } from './outbox.ts';
 import { createSuppressions } from './suppressions.ts';
 import type { Suppressions } from './suppressions.ts';
@@ -35,6 +35,7 @@ export function outboxStage(deps: Parameters<typeof createOutbox>[0]): StageOpti
     concurrency: 20,
     concurrencyPerKey: 16,
     ...outboxOrder,
+    causedAtMs: requestCausedAtMs,
     handle: createOutbox(deps),
     recordsAttempts: true,
     leavesDoubt,

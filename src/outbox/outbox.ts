@@ -20,7 +20,13 @@ import type { Budget } from '../platform/budget.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
-import { COPY_HEADERS, headerOf, outboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
+import {
+  CAUSED_AT_HEADER,
+  COPY_HEADERS,
+  headerOf,
+  outboxRecordSchema,
+  parseJsonRecord,
+} from '../streams/records.ts';
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { findSettled } from './find-settled.ts';
@@ -140,6 +146,12 @@ export const outboxOrder = {
   laneOf: (record: StreamRecord): string => parseJsonRecord(outboxRecordSchema, record).thread,
   fairnessKeyOf: (record: StreamRecord): string => parseJsonRecord(outboxRecordSchema, record).cause.inbox,
 };
+
+/** A run that was cut off days ago may have made the request already. A copy that a person had put back has its own key. */
+export function requestCausedAtMs(record: StreamRecord): number | null {
+  const causedAt = headerOf(record, CAUSED_AT_HEADER);
+  return causedAt === undefined || headerOf(record, COPY_HEADERS.of) !== undefined ? null : Number(causedAt);
+}
 
 /** Refusals: after them it is certain that the mail was not taken. */
 const REFUSALS: readonly string[] = [

@@ -10,7 +10,7 @@ import { threadKey } from '../mail/thread.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, hasCode } from '../platform/errors.ts';
 import { writeBlob } from '../streams/blob.ts';
-import { COPY_HEADERS, jsonRecord, streamNames } from '../streams/records.ts';
+import { CAUSED_AT_HEADER, COPY_HEADERS, jsonRecord, streamNames } from '../streams/records.ts';
 import type { InboxRecord, OutboxRecord } from '../streams/records.ts';
 import { fingerprint } from '../streams/settled-keys.ts';
 import type { Output } from '../streams/stage.ts';
@@ -105,10 +105,11 @@ export function createFreezeEffects(
       notBefore: notBefore(at),
       request: await requestOrBlob(tagged, { key: idempotencyKey, maxInlineBytes }),
     };
-    const { headers, body } = jsonRecord(frozen, cause.settlementKey(effect));
+    const { headers = [], body } = jsonRecord(frozen, cause.settlementKey(effect));
+    const causedAt: RecordHeader = [CAUSED_AT_HEADER, String(cause.atMs)];
     const doubt: RecordHeader[] =
       cause.doubtSinceMs === null ? [] : [[COPY_HEADERS.doubtSince, String(cause.doubtSinceMs)]];
-    return { stream: streamNames.outbox, record: { headers: [...(headers ?? []), ...doubt], body } };
+    return { stream: streamNames.outbox, record: { headers: [...headers, causedAt, ...doubt], body } };
   }
 
   return async (effects, run) => {

@@ -22,6 +22,8 @@ export interface RunCause {
   readonly seqNum: number;
   settlementKey(effect: number): string;
   idempotencyKey(effect: number): string;
+  /** When the inbox record came (ms since the epoch), that these effects are keyed by. */
+  readonly atMs: number;
   /** What the tool's `random` begins with. */
   readonly seed: string;
   /** Since when (ms since the epoch) the provider may have had these requests, unknown to our streams; null for never. */
@@ -46,6 +48,7 @@ export function causeOfRun(
     // Without a key of its own, a record is known by its number alone.
     idempotencyKey: cause === null ? settlementKey : (effect) => `${name}/${mailKey}/${effect}`,
     seed: seedOf(cause === null ? [inbox, origin, emailId] : [inbox, cause]),
+    atMs: record.timestampMs,
     doubtSinceMs: doubtOf(record, mail, lost),
   };
 }

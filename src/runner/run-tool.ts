@@ -19,7 +19,7 @@ import type { Budget } from '../platform/budget.ts';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
-import { inboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
+import { COPY_HEADERS, headerOf, inboxRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import type { InboxRecord } from '../streams/records.ts';
 import type { Restore } from '../streams/format.ts';
 import type { Attempt, Outcome, Output } from '../streams/stage.ts';
@@ -305,6 +305,13 @@ function heldError(exportName: string, { of, kills, reason, untilMs }: Hold): Mi
 /** Records keep header fields as they were sent; a tool reads them as a person would. */
 function decoded([name, value]: [string, string]): [string, string] {
   return [name, decodeHeaderValue(value)];
+}
+
+/** A receive that was cut off days ago may have brought the mail already. A copy that a person asked for has its own key. */
+export function mailCausedAtMs(record: StreamRecord): number | null {
+  if (headerOf(record, COPY_HEADERS.of) !== undefined) return null;
+  const { receivedAt, arrivedAt = receivedAt } = parseJsonRecord(inboxRecordSchema, record);
+  return Date.parse(arrivedAt);
 }
 
 /** Mail of one conversation is handled in order. */

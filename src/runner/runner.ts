@@ -16,7 +16,7 @@ import type { StreamStore } from '../streams/stream-store.ts';
 import { createFetchBudget } from './fetch-budget.ts';
 import type { ReplyCaps } from './reply-caps.ts';
 import type { RunToolDeps } from './run-tool.ts';
-import { createRunTool, inboxLane } from './run-tool.ts';
+import { createRunTool, inboxLane, mailCausedAtMs } from './run-tool.ts';
 import { createThreadHistory } from './thread-history.ts';
 import { createToolState } from './tool-state.ts';
 
@@ -83,6 +83,7 @@ export function createRunner(deps: RunnerDeps, options: RunnerOptions): Runner {
         journal: streamNames.runs(inbox),
         concurrency: options.concurrency,
         laneOf: inboxLane,
+        causedAtMs: mailCausedAtMs,
         async handle(record, attempt) {
           // Not before: what the owner before us decided is on the journal once the stage has begun.
           await restored(attempt.signal);

@@ -72,6 +72,9 @@ const HEARTBEAT_RETENTION_SECONDS = 3_600;
 /** The header under which every keyed record carries the key derived from its cause. */
 export const KEY_HEADER = 'key';
 
+/** Of a request: when its cause came (ms since the epoch), before which no run can have made a copy of it. */
+export const CAUSED_AT_HEADER = 'caused-at';
+
 /** Headers of a copy that a person had put back on its stream, or run again. */
 export const COPY_HEADERS = {
   /** Stream and number of the record that it is a copy of. */

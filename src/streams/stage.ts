@@ -2,7 +2,7 @@
  * The stage: the one engine that receive, runner and outbox share. It reads a source stream, hands every
  * record to a handler, writes what the handler gives to other streams, and keeps its progress on a journal
  * (`journal.ts`). It promises that each record reaches a final outcome, whatever crashes; that a key is
- * settled once within the horizon; and that records of one lane (ordering key) are handled one after another.
+ * settled once within the horizon, and where the cause of a record is known for as long as the journal; and that records of one lane (ordering key) are handled one after another.
  *
  * The states of a record:
  *
@@ -11,7 +11,8 @@
  *   records have a fairness key, it passes over those of a key that has its share of memory, and reads on: a burst
  *   under one key does not keep it from the others. Of those passed over only the number is kept, and the journal
  *   takes them for unread.
- * - *duplicate*: its key is settled, or another unsettled record has it: settled at once as `duplicate`.
+ * - *duplicate*: its key is settled, or another unsettled record has it: settled at once as `duplicate`. Of one that comes
+ *   long after its cause the key may be forgotten: when its turn comes, the journal is asked (`stage/settled-long-ago.ts`).
  * - *waiting*: an earlier record of its lane is not settled. The first `laneBodies` of a lane keep their
  *   body in memory, if it is small; of the others only the number is kept, and they are read again when their
  *   turn comes: so a long lane does not use up the window and hold back the other lanes.
@@ -54,6 +55,7 @@ import { createLanes } from './stage/lanes.ts';
 import { createPassedOver } from './stage/passed-over.ts';
 import { createReader } from './stage/reader.ts';
 import { createScheduled } from './stage/scheduled.ts';
+import { createSettledLongAgo } from './stage/settled-long-ago.ts';
 import { defaultLimits } from './stage/stage-limits.ts';
 import type { StageLimits } from './stage/stage-limits.ts';
 import { createStanding } from './stage/standing.ts';
@@ -106,6 +108,8 @@ export interface Stage {
 }
 
 const DEFAULT_HORIZON_MS = 72 * 3_600_000;
+/** Of the horizon: clocks may jump, and what is read of the journal may be old by as much as is left. */
+const LATE_SHARE = 2 / 3;
 const DEFAULT_DRAIN_MS = 8_000;
 /** For what the last handlers yield: together less than anybody waits for a process to end. */
 const LAST_COMMIT_MS = 1_500;
@@ -116,11 +120,11 @@ export function createStage(
 ): Stage {
   const { clock } = deps;
   const { bounds, log, source, halt, changed, ...parts } = partsOf(deps, options);
-  const { lanes, passedOver, scheduled, standing, commits } = parts;
+  const { lanes, passedOver, scheduled, standing, commits, lateMs, settledLongAgo } = parts;
   const ends = { onOutcome: decide, onFailure: fail, halted: halt.signal };
   const attempts = createAttempts(
-    { clock, log, source, lanes, standing, commits, changed },
-    { ...options, ...ends, maxOutputBytes: bounds.outputBytes },
+    { clock, log, source, lanes, standing, commits, changed, settledLongAgo },
+    { ...options, ...ends, maxOutputBytes: bounds.outputBytes, lateMs },
   );
   const deferral = createDeferral<Entry>({ clock }, { wakeMs: bounds.wakeMs, wake: wakeDeferred });
   const read = createReader(
@@ -145,7 +149,7 @@ export function createStage(
     const key = headerOf(record, KEY_HEADER) ?? `${options.source}#${seqNum}`;
     const { lane, misfit } = laneOf(record);
     const doubtSinceMs = standing.progress.doubts.get(seqNum) ?? null;
-    const unmet = { attempts: 0, doubtSinceMs, aside: undefined };
+    const unmet = { attempts: 0, doubtSinceMs, aside: undefined, isUntried: true };
     const entry: Entry = { seqNum, key, lane, fairnessKey, record, ...unmet };
     lanes.hold(entry);
     if (standing.hasSettledKey(key) || unsettledKeys.has(key))
@@ -328,14 +332,13 @@ function partsOf(deps: { store: StreamStore; clock: Clock; log: Log }, options: 
   const bounds: StageLimits = { ...defaultLimits, ...options.limits };
   const log = deps.log.child({ stage: options.name });
   const source = store.stream(options.source);
-  const journal = createJournal(
-    { clock, log },
-    {
-      stream: store.stream(options.journal),
-      owner: clock.uuid(),
-      horizonMs: options.horizonMs ?? DEFAULT_HORIZON_MS,
-      historyMs: options.historyMs ?? Infinity,
-    },
+  const { horizonMs = DEFAULT_HORIZON_MS, historyMs = Infinity } = options;
+  const stream = store.stream(options.journal);
+  const journal = createJournal({ clock, log }, { stream, owner: clock.uuid(), horizonMs, historyMs });
+  const lateMs = horizonMs * LATE_SHARE;
+  const settledLongAgo = createSettledLongAgo(
+    { journal: stream, clock, log },
+    { staleMs: horizonMs - lateMs },
   );
   const changed = createChangeSignal();
   const { concurrency: maxTurns, concurrencyPerKey: maxTurnsPerKey = maxTurns } = options;
@@ -349,5 +352,6 @@ function partsOf(deps: { store: StreamStore; clock: Clock; log: Log }, options: 
   );
   /** Aborted when the stage has failed, with what it fails with. */
   const halt = new AbortController();
-  return { bounds, log, source, halt, changed, lanes, passedOver, scheduled, standing, commits };
+  const parts = { lanes, passedOver, scheduled, standing, commits, lateMs, settledLongAgo };
+  return { bounds, log, source, halt, changed, ...parts };
 }

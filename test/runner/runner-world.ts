@@ -4,6 +4,7 @@ import { mailWorkInPlace } from '../../src/mail/mail-work.ts';
 import { parseMessage } from '../../src/mail/message.ts';
 import type { Budget } from '../../src/platform/budget.ts';
 import { systemClock } from '../../src/platform/clock.ts';
+import type { Clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
 import type { ReplyCapOptions } from '../../src/runner/reply-caps.ts';
@@ -53,12 +54,13 @@ export interface RunnerWorldOptions {
   memory?: Budget;
   /** Default: the system's. */
   dnsServers?: readonly string[];
+  /** Default: the system's. */
+  clock?: Clock;
 }
 
 export function useRunnerWorld(): RunnerWorld {
   const sandbox = useSandbox({ minChildren: 2, maxChildren: 4 });
   const store = useTemporaryStore();
-  const clock = systemClock;
   const log = createLog('silent');
   let mails = 0;
   let running: { stop: AbortController; done: Promise<void> } | null = null;
@@ -104,7 +106,7 @@ export function useRunnerWorld(): RunnerWorld {
     stop,
     async start(tools, options = {}) {
       const { wrapStore = (plain) => plain, concurrency = 4, caps = {} } = options;
-      const { toolSecrets = {}, dnsServers = [] } = options;
+      const { toolSecrets = {}, dnsServers = [], clock = systemClock } = options;
       await stop();
       const bundle = await sandbox.bundle(tools);
       const toolOf = new Map(bundle.exports.map((name) => [name, name]));

@@ -12,13 +12,14 @@ import { MillraceError, errorKind } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
 import { retryDelayMs } from '../../platform/retry.ts';
 import { jsonRecord } from '../records.ts';
-import type { Stream } from '../stream-store.ts';
+import type { Stream, StreamRecord } from '../stream-store.ts';
 import type { ChangeSignal } from './change-signal.ts';
 import type { Commits } from './commits.ts';
 import type { Entry } from './entry.ts';
 import type { HandlerOptions, Outcome } from './handler.ts';
 import type { Lanes } from './lanes.ts';
 import { createReread } from './reread.ts';
+import type { SettledLongAgo } from './settled-long-ago.ts';
 import type { Standing } from './standing.ts';
 
 export interface Attempts {
@@ -37,6 +38,8 @@ export interface Attempts {
 export interface AttemptsOptions extends HandlerOptions {
   /** Outputs that are not durable yet, beyond which no handler is started. */
   maxOutputBytes: number;
+  /** A record that is handled so long after its cause may have a copy whose key is forgotten. */
+  lateMs: number;
   onOutcome(entry: Entry, outcome: Outcome, durationMs: number): void;
   onFailure(error: unknown): void;
   /** The stage has failed. */
@@ -52,10 +55,11 @@ export function createAttempts(
     standing: Standing;
     commits: Commits;
     changed: ChangeSignal;
+    settledLongAgo: SettledLongAgo;
   },
   options: AttemptsOptions,
 ): Attempts {
-  const { clock, log, lanes, standing, commits, changed } = deps;
+  const { clock, log, lanes, standing, commits, changed, settledLongAgo } = deps;
   const isSetAside = (seqNum: number): boolean =>
     lanes.waitingAside.has(seqNum) || standing.progress.aside.has(seqNum);
   const reread = createReread(deps.source, isSetAside);
@@ -88,12 +92,9 @@ export function createAttempts(
       const record = entry.record ?? (await reread(entry.seqNum, options.halted));
       entry.record = record;
       lanes.hold(entry);
-      if (options.recordsAttempts) await noteAttempt(entry);
-      outcome = await options.handle(record, {
-        number: entry.attempts,
-        doubtSinceMs,
-        signal: handlerAbort.signal,
-      });
+      outcome = (await isLateCopy(entry, record))
+        ? { kind: 'skipped', reason: 'duplicate' }
+        : await handle(entry, record);
       // A handler that puts it off has not begun.
       if (outcome.kind === 'deferred') entry.doubtSinceMs = doubtSinceMs;
     } catch (error) {
@@ -104,6 +105,24 @@ export function createAttempts(
     }
     if (handlerAbort.signal.aborted) return;
     options.onOutcome(entry, outcome, clock.monotonicMs() - startedAtMs);
+  }
+
+  /** Of what a handler has had already this was asked before, and its key is not forgotten while it is unsettled. */
+  async function isLateCopy(entry: Entry, record: StreamRecord): Promise<boolean> {
+    if (!entry.isUntried) return false;
+    const causedAtMs = options.causedAtMs?.(record) ?? Infinity;
+    const nowMs = Math.max(clock.nowMs(), record.timestampMs);
+    const isLate = nowMs - causedAtMs > options.lateMs;
+    if (isLate && (await settledLongAgo.has(entry.key, causedAtMs, handlerAbort.signal))) return true;
+    entry.isUntried = false;
+    return false;
+  }
+
+  async function handle(entry: Entry, record: StreamRecord): Promise<Outcome> {
+    const { doubtSinceMs } = entry;
+    if (options.recordsAttempts) await noteAttempt(entry);
+    const { attempts: number } = entry;
+    return options.handle(record, { number, doubtSinceMs, signal: handlerAbort.signal });
   }
 
   async function noteAttempt(entry: Entry): Promise<void> {

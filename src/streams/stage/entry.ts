@@ -15,6 +15,8 @@ export interface Entry {
   doubtSinceMs: number | null;
   /** While deferred. */
   aside: Aside | undefined;
+  /** No handler has had it yet: its key may have been settled longer ago than the stage remembers. */
+  isUntried: boolean;
 }
 
 /** Without a deferral it waits behind another of its lane. */
@@ -38,5 +40,6 @@ export function entryOf(aside: Aside, doubtSinceMs: number | null): Entry {
     attempts,
     doubtSinceMs: aside.doubtSinceMs ?? doubtSinceMs,
     aside: aside.untilMs > 0 ? aside : undefined,
+    isUntried: aside.untilMs === 0,
   };
 }

@@ -51,6 +51,11 @@ export interface HandlerOptions {
   /** Of these, for one fairness key. Default: all. */
   concurrencyPerKey?: number;
   handle(record: StreamRecord, attempt: Attempt): Promise<Outcome>;
+  /**
+   * When what a record stands for came about (ms since the epoch), before which no copy of it can be; null for not to be
+   * asked. Of one that comes long after it the journal is asked whether a copy was settled. Default: null for all.
+   */
+  causedAtMs?(record: StreamRecord): number | null;
   /** Backoff after a transient failure. */
   backoff: Backoff;
   /** A transient failure on this attempt is a dead letter. */
