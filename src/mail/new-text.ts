@@ -96,29 +96,34 @@ function isOwnText(line: string): boolean {
  * - own text above, and more own text below the quotation: an answer between the lines; only the
  *   introduction goes;
  * - own text above, and none below, or history that is not marked with `>`: everything from here on goes;
- * - nothing above: the introduction goes and the quotation right below it, what follows is the answer.
+ * - nothing above: the introduction goes and the quotation right below it, what follows is the answer; unless that goes
+ *   on between quoted lines, because then the first of them has been answered as well.
  */
 function withoutHistory(lines: string[]): string[] {
-  const kept: string[] = [];
+  const kept: { line: string; isLeading: boolean }[] = [];
   const lastOwnLine = lines.findLastIndex(isOwnText);
   let hasOwnText = false;
+  let isInterleaved = false;
   let chars = 0;
   for (let at = 0; at < lines.length;) {
     const line = lines[at] ?? '';
     const length = chars < limits.historyChars ? historyStart(lines, at) : 0;
     if (length === 0) {
-      kept.push(line);
+      kept.push({ line, isLeading: false });
       hasOwnText ||= isOwnText(line);
+      isInterleaved ||= hasOwnText && QUOTED.test(line);
       chars += line.length + 1;
       at += 1;
       continue;
     }
     at = skipBlank(lines, at + length);
     const isQuoted = QUOTED.test(lines[at] ?? '');
-    if (hasOwnText && (!isQuoted || lastOwnLine < at)) return kept;
-    while (!hasOwnText && isQuoted && at < lines.length && !isOwnText(lines[at] ?? '')) at += 1;
+    if (hasOwnText && (!isQuoted || lastOwnLine < at)) break;
+    if (hasOwnText || !isQuoted) continue;
+    for (; at < lines.length && !isOwnText(lines[at] ?? ''); at += 1)
+      kept.push({ line: lines[at] ?? '', isLeading: true });
   }
-  return kept;
+  return kept.filter(({ isLeading }) => isInterleaved || !isLeading).map(({ line }) => line);
 }
 
 /** The number of lines at `at` that introduce history; 0 where none does. */

@@ -42,6 +42,12 @@ describe('quotations', () => {
     expect(newTextOf(`Hi,\n${text}\n\n> Three?`)).toBe('Hi,\n> One?\n\nYes.\n\n> Two?\n\nNo.');
   });
 
+  test('answers that begin below the first one keep it', () => {
+    const text = '> One?\nYes.\n> Two?\nNo.';
+    expect(newTextOf(`On Mon, 2 Nov 2026 at 10:00, Ann <ann@x.example> wrote:\n${text}`)).toBe(text);
+    expect(newTextOf('On 2 Nov 2026, Ann wrote:\n> One?\nOn 1 Nov 2026, Bob wrote:\n> Two?')).toBe('');
+  });
+
   test('an answer below the whole quotation stands alone', () => {
     expect(newTextOf('On Monday 2 Feb 2026, Ann wrote:\n> One?\n> Two?\n\nYes to both.')).toBe(
       'Yes to both.',
