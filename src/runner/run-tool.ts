@@ -68,6 +68,8 @@ const MAX_REPEATS = 100;
 const UNCOUNTED_BYTES = 1024 * 1024;
 /** A mail whose tool is held waits so often, some minutes in all; then it is parked, for somebody to see. */
 const MAX_HELD = 10;
+/** Mails that wait for a held tool and are counted; beyond, the count of the oldest begins anew. */
+const MAX_HELD_MAILS = 10_000;
 
 interface Run {
   readonly cause: RunCause;
@@ -96,6 +98,7 @@ export function createRunTool(
   const { store, pool, tools, caps, breaker, state, history, mailWork } = deps;
   const { domains } = options;
   const freeze = createFreezeEffects(deps, options);
+  const holds = createHoldCount();
 
   async function handle(record: StreamRecord, attempt: Attempt): Promise<Outcome> {
     const mail = parseJsonRecord(inboxRecordSchema, record);
@@ -140,7 +143,7 @@ export function createRunTool(
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
-        const outcome = await runOnce(run, { session, base, attempts: attempt.number });
+        const outcome = await runOnce(run, { session, base });
         if (outcome) return outcome;
       } finally {
         session.end();
@@ -156,7 +159,7 @@ export function createRunTool(
   /** Null where it must be run again, because another run changed the state that it has seen. */
   async function runOnce(
     run: Run,
-    { session, base, attempts }: { session: StateSession; base: Record<string, unknown>; attempts: number },
+    { session, base }: { session: StateSession; base: Record<string, unknown> },
   ): Promise<Outcome | null> {
     const { cause, mail, email, files, raw, recipient, signal } = run;
     const { exportName, revision } = run;
@@ -166,8 +169,9 @@ export function createRunTool(
       sender: normaliseAddress(recipient) ?? recipient,
     };
     const held = breaker.enter(ref);
-    if (held?.of === 'tool' && attempts <= MAX_HELD)
+    if (held?.of === 'tool' && holds.mayWait(cause.seqNum))
       return { kind: 'deferred', untilMs: held.untilMs, reason: 'tool.held', holdsLane: true };
+    holds.end(cause.seqNum);
     if (held) return parkedFor(heldError(exportName, held), base);
     const request = runRequest(run, session);
     const hide = secretHider(request.secrets);
@@ -253,6 +257,26 @@ export function createRunTool(
   }
 
   return handle;
+}
+
+/**
+ * How often each mail was held. The stage's attempts count every failure: after an outage of the store the first hold would
+ * be the last. A restart begins anew, and with it the tool's circuit.
+ */
+function createHoldCount(): { mayWait(seqNum: number): boolean; end(seqNum: number): void } {
+  const counts = new Map<number, number>();
+  return {
+    mayWait(seqNum) {
+      const count = (counts.get(seqNum) ?? 0) + 1;
+      counts.delete(seqNum);
+      if (count > MAX_HELD) return false;
+      counts.set(seqNum, count);
+      const [oldest] = counts.keys();
+      if (counts.size > MAX_HELD_MAILS && oldest !== undefined) counts.delete(oldest);
+      return true;
+    },
+    end: (seqNum) => counts.delete(seqNum),
+  };
 }
 
 /** Reads once for a run, however often a tool asks and how much at the same time. */

@@ -11,6 +11,7 @@ import type { ReplyCapOptions } from '../../src/runner/reply-caps.ts';
 import { createSenderAuthentication, createTextLookup } from '../../src/runner/senders.ts';
 import { createRunner } from '../../src/runner/runner.ts';
 import { createToolBreaker } from '../../src/runner/tool-breaker.ts';
+import type { ToolBreaker } from '../../src/runner/tool-breaker.ts';
 import type { ToolRevision } from '../../src/runner/tool-revision.ts';
 import { readBlob, writeBlob } from '../../src/streams/blob.ts';
 import { outcomeSchema } from '../../src/streams/journal-records.ts';
@@ -56,6 +57,8 @@ export interface RunnerWorldOptions {
   dnsServers?: readonly string[];
   /** Default: the system's. */
   clock?: Clock;
+  /** Default: a new one. */
+  breaker?: ToolBreaker;
 }
 
 export function useRunnerWorld(): RunnerWorld {
@@ -129,7 +132,7 @@ export function useRunnerWorld(): RunnerWorld {
             run: async () => {},
           },
           createCaps: () => createReplyCaps({ store: seen, clock }, { ...defaultReplyCaps, ...caps }),
-          breaker: createToolBreaker({ clock, log }),
+          breaker: options.breaker ?? createToolBreaker({ clock, log }),
           ownership: createSoleOwnership(seen),
           clock,
           log,
