@@ -1,8 +1,9 @@
 /**
  * What may leave in the HTML of a reply. A tool may echo what a stranger wrote to it, so nothing that a mail
- * client could run, load into a frame or submit survives: such tags come out escaped, as text that a person
- * can read, and active attributes are dropped. What mail needs for its looks (tables, images, links, inline
- * styles without URLs) stays; what a template puts into its head (meta, style sheets) is left out quietly.
+ * client could run, load into a frame or submit survives. What mail needs for its looks (tables, images, links, inline
+ * styles without URLs) stays. Any other tag goes and what it holds stays, as a client does that does not know it: the
+ * source of a page is nothing for its reader. What is no text for a reader (scripts, style sheets, a title) goes whole.
+ * An address in angle brackets is no tag, though parsers take it for one, and is text.
  */
 import { createRequire } from 'node:module';
 import type sanitizeHtml from 'sanitize-html';
@@ -32,15 +33,22 @@ const TAGS = (
 /** A style value that can load or run something, or hide that it does. */
 const ACTIVE_STYLE = /url\s*\(|expression|javascript|behaviou?r|-moz-binding|@import|[\\<]|\/\*/i;
 
-/** What no reader should see, not even escaped. */
-const LEFT_OUT = ['meta', 'link', 'base', 'style', 'title'];
+/** What they hold is code, or is shown in no page either. */
+const LEFT_OUT =
+  'script style title textarea select datalist option template iframe noembed noframes plaintext xmp'.split(
+    ' ',
+  );
+
+/** Stands on lines of its own: without its tag it would run into what is beside it. */
+const BLOCKS = 'details summary dialog fieldset form hgroup legend menu search'.split(' ');
+
+/** What parsers take for a tag, and what can be the name of none: `<ann@example.com>`, `<https://example.com>`. */
+const NO_TAG = /<(?=\/?[a-z][\w.:-]*(?:[^\w.:\s/>-]|(?<=:)\/))/gi;
 
 const options: sanitizeHtml.IOptions = {
-  allowedTags: [...TAGS, ...LEFT_OUT],
-  exclusiveFilter: ({ tag }) => LEFT_OUT.includes(tag),
-  // For `style`, which never gets past the line above.
-  allowVulnerableTags: true,
-  disallowedTagsMode: 'escape',
+  allowedTags: TAGS,
+  disallowedTagsMode: 'discard',
+  nonTextTags: LEFT_OUT,
   nestingLimit: limits.depth,
   allowedAttributes: {
     '*': [
@@ -74,6 +82,7 @@ const options: sanitizeHtml.IOptions = {
   allowProtocolRelative: false,
   parseStyleAttributes: false,
   transformTags: {
+    ...Object.fromEntries(BLOCKS.map((name) => [name, 'div'])),
     '*': (tagName, attribs) => {
       const { style, ...rest } = attribs;
       return { tagName, attribs: style === undefined || ACTIVE_STYLE.test(style) ? rest : attribs };
@@ -93,7 +102,7 @@ export function sanitiseReplyHtml(html: string): string {
       hint: `Return at most ${limits.chars} characters and ${limits.tags} tags.`,
     });
   }
-  return loadSanitizer()(shown.toWellFormed().replaceAll('\0', ''), options);
+  return loadSanitizer()(shown.toWellFormed().replaceAll('\0', '').replaceAll(NO_TAG, '&lt;'), options);
 }
 
 function tagCount(html: string): number {

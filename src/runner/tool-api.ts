@@ -325,5 +325,8 @@ export interface Test {
  */
 export type Tests = Readonly<Record<string, readonly Test[]>>;
 
-/** HTML in which every value is escaped: ``html`<p>${email.subject}</p>` ``; `raw` lets a string through as it is. */
+/**
+ * HTML in which every value is escaped: ``html`<p>${email.subject}</p>` ``; `raw` puts a string in as HTML. Whatever it is
+ * made with: before it is sent, tags that are not for mail go, what they hold stays, and scripts and styles go whole.
+ */
 export { html, raw } from 'hono/html';

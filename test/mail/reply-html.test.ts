@@ -6,15 +6,19 @@ import { escapeHtml, sanitiseReplyHtml } from '../../src/mail/reply-html.ts';
 describe('what is active', () => {
   test.each([
     ['<p>Hi <img src=x onerror=alert(1)></p>', '<p>Hi <img src="x" /></p>'],
-    ['<script>alert(1)</script>', '&lt;script&gt;alert(1)&lt;/script&gt;'],
+    ['<p>a<script>alert(1)</script>b</p>', '<p>ab</p>'],
     ['<a href="javascript:alert(1)">x</a>', '<a>x</a>'],
     ['<a href=" java\tscript:alert(1)">x</a>', '<a>x</a>'],
     ['<a href="&#106;avascript:alert(1)">x</a>', '<a>x</a>'],
     ['<a href="data:text/html,x">x</a>', '<a>x</a>'],
-    ['<iframe src="https://x.example"></iframe>', '&lt;iframe&gt;&lt;/iframe&gt;'],
-    ['<form action="/x"><input name="a"></form>', '&lt;form&gt;&lt;input /&gt;&lt;/form&gt;'],
-    ['<svg onload=alert(1)>', '&lt;svg&gt;'],
-    ['<object data="x"></object>', '&lt;object&gt;&lt;/object&gt;'],
+    ['a<iframe src="https://x.example"><b>c</b></iframe>b', 'ab'],
+    ['<form action="/x">Name <input name="a"><button>Go</button></form>', '<div>Name Go</div>'],
+    ['a<svg onload=alert(1)><a xlink:href="javascript:x">b</a></svg>', 'a<a>b</a>'],
+    [
+      'a<textarea></p><script>x</script></textarea>b<noscript><img src=x onerror=y></noscript>',
+      'ab<img src="x" />',
+    ],
+    ['<object data="x">No player</object>', 'No player'],
     ['<img src="https://a.example/b.png" srcset="javascript:1 1x">', '<img src="https://a.example/b.png" />'],
     ['<p style="background:url(https://t.example)">x</p>', '<p>x</p>'],
     ['<p style="background:u\\72l(x)">x</p>', '<p>x</p>'],
@@ -43,6 +47,40 @@ describe('what mail looks like', () => {
     '1 &lt; 2 &amp; 3',
   ])('%s', (html) => {
     expect(sanitiseReplyHtml(html)).toBe(html);
+  });
+});
+
+// They came out as text: a reader saw the source of the page.
+describe('a tag that is not for mail goes, and what it holds stays', () => {
+  test.each([
+    ['<details open><summary>A</summary>B <b>c</b></details>', '<div><div>A</div>B <b>c</b></div>'],
+    ['<p><label for="x">A</label> <button type="button">B</button></p>', '<p>A B</p>'],
+    [
+      '<picture><source srcset="x.webp"><img src="https://x.example/a.png"></picture>',
+      '<img src="https://x.example/a.png" />',
+    ],
+    ['<ruby>漢<rp>(</rp><rt>kan</rt><rp>)</rp></ruby>', '漢(kan)'],
+    [
+      '<hgroup><h1>T</h1></hgroup><search>s</search><data value="1">one</data>',
+      '<div><h1>T</h1></div><div>s</div>one',
+    ],
+    ['<my-card><o:p>x</o:p></my-card>', 'x'],
+    ['<video src="x">No video</video>', 'No video'],
+  ])('%s', (html, expected) => {
+    expect(sanitiseReplyHtml(html)).toBe(expected);
+  });
+});
+
+describe('what is no tag is text', () => {
+  test.each([
+    ['<p>Ann <ann.o-neil@x.example> wrote:</p>', '<p>Ann &lt;ann.o-neil@x.example&gt; wrote:</p>'],
+    [
+      'See <https://x.example/a?b=1> or <mailto:a@x.example>',
+      'See &lt;https://x.example/a?b=1&gt; or &lt;mailto:a@x.example&gt;',
+    ],
+    ['<i title="<ann@x.example>">a < b, 1 <2</i>', '<i title="&lt;ann@x.example&gt;">a &lt; b, 1 &lt;2</i>'],
+  ])('%s', (html, expected) => {
+    expect(sanitiseReplyHtml(html)).toBe(expected);
   });
 });
 

@@ -1,5 +1,6 @@
 /** What a tool gets and what it may return: the `Email` and `Context` of tool-api.ts, and every form of reply. */
 import { describe, expect, it } from 'vitest';
+import { composeContent } from '../../src/mail/content.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createCapabilities } from '../../src/runner/capabilities.ts';
 import type { SandboxEmail } from '../../src/runner/sandbox/sandbox.ts';
@@ -106,6 +107,16 @@ describe('what is no reply is named', () => {
 describe('HTML', () => {
   const hostile: SandboxEmail = { ...email, subject: `<img src=x onerror="alert('1')">` };
   const escaped = '&lt;img src=x onerror=&quot;alert(&#39;1&#39;)&quot;&gt;';
+
+  // A reader saw their source.
+  it('by JSX is sent without the tags that are not for mail, and with what they hold', async () => {
+    const page = `<section><details open><summary>More</summary>It is <b>on its way</b>.</details>
+      <button type="button">Thanks</button></section>`;
+    const bundle = await sandbox.bundle({ 'index.tsx': `export const test = () => ({ html: ${page} });` });
+    const replies = repliesOf(await sandbox.run(bundle, { exportName: 'test' }));
+    const { html } = composeContent({ html: replies![0]!.html })!;
+    expect(html).toBe('<section><div><div>More</div>It is <b>on its way</b>.</div>Thanks</section>');
+  });
 
   it('by JSX escapes text and attributes', async () => {
     const bundle = await sandbox.bundle({
