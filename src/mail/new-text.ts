@@ -40,10 +40,17 @@ const WROTE =
   /(?:(?<!\p{L})(?:wrote|writes|schrieb|a écrit|escribió|escreveu|ha scritto|schreef|geschreven|skrev|napisał(?:\(a\))?|написала?(?:\(а\))?|пишет|пише|писал|kirjoitti|yazdı)(?!\p{L})|写道|寫道|書きました|작성)/iu;
 const WROTE_AT_END = new RegExp(`${WROTE.source}[\\s:：-]*$`, 'iu');
 const ENDS_WITH_COLON = /[:：]\s*$/;
+/** `<ann@x.example>:`, perhaps with the few letters that follow it in Japanese. */
+const ADDRESS_AT_END = /<\s*[^\s<>@]{1,150}@[^\s<>@]{1,150}>[^\s<>]{0,8}\s{0,3}[:：]\s*$/;
 /** What may stand before an address is no part of one, or every `;` of a table would begin one. */
 const ADDRESS = /[<"(;\s][^\s<>@"(;]{1,100}@[^\s<>@]/;
 /** A year or a time of day. */
 const DATED = /(?<!\d)(?:(?:19|20)\d\d|\d{1,2}[:.h]\d\d)(?!\d)/;
+/** `Wed, Sep 25, 2013, at 03:57 PM, Ann wrote:` and Gmail's older form: nobody dates a sentence so. */
+const IN_FULL = new RegExp(
+  `(?:19|20)\\d\\d.{1,20}(?<!\\d)\\d{1,2}:\\d\\d(?: GMT|(?:\\s?[ap]m)?(?:,\\s|\\s${WROTE.source}))`,
+  'iu',
+);
 /** `On …`, `Am …`, `Le …`, a weekday or a date. */
 const INTRO_START =
   /^[\s*_-]*(?:(?:on|at|am|le|el|em|il|op|den|dnia|dne|på|em|в|у|在|于)\s|\p{L}{2,15},?\s{1,3}\d{1,2}\s|\d{1,4}[-/.\s年])/iu;
@@ -107,7 +114,7 @@ function withoutHistory(lines: string[]): string[] {
   let chars = 0;
   for (let at = 0; at < lines.length;) {
     const line = lines[at] ?? '';
-    const length = chars < limits.historyChars ? historyStart(lines, at) : 0;
+    const length = chars < limits.historyChars ? historyStart(lines, at, lastOwnLine) : 0;
     if (length === 0) {
       kept.push({ line, isLeading: false });
       hasOwnText ||= isOwnText(line);
@@ -127,14 +134,14 @@ function withoutHistory(lines: string[]): string[] {
 }
 
 /** The number of lines at `at` that introduce history; 0 where none does. */
-function historyStart(lines: readonly string[], at: number): number {
+function historyStart(lines: readonly string[], at: number, lastOwnLine: number): number {
   const line = lines[at] ?? '';
   if (!isOwnText(line) || line.length > limits.lineChars) return 0;
   if (HISTORY_RULER.test(line) || FORWARD_LINE.test(line)) {
     const next = skipBlank(lines, at + 1);
     return next - at + headerBlockLength(lines, next);
   }
-  return headerBlockLength(lines, at) || introLength(lines, at);
+  return headerBlockLength(lines, at) || introLength(lines, at, lastOwnLine);
 }
 
 /**
@@ -157,8 +164,12 @@ function headerBlockLength(lines: readonly string[], at: number): number {
   return isOfMail && fields >= limits.headerBlockFields ? length : 0;
 }
 
-/** The length of an introduction such as `On …, Ann wrote:`, which may be wrapped over a few lines. */
-function introLength(lines: readonly string[], at: number): number {
+/**
+ * The length of an introduction such as `On …, Ann wrote:`, which may be wrapped over a few lines. Without an address, or
+ * without the verb, it may be a sentence of anybody's (`At 10:30 the server wrote:`): then a quotation below shows what it
+ * is, or that nobody says anything more, or a full date on a line that stands alone.
+ */
+function introLength(lines: readonly string[], at: number, lastOwnLine: number): number {
   let joined = '';
   for (let length = 1; length <= limits.introLines; length += 1) {
     const line = lines[at + length - 1] ?? '';
@@ -166,10 +177,21 @@ function introLength(lines: readonly string[], at: number): number {
     const isOpen = joined.lastIndexOf('<') > joined.lastIndexOf('>');
     if (BLANK.test(line) || line.length > limits.lineChars || (QUOTED.test(line) && !isOpen)) return 0;
     joined = joined === '' ? line : `${joined} ${line}`;
-    if (isIntro(joined)) return length;
+    const below = at + length;
+    if (isIntro(joined)) {
+      const isApart = BLANK.test(lines[at - 1] ?? '') && BLANK.test(lines[below] ?? '');
+      if (hasAddress(joined) || (isApart && IN_FULL.test(joined))) return length;
+      if (lastOwnLine < below || isQuotedBelow(lines, below)) return length;
+    } else if (DATED.test(joined) && ADDRESS_AT_END.test(joined) && isQuotedBelow(lines, below)) {
+      return length;
+    }
     if (length === 1 && !INTRO_START.test(line) && !hasAddress(line)) return 0;
   }
   return 0;
+}
+
+function isQuotedBelow(lines: readonly string[], from: number): boolean {
+  return QUOTED.test(lines[skipBlank(lines, from)] ?? '');
 }
 
 function isIntro(joined: string): boolean {

@@ -19,9 +19,8 @@ test.each([
   ['Op ma 2 feb 2026 om 10:00 schreef Ann <ann@x.example>:', 'Dutch'],
   ['Den mån 2 feb. 2026 kl 10:00 skrev Ann <ann@x.example>:', 'Swedish'],
   ['pon., 2 lut 2026 o 10:00 Ann <ann@x.example> napisał(a):', 'Polish'],
-  ['пн, 2 февр. 2026 г. в 10:00, Ann <ann@x.example>:\nпишет:', 'Russian'],
+  ['2 февраля 2026 г., 10:00 пользователь Ann <ann@x.example> написал:', 'Russian'],
   ['在 2026年2月2日 10:00，Ann <ann@x.example> 写道：', 'Chinese'],
-  ['2026年2月2日(月) 10:00 Ann <ann@x.example> さんは書きました:', 'Japanese'],
   ['-----Original Message-----\nFrom: Ann\nSent: Monday\nTo: Bob\nSubject: Hi', 'Outlook'],
   ['From: Ann <ann@x.example>\nSent: Monday, 2 February 2026\nTo: Bob\nSubject: Hi', 'Outlook, no ruler'],
   ['Von: Ann\nGesendet: Montag\nAn: Bob\nBetreff: Hallo', 'Outlook, German'],
@@ -34,6 +33,16 @@ test.each([
 ])('an introduction ends the new text: %s', (introduction) => {
   expect(newTextOf(`Yes.\n\n${introduction}\n\n> Shall we?\n> Ann`)).toBe('Yes.');
   expect(newTextOf(`Yes.\n\n${introduction}\n\nShall we?\nAnn`)).toBe('Yes.');
+});
+
+test.each([
+  ['пн, 2 нояб. 2026 г. в 10:00, Ann <ann@x.example>:', 'Russian'],
+  ['пн, 2 нояб. 2026 г. в 10:00, Ann with a long name <\nann@x.example>:', 'Russian, wrapped'],
+  ['2026年11月2日(月) 10:00 Ann <ann@x.example>:', 'Japanese'],
+  ['2026/11/02 10:00、Ann <ann@x.example>のメール：', 'Japanese, Apple'],
+  ['On Mon, 2 Nov 2026, Ann wrote:', 'English, no address'],
+])('a date, an author and a quotation below need no more: %s', (introduction) => {
+  expect(newTextOf(`Yes.\n\n${introduction}\n\n> Shall we?\n> Ann`)).toBe('Yes.');
 });
 
 describe('quotations', () => {
@@ -86,6 +95,9 @@ describe('signatures', () => {
 test.each([
   'In her 2015 book she wrote:\n\nHello',
   'On this day\n\nI wrote something:\n\nwell',
+  'Please fix:\nAt 10:30 the server wrote:\nERROR disk full\nand then stopped.',
+  'Please fix:\n\nOn 2 Feb 2026 at 10:30 the server wrote:\n\nERROR disk full',
+  'Who is it?\nMon, 2 Nov 2026 at 10:00, login of <ann@x.example>:\nfrom Berlin',
   'Steps:\n-----\n1. From: here\n2. To: there',
   '2026-02-02 10:00 UTC server down\n2026-02-02 10:05 UTC server up',
   '2026-02-02 10:00:01 GMT+01:00 login of <root>\nnext line',
@@ -154,6 +166,10 @@ describe('a hostile line costs no more than a few ordinary ones', () => {
     ['openers before an @', `On ${';'.repeat(389)}@`],
     ['at signs', `On ${'a@'.repeat(200)}`],
     ['at signs in brackets, after a date', `2026-01-01 <${'a@'.repeat(200)}`],
+    ['brackets after a date', `2026-01-01 ${'<a@b>'.repeat(80)}`],
+    ['times after a year', `2026 ${'10:00 '.repeat(70)}`],
+    ['years', `On ${'2026 10:00, '.repeat(33)}`],
+    ['colons after an address', `2026-01-01 <a@b>${' : '.repeat(120)}`],
     ['a table with semicolons', '1;2;;;"x";'.repeat(40)],
     ['ends of rulers that go on', `---a${'original'.repeat(8)}${'-'.repeat(310)}x---`],
     ['verbs and blanks', `On ${`wrote${' '.repeat(50)}`.repeat(7)}x`],
