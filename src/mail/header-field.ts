@@ -24,13 +24,17 @@ export function decodeHeaderValue(value: string): string {
   return oneLine(decodeWords(value));
 }
 
+/** One id in brackets, with comments around it, and spaces (RFC 5322 §3.6.4 and its obsolete forms, §4.5.4). */
+const BRACKETED_ID = /^(?:\s|\([^()]*\))*<\s*([^<>\s]+)\s*>(?:\s|\([^()]*\))*$/;
+/** Some senders leave the brackets out; what they mean is not in doubt as long as it is one token. */
+const BARE_ID = /^\s*([^<>\s@]+@[^<>\s@]+)(?:\s+\([^()]*\))*\s*$/;
+
 /** The Message-ID in its angle brackets; null where there is none or where it is not one token. */
 export function parseMessageId(value: string | undefined): string | null {
-  const id = value?.trim() ?? '';
-  if (/^<[^<>\s]+>$/.test(id)) return isSafeId(id) ? id : null;
-  // Some senders leave the brackets out; what they mean is not in doubt as long as it is one token.
-  if (/^[^<>\s@]+@[^<>\s@]+$/.test(id)) return isSafeId(id) ? `<${id}>` : null;
-  return null;
+  const [, token] = BRACKETED_ID.exec(value ?? '') ?? BARE_ID.exec(value ?? '') ?? [];
+  if (token === undefined) return null;
+  const id = `<${token}>`;
+  return isSafeId(id) ? id : null;
 }
 
 function isSafeId(id: string): boolean {
@@ -54,26 +58,34 @@ const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', '
 const ZONES = new Map(
   Object.entries({ edt: -240, est: -300, cdt: -300, cst: -360, mdt: -360, mst: -420, pdt: -420, pst: -480 }),
 );
-const DATE =
-  /^\s*(?:[a-z]{2,9}\.?\s*,?\s*)?(\d{1,2})[\s-]{1,9}([a-z]{3})[a-z]{0,6}[\s-]{1,9}(\d{2,4})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\s*([+-]\d{4}|[a-z]{1,5}))?/i;
+/** A comment may follow; anything else there would say another time than what was read. */
+const DATE = new RegExp(
+  [
+    /^\s*(?:[a-z]{2,9}\.?\s*,?\s*)?(?<day>\d{1,2})[\s-]{1,9}(?<month>[a-z]{3})[a-z]{0,6}[\s-]{1,9}(?<year>\d{2,4})/,
+    /\s+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:\.\d{1,9})?)?/,
+    /\s*(?:(?:gmt|utc)?(?<offset>[+-]\d{2}:?\d{2})(?:\s+[a-z]{1,5})?|(?![ap]m\b)(?<zone>[a-z]{1,5}))?\s*(?:\(.*)?$/,
+  ]
+    .map(({ source }) => source)
+    .join(''),
+  'is',
+);
 
 /**
  * A Date field (RFC 5322 §3.3 with the obsolete forms of §4.3) as ISO 8601, or null. `Date.parse` would read
  * `garbage 5` as a day in 2001 and a date without a zone in the zone of this machine.
  */
 export function parseDate(value: string | undefined): string | null {
-  const match = DATE.exec((value ?? '').slice(0, 200));
-  if (!match) return null;
-  const [, day, monthName, yearText, hour, minute, second, zone] = match;
-  const month = MONTHS.indexOf((monthName ?? '').toLowerCase());
+  const parts = DATE.exec((value ?? '').slice(0, 200))?.groups;
+  if (!parts) return null;
+  const month = MONTHS.indexOf((parts['month'] ?? '').toLowerCase());
   if (month < 0) return null;
-  const time = [day, hour, minute, second ?? 0].map(Number);
+  const time = [parts['day'], parts['hour'], parts['minute'], parts['second'] ?? 0].map(Number);
   const [d = 0, h = 0, m = 0, s = 0] = time;
   if (d < 1 || d > 31 || h > 23 || m > 59 || s > 60) return null;
   const date = new Date(0);
-  date.setUTCFullYear(fullYear(yearText ?? ''), month, d);
+  date.setUTCFullYear(fullYear(parts['year'] ?? ''), month, d);
   if (date.getUTCMonth() !== month) return null;
-  date.setUTCHours(h, m - zoneMinutes(zone), s);
+  date.setUTCHours(h, m - zoneMinutes(parts), s);
   return date.toISOString();
 }
 
@@ -84,9 +96,9 @@ function fullYear(text: string): number {
   return text.length === 2 && year < 50 ? year + 2000 : year + 1900;
 }
 
-function zoneMinutes(zone: string | undefined): number {
-  if (!zone) return 0;
-  if (!/^[+-]/.test(zone)) return ZONES.get(zone.toLowerCase()) ?? 0;
-  const minutes = Number(zone.slice(1, 3)) * 60 + Number(zone.slice(3, 5));
-  return zone.startsWith('-') ? -minutes : minutes;
+function zoneMinutes({ offset, zone }: Partial<Record<string, string>>): number {
+  if (offset === undefined) return ZONES.get(zone?.toLowerCase() ?? '') ?? 0;
+  const [hours, minutes] = [offset.slice(1, 3), offset.slice(-2)].map(Number);
+  const east = (hours ?? 0) * 60 + (minutes ?? 0);
+  return offset.startsWith('-') ? -east : east;
 }
