@@ -11,6 +11,7 @@
  *   store is down. It may not judge others, and must not commit (`ownership.ts` sees to that). When it sees
  *   again, it gives everybody time to speak before it takes anyone for dead: after an outage of the store
  *   nothing moves.
+ * - How long a process is believed it states itself, by how long its heartbeats take (`membership-pace.ts`).
  *
  * None of this is what makes double work harmless; that is the journal's fencing token. It makes it rare.
  */
@@ -20,32 +21,9 @@ import { createDeadline } from '../platform/deadline.ts';
 import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import type { Processes } from '../platform/process-identity.ts';
+import { createPace, maxLeaseMs, membershipTiming, patienceMs } from './membership-pace.ts';
 import { jsonRecord, streamNames } from './records.ts';
 import type { StreamRecord, StreamStore } from './stream-store.ts';
-
-/** The numbers of membership, in milliseconds, and why they are these. */
-export const membershipTiming = {
-  /** One small append a second and process: cheap on S2, and a fifth of the patience below. */
-  heartbeatMs: 1_000,
-  /**
-   * How long a process trusts what it knows after it sent the heartbeat that it last read back. A busy
-   * machine may hold the event loop for a second or two, and a heartbeat takes up to a second to be due.
-   */
-  leaseMs: 3_000,
-  /**
-   * How long the others wait for a silent process. Longer than its own lease and a heartbeat together, so that
-   * it knows before they do, also where clocks run differently fast.
-   */
-  deadAfterMs: 5_000,
-  /** A heartbeat that takes longer is given up: the next one may find a better connection. */
-  appendTimeoutMs: 2_000,
-  /** After so long without one's own heartbeat, the connection that reads is taken for dead and opened anew. */
-  rereadAfterMs: 2_500,
-  /** What changes within this time is told in one heartbeat. */
-  gatherMs: 25,
-  /** At the end: so long for what is held to be let go. A stage lets its handlers go on for 8 s. */
-  leaveWithinMs: 10_000,
-} as const;
 
 /** How many of the last records a new process reads: a second of two hundred others. */
 const READ_BACK_RECORDS = 200;
@@ -65,6 +43,8 @@ export const memberRecordSchema = z.object({
   holds: z.array(z.string()),
   /** Where the system tells: see `process-identity.ts`. */
   process: z.string().nullable(),
+  /** For how long after sending it the process counts on this heartbeat; one of an older release does not tell. */
+  leaseMs: z.number().positive().default(membershipTiming.leaseMs),
   at: z.string(),
 });
 type MemberRecord = z.infer<typeof memberRecordSchema>;
@@ -99,6 +79,7 @@ export interface NamedUnits {
 
 interface Peer extends Member {
   readonly process: string | null;
+  readonly leaseMs: number;
   /** When it was last heard, by our monotonic clock. */
   seenMs: number;
 }
@@ -117,13 +98,16 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
   const held = new Set<string>();
   const peers = new Map<string, Peer>();
   const callbacks = new Set<() => void>();
-  /** When heartbeats were sent that were not read back yet, by number. */
-  const sentMs = new Map<number, number>();
+  const pace = createPace();
+  /** Heartbeats that were not read back yet, by number: when they were sent, and how far their lease reaches. */
+  const sent = new Map<number, { ms: number; untilMs: number }>();
   let beats = 0;
   /** Of heartbeats, in a row. */
   let failures = 0;
   let position = 0;
   let currentUntilMs = Number.NEGATIVE_INFINITY;
+  /** When the heartbeat was sent that was last read back. */
+  let seenSentMs = Number.NEGATIVE_INFINITY;
   let wake = new AbortController();
   let rereading = new AbortController();
 
@@ -155,6 +139,7 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
       offers: new Set(member.offers),
       holds: new Set(member.holds),
       process: member.process,
+      leaseMs: Math.min(member.leaseMs, maxLeaseMs),
       seenMs: clock.monotonicMs(),
     };
     peers.set(member.id, now);
@@ -166,9 +151,13 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
   /** True when this process sees again after it was blind. */
   function renewLease(number: number): boolean {
     const wasCurrent = isCurrent();
-    const sent = sentMs.get(number) ?? Number.NEGATIVE_INFINITY;
-    for (const earlier of sentMs.keys()) if (earlier <= number) sentMs.delete(earlier);
-    currentUntilMs = Math.max(currentUntilMs, sent + membershipTiming.leaseMs);
+    const own = sent.get(number);
+    for (const earlier of sent.keys()) if (earlier <= number) sent.delete(earlier);
+    if (own) {
+      pace.note(clock.monotonicMs() - own.ms);
+      seenSentMs = own.ms;
+      currentUntilMs = Math.max(currentUntilMs, own.untilMs);
+    }
     if (wasCurrent || !isCurrent()) return false;
     for (const peer of peers.values()) peer.seenMs = clock.monotonicMs();
     // The heartbeat that came back claimed nothing.
@@ -184,7 +173,8 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
       if (peer.id === id) continue;
       const silentMs = clock.monotonicMs() - peer.seenMs;
       const isGone = peer.process !== null && processes.isGone(peer.process);
-      if (!isGone && silentMs < membershipTiming.deadAfterMs) continue;
+      // Who is slow to read may not have read yet what they have said.
+      if (!isGone && silentMs < patienceMs(Math.max(peer.leaseMs, pace.leaseMs()))) continue;
       peers.delete(peer.id);
       log.warn(
         { member: peer.id, silentMs: Math.round(silentMs), isGone, holds: peer.holds.size },
@@ -214,11 +204,20 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
 
   // ── What is written ────────────────────────────────────────────────────────────────────────────────────
 
+  /** The others go by the newest that they have read: so none before it may count on more than it states. */
+  function noteSent(ms: number, untilMs: number): void {
+    currentUntilMs = Math.min(currentUntilMs, untilMs);
+    for (const earlier of sent.values()) earlier.untilMs = Math.min(earlier.untilMs, untilMs);
+    sent.set(beats, { ms, untilMs });
+  }
+
   /**
    * One heartbeat; true when the store took it. One that fails, for whatever reason, is not tried again: the next is
    * near, and a process without heartbeats is blind, which harms less than its end.
    */
   async function beat(status: MemberRecord['status']): Promise<boolean> {
+    const sentMs = clock.monotonicMs();
+    const leaseMs = pace.leaseMs();
     const record = jsonRecord({
       kind: 'member',
       version: 1,
@@ -228,10 +227,11 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
       offers: status === 'here' ? [...offered] : [],
       holds: isCurrent() ? [...held] : [],
       process: processes.own,
+      leaseMs,
       at: new Date(clock.nowMs()).toISOString(),
     } satisfies MemberRecord);
-    sentMs.set(beats, clock.monotonicMs());
-    using deadline = createDeadline(clock, membershipTiming.appendTimeoutMs);
+    noteSent(sentMs, sentMs + leaseMs);
+    using deadline = createDeadline(clock, pace.appendTimeoutMs());
     try {
       await stream.append([record], { signal: deadline.signal });
       failures = 0;
@@ -239,9 +239,10 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
     } catch (error) {
       if (!deadline.signal.aborted && errorKind(error) === 'bug') throw error;
       failures += 1;
+      if (deadline.signal.aborted) pace.note(clock.monotonicMs() - sentMs);
       // Those that never land are given up with time; the lease would have ended anyway.
-      for (const [earlier, ms] of sentMs)
-        if (clock.monotonicMs() - ms > membershipTiming.deadAfterMs) sentMs.delete(earlier);
+      for (const [earlier, { ms }] of sent)
+        if (clock.monotonicMs() - ms > patienceMs(maxLeaseMs)) sent.delete(earlier);
       // One line an outage, however long it takes.
       log[failures === 1 ? 'warn' : 'debug']({ failures, error }, 'members.heartbeat_failed');
       return false;
@@ -259,8 +260,7 @@ export function createMembership({ store, clock, log, processes }: MembershipDep
     while (!(signal.aborted && held.size === 0) && clock.monotonicMs() < leaveUntilMs) {
       wake = new AbortController();
       const hasLanded = await beat(signal.aborted ? 'leaving' : 'here');
-      const unseenMs = clock.monotonicMs() - (currentUntilMs - membershipTiming.leaseMs);
-      if (hasLanded && unseenMs > membershipTiming.rereadAfterMs) rereading.abort();
+      if (hasLanded && clock.monotonicMs() - seenSentMs > pace.rereadAfterMs()) rereading.abort();
       if (forgetDead()) notify();
       await clock.sleep(membershipTiming.heartbeatMs, wake.signal).catch(() => {});
       if (wake.signal.aborted) await clock.sleep(membershipTiming.gatherMs);

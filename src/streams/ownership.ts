@@ -20,7 +20,7 @@ import { MillraceError, errorKind, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { backoffMs } from '../platform/retry.ts';
 import { ownerOf } from './assignment.ts';
-import { membershipTiming } from './membership.ts';
+import { membershipTiming } from './membership-pace.ts';
 import type { Membership } from './membership.ts';
 import type { Stream, StreamStore } from './stream-store.ts';
 

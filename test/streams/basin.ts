@@ -4,9 +4,11 @@
  */
 
 import { aborted } from '../../src/platform/abort.ts';
+import type { Clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
-import { createMembership, membershipTiming } from '../../src/streams/membership.ts';
+import { membershipTiming } from '../../src/streams/membership-pace.ts';
+import { createMembership } from '../../src/streams/membership.ts';
 import type { Membership } from '../../src/streams/membership.ts';
 import { createSharedOwnership } from '../../src/streams/ownership.ts';
 import type { Ownership } from '../../src/streams/ownership.ts';
@@ -19,6 +21,8 @@ export interface BasinProcess {
   readonly membership: Membership;
   readonly ownership: Ownership;
   readonly store: StreamStore;
+  /** Each request takes so long to get to the store, until told otherwise. */
+  slow(ms: number): void;
   /** Nothing gets through to the store, nor from it; time goes on. Appends are told so, or get this error. */
   cut(error?: MillraceError): void;
   /** What it reads now hangs for ever, as on a connection whose other end is gone; a new one works. */
@@ -49,7 +53,7 @@ export function createBasin(store: StreamStore): Basin {
 
   function start(): BasinProcess {
     const clock = createManualClock();
-    const way = createWay(store);
+    const way = createWay(store, clock);
     const own = `process-${running.length}`;
     let frozenMs: number | undefined;
     const membership = createMembership({
@@ -66,6 +70,7 @@ export function createBasin(store: StreamStore): Basin {
       membership,
       ownership: createSharedOwnership({ store: way.store, membership, clock, log }),
       store: way.store,
+      slow: (ms) => way.slow(ms),
       cut: (error) => way.cut(error),
       deafen: () => way.deafen(),
       freeze() {
@@ -110,6 +115,7 @@ export function createBasin(store: StreamStore): Basin {
     pass,
     async stop() {
       for (const { process, end } of running) {
+        process.slow(0);
         process.mend();
         end();
       }
@@ -119,15 +125,17 @@ export function createBasin(store: StreamStore): Basin {
 }
 
 /** The store at the end of a way that can be cut: appends fail, and what is read does not arrive. */
-function createWay(store: StreamStore) {
+function createWay(store: StreamStore, clock: Clock) {
   let mended: PromiseWithResolvers<void> | undefined;
   let refusal: MillraceError;
   let connections = 0;
   let deafBelow = 0;
+  let slowMs = 0;
   async function* arriving(batches: AsyncIterable<ReadBatch>, signal: AbortSignal) {
     const connection = connections++;
     for await (const batch of batches) {
       if (connection < deafBelow) await aborted(signal);
+      if (slowMs > 0) await clock.sleep(slowMs, signal).catch(() => {});
       while (mended) await Promise.race([mended.promise, aborted(signal)]);
       if (signal.aborted) return;
       yield batch;
@@ -140,6 +148,7 @@ function createWay(store: StreamStore) {
       return {
         ...stream,
         async append(records, options) {
+          if (slowMs > 0) await clock.sleep(slowMs, options?.signal);
           if (mended) throw refusal;
           return stream.append(records, options);
         },
@@ -151,6 +160,9 @@ function createWay(store: StreamStore) {
     store: way,
     deafen() {
       deafBelow = connections;
+    },
+    slow(ms: number) {
+      slowMs = ms;
     },
     cut(answer = new MillraceError('transient', 'streams.unavailable', 'the way is cut')) {
       refusal = answer;

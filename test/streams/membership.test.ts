@@ -1,8 +1,8 @@
 /** Who is there, as several processes see it: on a real local store, with a clock for each. */
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MillraceError } from '../../src/platform/errors.ts';
-import { membershipTiming } from '../../src/streams/membership.ts';
-import { streamNames } from '../../src/streams/records.ts';
+import { membershipTiming } from '../../src/streams/membership-pace.ts';
+import { jsonRecord, streamNames } from '../../src/streams/records.ts';
 import { createBasin } from './basin.ts';
 import type { Basin, BasinProcess } from './basin.ts';
 import { useTemporaryStore } from './temporary-store.ts';
@@ -179,4 +179,98 @@ it('is not moved by a wall clock that jumps', async () => {
     expect(process.membership.isCurrent()).toBe(true);
     expect(seenBy(process)).toEqual(idsOf(first, second));
   }
+});
+
+describe('a slow store', () => {
+  /** Two processes that have found their pace. */
+  async function startSlow(requestMs: number): Promise<[BasinProcess, BasinProcess]> {
+    const processes: [BasinProcess, BasinProcess] = [basin.start(), basin.start()];
+    for (const process of processes) process.slow(requestMs);
+    await basin.pass(60_000);
+    return processes;
+  }
+
+  // A store that took 2.2 s for each request, and did each, left every process blind for as long as that went on.
+  it.each([1_000, 2_200, 3_500])('of %i ms a request blinds nobody, and loses nobody', async (requestMs) => {
+    const both = await startSlow(requestMs);
+    for (let passedMs = 0; passedMs < 60_000; passedMs += 500) {
+      await basin.pass(500);
+      for (const process of both) {
+        expect([passedMs, process.membership.isCurrent()]).toEqual([passedMs, true]);
+        expect([passedMs, ...seenBy(process)]).toEqual([passedMs, ...idsOf(...both)]);
+      }
+    }
+  });
+
+  // It believes itself for longer than the others, and so it has to believe them.
+  it('for one alone, which also goes deaf for a while: it loses nobody', async () => {
+    const [slow, quick] = await startSlow(0);
+    slow.slow(3_500);
+    for (let passedMs = 0; passedMs < 60_000; passedMs += 100) {
+      if (passedMs === 30_000) slow.deafen();
+      await basin.pass(100);
+      expect([passedMs, ...seenBy(slow)]).toEqual([passedMs, ...idsOf(slow, quick)]);
+    }
+    expect(slow.membership.isCurrent()).toBe(true);
+  });
+
+  it('slower than anybody would wait for leaves a process blind', async () => {
+    const [process] = await startSlow(6_000);
+    expect(process.membership.isCurrent()).toBe(false);
+  });
+
+  it.each([1_000, 2_200, 3_500])(
+    'of %i ms: who is cut off knows it before the others do',
+    async (requestMs) => {
+      const [silent, other] = await startSlow(requestMs);
+      silent.cut();
+      expect(await untilLost(silent, other)).toBeLessThan(30_000);
+      expect(silent.membership.isCurrent()).toBe(false);
+    },
+  );
+
+  // It has stated a long lease, and then a short one, by which the others go.
+  it.each([0, 2_000, 4_000, 5_000, 6_000, 7_000, 8_000])(
+    'that is quick again, and %i ms later cut for one: it knows that before the others do',
+    async (cutAfterMs) => {
+      const [silent, other] = await startSlow(3_500);
+      for (const process of [silent, other]) process.slow(0);
+      await basin.pass(cutAfterMs);
+      silent.cut();
+      await untilLost(silent, other);
+      expect(silent.membership.isCurrent()).toBe(false);
+    },
+  );
+
+  it('that is quick again is soon waited for no longer than before', async () => {
+    const [silent, other] = await startSlow(2_200);
+    for (const process of [silent, other]) process.slow(0);
+    await basin.pass(deadAfterMs);
+    silent.cut();
+    expect(await untilLost(silent, other)).toBeLessThanOrEqual(deadAfterMs + heartbeatMs);
+  });
+
+  /** For how long the other waits for it. */
+  async function untilLost(silent: BasinProcess, other: BasinProcess): Promise<number> {
+    let passedMs = 0;
+    for (; seenBy(other).includes(silent.membership.id); passedMs += 25) {
+      expect(passedMs).toBeLessThan(60_000);
+      await basin.pass(25);
+    }
+    return passedMs;
+  }
+});
+
+it('waits for a process of an older release, which states no lease, as long as it did', async () => {
+  const other = basin.start();
+  await basin.pass(500);
+  const older = { kind: 'member', version: 1, id: 'older', beat: 1, status: 'here', offers: [], holds: [] };
+  const at = new Date(0).toISOString();
+  await store()
+    .stream(streamNames.members)
+    .append([jsonRecord({ ...older, process: null, at })]);
+  await basin.pass(deadAfterMs - 100);
+  expect(seenBy(other)).toContain('older');
+  await basin.pass(heartbeatMs);
+  expect(seenBy(other)).not.toContain('older');
 });

@@ -5,7 +5,7 @@
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { aborted } from '../../src/platform/abort.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
-import { membershipTiming } from '../../src/streams/membership.ts';
+import { membershipTiming } from '../../src/streams/membership-pace.ts';
 import type { OwnedUnit } from '../../src/streams/ownership.ts';
 import { createSoleOwnership } from '../../src/streams/ownership.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
@@ -201,6 +201,32 @@ it('lets an owner that slept append nothing, neither before nor after it learns 
   await basin.pass(2_000);
   expectOneOwnerEach([sleeper, other]);
   expect(sleeper.working.size).toBeGreaterThan(0);
+});
+
+it('does the same on a slow store, where it is waited for longer: a short sleep moves nothing', async () => {
+  const [sleeper, other] = [startWorker(), startWorker()];
+  for (const worker of [sleeper, other]) worker.slow(2_200);
+  await basin.pass(60_000);
+  const begun = other.begun();
+  const [unit] = sleeper.working;
+  const owned = sleeper.storeOf(unit!);
+  sleeper.freeze();
+  await basin.pass(deadAfterMs);
+  sleeper.mend();
+  const appended = owned.stream('done').append([text('still its owner')]);
+  await basin.pass(30_000);
+  await appended;
+  expect(other.begun()).toBe(begun);
+  sleeper.freeze();
+  await basin.pass(30_000);
+  expect(other.working.size).toBe(UNITS.length);
+  sleeper.mend();
+  await expect(owned.stream('done').append([text('asleep')])).rejects.toMatchObject({
+    code: 'ownership.unknown',
+  });
+  await basin.pass(30_000);
+  expectOneOwnerEach([sleeper, other]);
+  expect(await readBodies(store().stream('done'))).toEqual(['still its owner']);
 });
 
 it('does not take anything from its new owner by what an owner that slept still believes', async () => {
