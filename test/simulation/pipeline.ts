@@ -1,9 +1,9 @@
 /**
  * The three stages of the simulation in the shape of the real path: receive → runner (one for each inbox) →
- * outbox. The stage, the services that restart it and the outbox's handler are the real ones; what a mail will
+ * outbox. The stage, the services that restart it and the outbox with all its options are the real ones; what a mail will
  * meet on its way (failures, a slow tool, a refusal) is written in the mail itself.
  */
-import { createOutbox, leavesDoubt, outboxOrder } from '../../src/outbox/outbox.ts';
+import { outboxStage } from '../../src/outbox/outbox-unit.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createServices } from '../../src/platform/lifecycle.ts';
@@ -88,7 +88,7 @@ export function createPipeline(
   const stages = new Map<string, Stage>();
   // The provider here tells nothing of what became of its mail.
   const suppressions = createSuppressions({ store, clock, log }, { keptMs: Infinity });
-  const outbox = createOutbox({ store, outbound: far.provider.outbound(network), suppressions, clock });
+  const outbox = outboxStage({ store, outbound: far.provider.outbound(network), suppressions, clock });
 
   function stageService(options: Pick<StageOptions, 'source' | 'handle'> & Partial<StageOptions>) {
     const { source } = options;
@@ -133,13 +133,7 @@ export function createPipeline(
     }),
     runner('a'),
     runner('b'),
-    stageService({
-      source: streamNames.outbox,
-      ...outboxOrder,
-      recordsAttempts: true,
-      leavesDoubt,
-      handle: outbox,
-    }),
+    stageService({ ...outbox, concurrency: CONCURRENCY }),
   ]);
   return { services, stages };
 }
