@@ -131,12 +131,13 @@ function checkedRecipients(
 ): Record<'to' | 'cc' | 'bcc', string[]> {
   const seen = new Set<string>();
   const checked = (key: 'to' | 'cc' | 'bcc'): string[] =>
-    (wanted[key] ?? []).flatMap((input) => {
+    (wanted[key] ?? []).flatMap((input, index, { length }) => {
+      const name = length === 1 ? key : `${key}[${index}]`;
       const address = namedRecipient(input);
       if (address === null)
-        throw refusal('invalid_recipient', `\`${key}\` has what is not one address: ${quoted(input)}`);
+        throw refusal('invalid_recipient', `\`${name}\` is not one address: ${quoted(input)}`);
       if (isOwnAddress(address, domains))
-        throw refusal('own_address', `\`${key}\` has an address of our own: ${address}`);
+        throw refusal('own_address', `\`${name}\` is an address of our own: ${address}`);
       const known = normaliseAddress(address) ?? address;
       if (seen.has(known)) return [];
       seen.add(known);

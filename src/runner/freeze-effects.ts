@@ -122,7 +122,7 @@ export function createFreezeEffects(
     for (const [index, effect] of effects.entries()) {
       // To make large HTML safe takes half a second and more: others have their turn in between.
       if (index > 0) await clock.sleep(0);
-      const composed = await naming(index, effect, () => compose(effect, run));
+      const composed = await naming(effect, () => compose(effect, run));
       skipped = composed.skipped ?? skipped;
       if (composed.request === null) continue;
       if (effect.kind === 'reply') replies += 1;
@@ -132,7 +132,7 @@ export function createFreezeEffects(
       const { request } = composed;
       const maxInlineBytes = run.isAtomic ? MAX_ATOMIC_BYTES - inlineBytes : MAX_INLINE_REQUEST_BYTES;
       const output = () => outboxOutput(request, { effect: index, at: effect.at, run, maxInlineBytes });
-      const made = await naming(index, effect, output);
+      const made = await naming(effect, output);
       inlineBytes += Buffer.byteLength(made.record.body);
       outputs.push(made);
     }
@@ -146,17 +146,26 @@ function tagsOf(request: ProviderRequest, idempotencyKey: string): { name: strin
   return recipients === 1 ? [key] : [key, { name: RECIPIENTS_TAG, value: String(recipients) }];
 }
 
-/** So that who reads of a refusal knows which of several effects is meant. */
-async function naming<T>(index: number, effect: PlainEffect, work: () => Promise<T>): Promise<T> {
+/** What is refused for its content, not for what the streams are. */
+const OF_EFFECT = /^(?:effect|reply|mail)\./;
+
+/** So that who reads of a refusal knows which of several effects is meant, and where it is stated. */
+async function naming<T>({ place = '' }: PlainEffect, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     const isOurs = error instanceof MillraceError && error.kind === 'permanent';
-    if (!isOurs || !error.code.startsWith('effect.')) throw error;
-    const message = `effect ${index} (${effect.kind}): ${error.message}`;
+    if (!isOurs || !OF_EFFECT.test(error.code) || place === '') throw error;
     const hint = error.hint === undefined ? {} : { hint: error.hint };
-    throw new MillraceError(error.kind, error.code, message, { ...hint, cause: error });
+    throw new MillraceError(error.kind, error.code, placed(error.message, place), { ...hint, cause: error });
   }
+}
+
+/** A message about one key begins with it. */
+function placed(message: string, place: string): string {
+  return message.startsWith('`')
+    ? `\`${place}${message.slice(1)}`
+    : `\`${place.replace(/\.$/, '')}\`: ${message}`;
 }
 
 /** Near enough: text and files, not what is around them. */

@@ -7,7 +7,7 @@ const sandbox = useSandbox({ minChildren: 1, maxChildren: 1 });
 
 function effectsOf(result: RunResult): PlainEffect[] {
   if (result.status !== 'returned') throw new Error(`${result.reason}: ${result.message}`);
-  return result.effects;
+  return result.effects.map(({ place: _place, ...effect }) => effect);
 }
 
 describe('effects', () => {

@@ -212,7 +212,7 @@ describe('the effects of a run', () => {
     expect(Math.round((Date.parse(later!) - Date.now()) / DAY_MS)).toBe(42);
     expect(outcomes.find(({ outcome }) => outcome === 'dead-letter')?.error).toMatchObject({
       code: 'effect.too_far_ahead',
-      message: 'effect 0 (reply): `at` is more than 60 days ahead',
+      message: '`at` is more than 60 days ahead',
     });
   });
 
@@ -226,10 +226,37 @@ describe('the effects of a run', () => {
       outcome: 'dead-letter',
       error: {
         code: 'effect.own_address',
-        message: 'effect 1 (send): `to` has an address of our own: other@agent.example',
+        message: '`[1].to` is an address of our own: other@agent.example',
       },
     });
     expect(await world.outbox()).toEqual([]);
+  });
+
+  // They had a number of their own, which counted what was stated otherwise; of a reply they named nothing.
+  it.each([
+    [`return { to: 'x', text: 'a' }`, '`to` is not one address: "x"'],
+    [
+      `return [{ text: 'a' }, { send: { to: ['a@x.example', 'x'], text: 'a' } }]`,
+      '`[1].send.to[1]` is not one address: "x"',
+    ],
+    [
+      `return { reply: 'a', forward: [{ to: 'a@x.example', cc: 'x' }] }`,
+      '`forward[0].cc` is not one address: "x"',
+    ],
+    [`context.send({ to: 'x', text: 'a' })`, '`send.to` is not one address: "x"'],
+    [
+      `return [{ text: 'a' }, { text: 'a', attachments: [{ filename: 'b.txt', content: 'b', contentType: 'none' }] }]`,
+      '`[1]`: the content type of b.txt is none',
+    ],
+    [
+      `return { send: [{ to: 'a@x.example', text: 'a', at: new Date(2e14) }] }`,
+      '`send[0].at` is more than 60 days ahead',
+    ],
+  ])('are refused by the key with which they were stated: %s', async (body, message) => {
+    await world.start(`export const desk = (email, context) => { ${body}; };`);
+    await world.mail('desk', 'Hi');
+    const [outcome] = await world.settled('desk', 1);
+    expect(outcome).toMatchObject({ outcome: 'dead-letter', error: { message } });
   });
 
   // The dead letter and the log line said the value, because only what the sandbox itself throws was cleaned.

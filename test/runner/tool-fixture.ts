@@ -74,7 +74,9 @@ export function useSandbox(options: PoolOptions = { minChildren: 2, maxChildren:
 export function repliesOf(result: RunResult): PlainContent[] | null {
   if (result.status !== 'returned') throw new Error(`${result.reason}: ${result.message}`);
   const replies = result.effects.filter(({ kind }) => kind === 'reply');
-  return result.effects.length === 0 ? null : replies.map(({ kind: _kind, ...content }) => content);
+  return result.effects.length === 0
+    ? null
+    : replies.map(({ kind: _kind, place: _place, ...content }) => content);
 }
 
 /** The sandbox processes of this test file, or of another process that it started. */

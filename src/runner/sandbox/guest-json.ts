@@ -36,6 +36,10 @@ const content = {
     MAX_FILES,
   ).optional(),
   at: z.iso.datetime().optional(),
+  place: z
+    .string()
+    .regex(/^[a-z0-9.[\]]{1,40}$/)
+    .optional(),
 };
 const addresses = listOf(z.string(), MAX_LISTED);
 const recipients = { to: addresses, cc: addresses.optional(), bcc: addresses.optional() };

@@ -80,8 +80,11 @@ interface PlainRecipients {
   bcc?: string[] | undefined;
 }
 
-/** An effect that a run states, as plain data. `at` is ISO 8601: not before then. */
-export type PlainEffect = PlainContent & { at?: string | undefined } & (
+/**
+ * An effect that a run states, as plain data. `at` is ISO 8601: not before then. `place` is what stands before its keys
+ * where the tool stated it, such as `[1].send.`; absent where nothing does.
+ */
+export type PlainEffect = PlainContent & { at?: string | undefined; place?: string | undefined } & (
     | { kind: 'reply' }
     | ({ kind: 'send' } & PlainRecipients)
     | ({ kind: 'forward' } & PlainRecipients)

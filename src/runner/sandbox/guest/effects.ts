@@ -33,8 +33,9 @@ export class Effects {
   /** Adds what the tool returned. */
   add(result: unknown): void {
     if (result === undefined || result === null) return;
-    if (typeof result === 'string') return this.#push(Promise.resolve({ kind: 'reply', text: result }));
-    if (!isArray(result)) return this.#stated(result, { phrase: 'the tool returned', path: '' });
+    const whole: Place = { phrase: 'the tool returned', path: '' };
+    if (typeof result === 'string') return this.#reply(result, whole);
+    if (!isArray(result)) return this.#stated(result, whole);
     this.#checkCount(result.length);
     for (let index = 0; index < result.length; index++)
       this.#stated(result[index], { phrase: `element ${index} is`, path: `[${index}].` });
@@ -77,11 +78,15 @@ export class Effects {
 
   #reply(value: unknown, place: Place, later: Time = {}): void {
     if (typeof value === 'string')
-      return this.#push(Promise.resolve({ kind: 'reply', text: value, ...later }));
+      return this.#push(Promise.resolve({ kind: 'reply', text: value, ...later }), place);
     const fields = fieldsOf(value, { place, keys: REPLY_KEYS, what: 'a reply' });
     const at = { ...later, ...timeFrom(fields['at'], `${place.path}at`) };
     const content = contentOf(fields, place.path);
-    this.#push(said(content, { place, what: 'a reply' }).then((all) => ({ kind: 'reply', ...all, ...at })));
+    const reply = said(content, { place, what: 'a reply' });
+    this.#push(
+      reply.then((all) => ({ kind: 'reply', ...all, ...at })),
+      place,
+    );
   }
 
   #send(value: unknown, place: Place, later: Time = {}): void {
@@ -90,7 +95,10 @@ export class Effects {
     const recipients = recipientsOf(fields, place);
     const content = contentOf(fields, place.path);
     const mail = said(content, { place, what: 'a mail' });
-    this.#push(mail.then((all) => ({ kind: 'send', ...recipients, ...all, ...at })));
+    this.#push(
+      mail.then((all) => ({ kind: 'send', ...recipients, ...all, ...at })),
+      place,
+    );
   }
 
   #forward(value: unknown, place: Place, later: Time = {}): void {
@@ -100,13 +108,17 @@ export class Effects {
     const at = { ...later, ...timeFrom(fields['at'], `${place.path}at`) };
     const recipients = recipientsOf(fields, place);
     const content = contentOf(fields, place.path);
-    this.#push(content.then((all) => ({ kind: 'forward', ...recipients, ...all, ...at })));
+    this.#push(
+      content.then((all) => ({ kind: 'forward', ...recipients, ...all, ...at })),
+      place,
+    );
   }
 
-  #push(effect: Promise<PlainEffect>): void {
+  #push(effect: Promise<PlainEffect>, { path }: Place): void {
     this.#checkCount(1);
-    effect.catch(() => {}); // It is awaited at the end of the run.
-    this.#pending.push(effect);
+    const placed = path === '' ? effect : effect.then((stated) => ({ ...stated, place: path }));
+    placed.catch(() => {}); // It is awaited at the end of the run.
+    this.#pending.push(placed);
   }
 
   #checkCount(more: number): void {
