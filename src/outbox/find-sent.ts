@@ -1,17 +1,19 @@
 /**
  * Looks whether Resend has sent a request already: for an attempt whose outcome stayed unknown for longer than
- * Resend remembers idempotency keys. Sent mail is listed newest first; what fits by recipient and subject is
- * asked for its tags, which carry the fingerprint of the key. It needs a key that may read.
+ * Resend remembers idempotency keys. Sent mail is listed, once for all who look (`sent-list.ts`); what fits by recipient
+ * and subject is asked for its tags, which carry the fingerprint of the key. It needs a key that may read.
  */
 import type { ProviderRequest } from '../mail/email.ts';
 import { classifyResendError } from '../mail/resend-errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
-import { MillraceError } from '../platform/errors.ts';
 import { answerOf } from '../platform/rate-gate.ts';
 import type { RateGate } from '../platform/rate-gate.ts';
 import { createResendClient } from '../platform/resend-client.ts';
+import { fingerprint } from '../streams/settled-keys.ts';
 import { sendingKey } from './resend-outbound.ts';
+import { createSentList, unknownOutcome } from './sent-list.ts';
+import type { SentMail } from './sent-list.ts';
 
 export interface FindSentOptions {
   apiKey: string;
@@ -25,8 +27,7 @@ export type FindSent = (
 ) => Promise<{ providerId: string } | null>;
 
 const PAGE_SIZE = 100;
-/** More mail than this since the attempt, and the search gives up. */
-const MAX_PAGES = 100;
+/** Mails to the same person under the same subject that one search asks for their tags. */
 const MAX_CANDIDATES = 200;
 const TIMEOUT_MS = 30_000;
 /** Resend's clock and ours may differ, and ours may have jumped by an hour since. */
@@ -38,6 +39,7 @@ export function createFindSent(
   options: FindSentOptions,
 ): FindSent {
   const resend = createResendClient(options);
+  const sentList = createSentList({ clock });
 
   async function call<T>(
     { request, signal }: { request: ProviderRequest; signal: AbortSignal },
@@ -58,39 +60,26 @@ export function createFindSent(
     return answer.data;
   }
 
-  async function hasTags(id: string, request: ProviderRequest, signal: AbortSignal): Promise<boolean> {
-    const mail = await call({ request, signal }, (init) => resend.emails.get(id, init));
-    return (request.tags ?? []).every((tag) =>
-      mail.tags?.some(({ name, value }) => name === tag.name && value === tag.value),
-    );
-  }
-
   return async (request, sinceMs, signal) => {
-    let candidates = 0;
-    let after: string | undefined;
-    for (let page = 0; page < MAX_PAGES && candidates <= MAX_CANDIDATES; page++) {
-      const list = await call({ request, signal }, (init) =>
+    const mails = await sentList.since(sinceMs - CLOCK_MARGIN_MS, (after) =>
+      call({ request, signal }, (init) =>
         resend.emails.list({ limit: PAGE_SIZE, ...(after === undefined ? {} : { after }) }, init),
-      );
-      for (const mail of list.data) {
-        if (Date.parse(mail.created_at) < sinceMs - CLOCK_MARGIN_MS) return null;
-        const isFit = [request.to].flat().every((address) => mail.to.includes(address));
-        if (!isFit || mail.subject !== request.subject) continue;
-        candidates++;
-        if (await hasTags(mail.id, request, signal)) return { providerId: mail.id };
-      }
-      after = list.data.at(-1)?.id;
-      if (!list.has_more || after === undefined) return null;
+      ),
+    );
+    const subject = fingerprint(request.subject);
+    let asked = 0;
+    for (const mail of mails) {
+      const isFit = [request.to].flat().every((address) => mail.to.includes(address));
+      if (!isFit || mail.subject !== subject) continue;
+      if (!mail.tags && ++asked > MAX_CANDIDATES)
+        throw unknownOutcome('it has sent too many like it since to look');
+      mail.tags ??= (await call({ request, signal }, (init) => resend.emails.get(mail.id, init))).tags ?? [];
+      if (hasTagsOf(request, mail)) return { providerId: mail.id };
     }
-    throw unknownOutcome('it has sent too many since to look');
+    return null;
   };
 }
 
-function unknownOutcome(why: string): MillraceError {
-  return new MillraceError(
-    'permanent',
-    'outbox.outcome_unknown',
-    `it is not known whether Resend has sent this mail, and ${why}`,
-    { hint: 'Look for the mail in Resend. If it is not there, redrive the dead letter with --not-sent.' },
-  );
+function hasTagsOf({ tags = [] }: ProviderRequest, mail: SentMail): boolean {
+  return tags.every((tag) => mail.tags?.some(({ name, value }) => name === tag.name && value === tag.value));
 }
