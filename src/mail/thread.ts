@@ -54,7 +54,7 @@ function contentRoot(author: string, subject: string): string[] {
  * One letter (`R:`, `I:`) and real words (`Ref:`) are left out: subjects begin so for other reasons.
  */
 const PREFIXES = (
-  're aw sv antw vs rif ynt odp atb bls res vá απ отв ответ השב 答复 答覆 回复 回覆 返信 답장 회신 ' +
+  're aw sv antw antwort réponse vs rif ynt odp atb bls res vá απ σχετ отв ответ השב رد 答复 答覆 回复 回覆 返信 답장 회신 ' +
   'fw fwd wg tr rv enc vb vl doorst İlt πρθ הועבר 转发 轉寄 転送 전달'
 ).replaceAll(' ', '|');
 /** One prefix, as in `Re:`, `RE[2] :`, `AW：`; a list's or ticket's `[tag]` before it stays. */

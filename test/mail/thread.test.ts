@@ -51,6 +51,8 @@ describe('baseSubject', () => {
     ['Re: RE: AW: Sv: 答复: Hello', 'Hello'],
     ['RE : FWD: Fw: WG:Antw: hello', 'hello'],
     ['回复：答覆: 你好', '你好'],
+    ['Antwort: Réponse : ΣΧΕΤ: رد: hello', 'hello'],
+    ['Antworten: keine', 'Antworten: keine'],
     ['Re[2]: RE(3): Re^4: Hello', 'Hello'],
     ['Re: [Ticket 5] Re: Hello', '[Ticket 5] Hello'],
     ['[a] [b] Re: Fwd: Hello', '[a] [b] Hello'],
