@@ -263,9 +263,12 @@ describe('routeRecipients', () => {
     ]);
   });
 
-  test('five hundred recipients are one inbox, and of a million a thousand are looked at', () => {
-    const others = Array.from({ length: 499 }, (_, index) => `person${index}@sender.example`);
+  test('others in any number hide no inbox, and of a million inboxes a thousand are given', () => {
+    const others = Array.from({ length: 5_000 }, (_, index) => `person${index}@sender.example`);
     expect(inboxes({ to: [...others, 'a@agent.example'] })).toEqual(['a']);
+    expect(
+      inboxes({ to: [`${'x@sender.example, '.repeat(100)}<x@sender.example>`, '<a@agent.example>'] }),
+    ).toEqual(['a']);
     const many = Array.from({ length: 1_000_000 }, (_, index) => `inbox${index}@agent.example`);
     expect(inboxes({ to: many })).toHaveLength(1000);
   });
