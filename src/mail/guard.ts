@@ -171,6 +171,7 @@ function isFromSystem({ authors, recipient, returnPath }: Seen): boolean {
   return isSystem || /^(?:mailer-daemon|postmaster)(?:@|$)/i.test(returnPath ?? '');
 }
 
+/** `bounce-` is a bounce's address where a number or somebody's address follows: a `bounce-house` is rented by people. */
 const SYSTEM =
-  /^(?:mailer-?daemon|postmaster|owner-[^@]*|[^@]*-request|(?:[^@]*-)?bounces?(?:[-_.+=\d][^@]*)?)(?:\+[^@]*)?@/i;
+  /^(?:mailer-?daemon|postmaster|owner-[^@]*|[^@]*-request|(?:[^@]*-)?(?:bounces?(?:[_+=\d][^@]*|[-.][^@]*[\d+=][^@]*)?|bounces[-.][^@]*))(?:\+[^@]*)?@/i;
 const NOT_READ = /^(?:[^@]*[-_.+])?(?:no|not|dont|do[-_.]?not)[-_.]?reply(?![a-z])[^@]*@/i;
