@@ -6,6 +6,7 @@ import type { ErrorCode } from './source.ts';
 
 const sources = readSources();
 const made = kindsByCode(sources.flatMap(({ errorCodes }) => errorCodes));
+const answered = new Set(sources.flatMap(({ answeredCodes }) => answeredCodes));
 const documented = kindsByCode(
   readFileSync(new URL('../../docs/errors.md', import.meta.url), 'utf8')
     .split('\n')
@@ -22,9 +23,12 @@ it('finds the ways in which codes are written', () => {
     throw new MillraceError('permanent', \`a.\${reason}\`, 'message');
     new StreamConditionError('a.four', 'message');
     throw new MillraceError('invalid', answer.code ?? 'a.seven', 'message');
+    c.json({ error: { code: 'a.eight', message, hint: null } }, 413);
     log.info({}, 'a.five'); hasCode(error, 'a.six');
   `;
-  expect(kindsByCode(parseSource('src/mail/a.ts', text).errorCodes)).toEqual({
+  const source = parseSource('src/mail/a.ts', text);
+  expect(source.answeredCodes).toEqual(['a.eight']);
+  expect(kindsByCode(source.errorCodes)).toEqual({
     'a.one': 'invalid',
     'a.two': 'bug',
     'a.three': 'transient',
@@ -39,12 +43,20 @@ it('every code that is made is documented with its kinds', () => {
   expect(documented).toMatchObject(fixed);
 });
 
+it('every code that is answered is documented', () => {
+  expect([...answered].filter((code) => !(code in documented))).toEqual([]);
+});
+
 it('every code that is documented is made somewhere', () => {
   const open = Object.keys(made).filter((code) => code.endsWith('*'));
   const text = sources.map((source) => source.text).join('\n');
   const isMade = (code: string): boolean => {
     const prefix = open.map((pattern) => pattern.slice(0, -1)).find((start) => code.startsWith(start));
-    return code in made || (prefix !== undefined && text.includes(`'${code.slice(prefix.length)}'`));
+    return (
+      code in made ||
+      answered.has(code) ||
+      (prefix !== undefined && text.includes(`'${code.slice(prefix.length)}'`))
+    );
   };
   expect(Object.keys(documented).filter((code) => !isMade(code))).toEqual([]);
   // A code that is put together at run time is documented by its members.

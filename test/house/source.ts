@@ -43,6 +43,8 @@ export interface Source {
   /** Calls and constructions: what is called, as written, and its arguments; a string argument as its value. */
   readonly calls: readonly Call[];
   readonly errorCodes: readonly ErrorCode[];
+  /** Codes without a kind: of what is answered over HTTP, where the status says it. */
+  readonly answeredCodes: readonly string[];
 }
 
 /** A code that errors are made with; its tail is `*` where it is put together at run time. */
@@ -86,6 +88,7 @@ export function parseSource(path: string, text: string): Source {
     })),
     calls,
     errorCodes: [...calls.flatMap(codesOfCall), ...nodes.flatMap(codesOfObject)],
+    answeredCodes: nodes.flatMap(answeredCodesOf),
   };
 }
 
@@ -114,13 +117,21 @@ function codesOfCall({ callee, args }: Call): ErrorCode[] {
 
 /** `{ kind: 'transient', code: 'a.b' }`, as classifications are written. */
 function codesOfObject(node: SyntaxNode): ErrorCode[] {
-  if (node.type !== 'ObjectExpression') return [];
-  const property = (name: string): string => {
-    const found = childrenOf(node).find(({ key }) => isNode(key) && key['name'] === name);
-    return found && isNode(found['value']) ? (stringOf(found['value']) ?? '') : '';
-  };
-  const [kind, code] = [property('kind'), property('code')];
+  const [kind, code] = [propertyOf(node, 'kind'), propertyOf(node, 'code')];
   return KIND.test(kind) && CODE.test(code) ? [{ kind, code }] : [];
+}
+
+/** `{ code: 'a.b', message }`, as the body of an answer is written. */
+function answeredCodesOf(node: SyntaxNode): string[] {
+  const code = propertyOf(node, 'code');
+  return CODE.test(code) && propertyOf(node, 'kind') === '' ? [code] : [];
+}
+
+/** Of an object that is written out, a property that is a string; empty for none. */
+function propertyOf(node: SyntaxNode, name: string): string {
+  if (node.type !== 'ObjectExpression') return '';
+  const found = childrenOf(node).find(({ key }) => isNode(key) && key['name'] === name);
+  return found && isNode(found['value']) ? (stringOf(found['value']) ?? '') : '';
 }
 
 function isCall({ type }: SyntaxNode): boolean {
