@@ -38,9 +38,15 @@ export function adminAuth(token: string, options: AdminAuthOptions = {}): Middle
     c.header('X-Content-Type-Options', 'nosniff');
     const url = new URL(c.req.url);
     if (hosts !== null && !hosts.includes(hostName(c)))
-      return c.text('This is not the host you are looking for.\n', 421);
+      return refused(c, 421, {
+        code: 'admin.wrong_host',
+        message: 'this is not the host you are looking for',
+      });
     if (!SAFE_METHODS.includes(c.req.method) && isCrossOrigin(c))
-      return c.text('A page of another site may not change anything here.\n', 403);
+      return refused(c, 403, {
+        code: 'admin.another_site',
+        message: 'a page of another site may not change anything here',
+      });
 
     const given = url.searchParams.get('token');
     if (given !== null && c.req.method === 'GET') {
@@ -98,6 +104,10 @@ function isCrossOrigin(c: Context): boolean {
 
 function isHttps(c: Context): boolean {
   return new URL(c.req.url).protocol === 'https:' || c.req.header('X-Forwarded-Proto') === 'https';
+}
+
+function refused(c: Context, status: 403 | 421, error: { code: string; message: string }): Response {
+  return c.json({ error: { ...error, hint: null } }, status);
 }
 
 function unauthorized(c: Context): Response {

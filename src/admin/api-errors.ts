@@ -9,6 +9,8 @@ import { z } from 'zod';
 import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 
+/** Of a path, in a message. */
+const MAX_SHOWN = 200;
 const STATUSES = { transient: 503, permanent: 500, invalid: 422 } as const;
 
 /** 422 for what was refused, 404 for what is not there, 503 where the store is not to be reached, or 500. */
@@ -22,6 +24,15 @@ export function answerApiError(error: Error, c: Context, log: Log): Response {
   const { code, message, hint } = error;
   const status: ContentfulStatusCode = code === 'admin.not_found' ? 404 : STATUSES[kind];
   return c.json({ error: { code, message, hint: hint ?? null } }, status);
+}
+
+/** Behind all routes: 404 for a path or a method that none of them has. */
+export function answerNoRoute(c: Context): Response {
+  const message = `there is no ${c.req.method} ${c.req.path.slice(0, MAX_SHOWN)}`;
+  return c.json(
+    { error: { code: 'admin.not_found', message, hint: 'docs/admin-api.md lists the routes.' } },
+    404,
+  );
 }
 
 /**

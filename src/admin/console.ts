@@ -8,6 +8,7 @@ import type { Service } from '../platform/lifecycle.ts';
 import type { Log } from '../platform/log.ts';
 import type { StreamStore } from '../streams/stream-store.ts';
 import { createAdminRoutes } from './admin-routes.ts';
+import { answerNoRoute } from './api-errors.ts';
 import type { Health } from './health.ts';
 import { createLocalMail } from './local-mail.ts';
 import { createLookRoutes } from './look-routes.ts';
@@ -50,5 +51,6 @@ export function createConsole(
   routes.route('/', createLookRoutes(deps));
   routes.route('/', createSuppressionRoutes(deps, { keptMs }));
   routes.route('/', createMailboxRoutes({ ...deps, localMail, view, domains }));
+  routes.all('/api/admin/*', answerNoRoute);
   return { service: { name: 'console', run: (signal) => view.run(signal) }, routes };
 }

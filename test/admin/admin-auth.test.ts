@@ -114,6 +114,7 @@ describe('another site', () => {
   ])('that %s changes nothing, even with the cookie', async (_, headers: Record<string, string>) => {
     const answer = await ask({ ...headers, cookie: await cookie() }, { method: 'POST' });
     expect(answer.status).toBe(403);
+    expect(JSON.parse(answer.body)).toMatchObject({ error: { code: 'admin.another_site' } });
   });
 
   it('is not what our own page is', async () => {
@@ -133,7 +134,8 @@ describe('another site', () => {
   it.each(['evil.example', 'evil.example:PORT', '127.0.0.1.evil.example', 'localhost.evil.example:80'])(
     'cannot rebind %s to us',
     async (host) => {
-      expect((await ask({ ...bearer, host })).status).toBe(421);
+      const { status, body } = await ask({ ...bearer, host });
+      expect([status, JSON.parse(body)]).toMatchObject([421, { error: { code: 'admin.wrong_host' } }]);
     },
   );
 

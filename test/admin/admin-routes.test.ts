@@ -112,6 +112,18 @@ describe('the admin API', () => {
       expect((await world.ask(`/api/admin/streams/records?name=${name}`)).status).toBe(422);
   });
 
+  it.each([
+    ['no-such-route', undefined],
+    ['', undefined],
+    ['redrive', undefined],
+    ['health', {}],
+    ['tools/no-such-route', {}],
+  ])('answers 404 in JSON where there is no route: %s', async (path, body) => {
+    const response = await world.ask(`/api/admin/${path}`, body === undefined ? {} : { body });
+    expect(response.status).toBe(404);
+    expect(await response.json()).toMatchObject({ error: { code: 'admin.not_found' } });
+  });
+
   it('shows records as JSON, text or base64, and names of streams in pages', async () => {
     const bodies = ['{"kind":"x"}', 'plain', Buffer.from([0xff, 0xfe])];
     await world.store.stream('looks/a').append(bodies.map((body) => ({ headers: [['h', 'v']], body })));

@@ -7,9 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Hono } from 'hono';
 import { adminAuth } from '../../src/admin/admin-auth.ts';
-import { createAdminRoutes } from '../../src/admin/admin-routes.ts';
+import { createConsole } from '../../src/admin/console.ts';
 import { createHealth } from '../../src/admin/health.ts';
-import { createLookRoutes } from '../../src/admin/look-routes.ts';
 import type { DeadLetter } from '../../src/admin/dead-letters.ts';
 import type { RedrivePage } from '../../src/admin/redrive.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
@@ -47,10 +46,13 @@ export async function startOperatorWorld(): Promise<OperatorWorld> {
   stack.defer(() => store.close());
   const app = new Hono();
   app.use('*', adminAuth(OPERATOR_TOKEN));
-  app.route('/', createAdminRoutes({ store, inboxes: () => ['desk', 'default'], clock, log }));
   const process = { services: () => [], missingRoles: () => ['runner' as const], hasTools: () => false };
   const health = createHealth({ store, appends: watchAppends({ store, clock }), clock, ...process });
-  app.route('/', createLookRoutes({ store, health, log }));
+  const console = createConsole(
+    { store, health, inboxes: () => ['desk', 'default'], clock, log },
+    { isLocal: false, domains: ['y.example'], keptMs: 90 * 86_400_000 },
+  );
+  app.route('/', console.routes);
   const server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log });
   stack.defer(() => server.close(1000));
 
