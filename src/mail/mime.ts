@@ -8,6 +8,7 @@
 import PostalMime from 'postal-mime';
 import type { Attachment, Email, Header } from 'postal-mime';
 import { BodyParser } from './body-parser.ts';
+import { withUtf8Head } from './head-charset.ts';
 import { decodePartsWithoutBlob } from './part-decoding.ts';
 import { charsetOf } from './part-text.ts';
 
@@ -42,8 +43,9 @@ export interface MimeMessage {
 export async function parseMime(raw: Uint8Array): Promise<MimeMessage> {
   const readable = raw.subarray(0, readableLength(raw));
   const isWhole = readable.length === raw.length;
-  for (const part of [readable, readable.subarray(0, Math.min(headLength(readable), limits.headerBytes))]) {
-    const email = await parseUnlessRefused(part);
+  const headBytes = Math.min(headLength(readable), limits.headerBytes);
+  for (const part of [readable, readable.subarray(0, headBytes)]) {
+    const email = await parseUnlessRefused(withUtf8Head(part, headBytes));
     if (!email) continue;
     const isRead = isWhole && part === readable;
     const attachments = isRead ? email.attachments.slice(0, limits.attachments) : [wholeMessage(raw)];

@@ -96,6 +96,24 @@ describe('header fields', () => {
   });
 
   test.each([
+    ['Subject: h\xe9 \x93x\x94', '', 'hé “x”'],
+    ['Subject: h\xe9', '; charset=utf-8', 'hé'],
+    ['Subject: h\xe9', '; charset=none-such', 'hé'],
+    ['Subject: \xcf\xf0\xe8\xe2\xe5\xf2', ';\r\n charset="windows-1251"', 'Привет'],
+    ['Subject: \xb0\xa1', '; charset=euc-kr', '가'],
+    ['X-One: \xe9\r\nSubject: h\xc3\xa9', '', 'hé'],
+    // The second byte is an ASCII character anywhere else.
+    ['Subject: \x83\x40', '; charset=shift_jis', '\ufffd@'],
+    ['Subject: \xe9', '; charset=utf-16le', '\ufffd'],
+  ])(
+    'bytes that are no UTF-8 are read by the charset of the text: %j, %j',
+    async (field, charset, subject) => {
+      const email = await parseMessage(raw(field, `Content-Type: text/plain${charset}`, '', 'x'));
+      expect(email.subject).toBe(subject);
+    },
+  );
+
+  test.each([
     ['<a@b.example>', '<a@b.example>'],
     [' <a@b.example> ', '<a@b.example>'],
     ['a@b.example', '<a@b.example>'],
