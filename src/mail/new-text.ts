@@ -213,15 +213,14 @@ function skipBlank(lines: readonly string[], from: number): number {
 
 /**
  * Without blank lines at either end, and without rulers, device signatures and quotations below the last own
- * line. A text that is one quotation is kept, unless it begins with the introduction: that is history. So is one that is
- * nothing but a device signature.
+ * line. A text that is one quotation is kept, unless it begins with the introduction: that is history. Of a photo that a
+ * telephone sent nothing is left.
  */
 function withoutEnd(lines: string[]): string[] {
   const start = skipBlank(lines, 0);
   const hasOwnText = lines.slice(start).some(isNew);
-  const isLeftOut = hasOwnText ? isNothing : isBlankOrRuler;
   let end = lines.length;
-  while (end > start && isLeftOut(lines[end - 1] ?? '')) end -= 1;
+  while (end > start && isNothing(lines[end - 1] ?? '')) end -= 1;
   if (
     !lines.slice(start, end).some(isOwnText) &&
     isIntro((lines[start] ?? '').slice(0, limits.lineChars).replace(/^[\s>]+/, ''))

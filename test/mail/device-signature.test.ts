@@ -76,7 +76,6 @@ describe('a sentence of somebody’s own stays', () => {
   });
 });
 
-test('a mail that is nothing but such a line keeps it', () => {
-  expect(newTextOf('Sent from my iPhone\n\n--\n')).toBe('Sent from my iPhone');
-  expect(newTextOf('Sent from my iPhone\n\n> old')).toContain('Sent from my iPhone');
+test('of a photo that a telephone sent nothing is left', () => {
+  expect(newTextOf('Sent from my iPhone\n\n--\n')).toBe('');
 });
