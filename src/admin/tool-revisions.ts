@@ -23,8 +23,7 @@ const MIN_NAME_CHARS = 4;
 
 export async function toolRevisions(store: StreamStore, signal: AbortSignal): Promise<ToolRevisions> {
   const { records, pinned } = await readTools(store, signal);
-  const live = records.find(({ status }) => status === 'live') ?? null;
-  return { live, pinned, revisions: records.slice(0, MAX_SHOWN) };
+  return { live: liveOf(records) ?? null, pinned, revisions: records.slice(0, MAX_SHOWN) };
 }
 
 /**
@@ -41,19 +40,38 @@ export async function pinTools(
   const { records, before } = await readTools(store, signal);
   const found =
     name === null ? before : records.find((record) => record.status === 'live' && isNamed(record, name));
+  if (!found && name === null) assertFromGit(liveOf(records));
   if (!found) throw noSuchRevision(name);
-  if (!found.commit) {
-    throw new MillraceError('invalid', 'tools.cannot_pin', `${found.revision} did not come from Git`, {
-      hint: 'A folder has no history: change its files. With TOOLS_REPO, revisions can be pinned.',
-    });
-  }
+  if (!found.commit) throw cannotPin(found);
   await ask({ store, clock }, { action: 'pin', commit: found.commit.id }, signal);
   return found;
 }
 
-/** Asks for the branch to be followed again. */
-export function unpinTools(deps: { store: StreamStore; clock: Clock }, signal: AbortSignal): Promise<void> {
-  return ask(deps, { action: 'unpin', commit: null }, signal);
+/**
+ * Asks for the branch to be followed again.
+ * @throws MillraceError `tools.cannot_pin` (invalid) where there is none, and no pin
+ */
+export async function unpinTools(
+  deps: { store: StreamStore; clock: Clock },
+  signal: AbortSignal,
+): Promise<void> {
+  const { records, pinned } = await readTools(deps.store, signal);
+  if (pinned === null) assertFromGit(liveOf(records));
+  await ask(deps, { action: 'unpin', commit: null }, signal);
+}
+
+function liveOf(records: readonly ToolsRecord[]): ToolsRecord | undefined {
+  return records.find(({ status }) => status === 'live');
+}
+
+function assertFromGit(live: ToolsRecord | undefined): void {
+  if (live && !live.commit) throw cannotPin(live);
+}
+
+function cannotPin({ revision }: ToolsRecord): MillraceError {
+  return new MillraceError('invalid', 'tools.cannot_pin', `${revision} did not come from Git`, {
+    hint: 'A folder has no history: change its files. With TOOLS_REPO, revisions can be pinned.',
+  });
 }
 
 async function ask(

@@ -224,7 +224,21 @@ const broken: [string, () => Promise<void> | void, string, RegExp][] = [
     'daemon',
     /nothing answers.*Start it/s,
   ],
-  ['the tools were refused', () => refuseTools(), 'tools', /refused.*millrace tools/s],
+  [
+    'the tools of a folder were refused',
+    () => refuseTools(),
+    'tools',
+    /revision of \/\S*tools was refused.*millrace tools.*mend it there\.$/s,
+  ],
+  [
+    'the tools of a repository were refused',
+    async () => {
+      variables['TOOLS_REPO'] = 'https://git.example/tools.git';
+      await refuseTools();
+    },
+    'tools',
+    /revision of https:\S* was refused.*mend it and push\.$/s,
+  ],
   [
     'the Git host is away',
     () => refuseTools({ isTransient: true }),

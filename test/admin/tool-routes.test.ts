@@ -112,6 +112,21 @@ describe('revisions of the tools', () => {
     });
   });
 
+  // "The branch is followed again.", it said, and there is none.
+  it.each([
+    ['unpin', {}],
+    ['pin', { revision: null }],
+  ])('of a folder have no branch to be followed: %s is refused', async (action, body) => {
+    await wentLive('aaaaaaaaaaaa');
+    const answer = await post(action, body);
+    expect([answer.status, await answer.json()]).toMatchObject([
+      422,
+      { error: { code: 'tools.cannot_pin' } },
+    ]);
+    expect((await seen()).revisions).toHaveLength(1);
+    expect(await tools().tail()).toBe(1);
+  });
+
   it("are shown to a person in lines, with the compiler's own", async () => {
     const served = { inboxes: ['echo'], unreachable: ['_spare', '$x'] };
     await record({ revision: 'aaaaaaaaaaaa', status: 'live', ...served, error: null }, 'a');

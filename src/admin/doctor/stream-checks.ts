@@ -144,14 +144,16 @@ async function lookAtTools(
   if (newest?.status === 'refused')
     return warning(
       'tools',
-      `the newest revision was refused (${newest.error?.split('\n')[0] ?? 'no reason'}); ${live?.revision ?? 'none'} is live`,
-      '`millrace tools` shows all of it; mend it and push.',
+      `the newest revision of ${source} was refused (${newest.error?.split('\n')[0] ?? 'no reason'}); ${live?.revision ?? 'none'} is live`,
+      `\`millrace tools\` shows all of it; mend it${config.tools.repo === null ? ' there' : ' and push'}.`,
     );
   if (live === null)
     return warning(
       'tools',
       `no revision of ${source} was ever live`,
-      'Is the repository reachable (TOOLS_REPO, GITHUB_PAT), does the daemon run? `millrace tools` shows what was refused.',
+      config.tools.repo === null
+        ? 'Is that the folder (TOOLS_PATH), does the daemon run? `millrace tools` shows what was refused.'
+        : 'Is the repository reachable (TOOLS_REPO, GITHUB_PAT), does the daemon run? `millrace tools` shows what was refused.',
     );
   return ok('tools', `${live.revision} is live, from ${source}`);
 }
