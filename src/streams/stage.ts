@@ -95,6 +95,10 @@ export interface StageStats {
   /** Deferred, waiting without their body, or passed over. */
   readonly aside: number;
   readonly settledKeys: number;
+  /** Settled numbers that are kept because one below them is not. */
+  readonly settledAhead: number;
+  /** Of outputs that are not durable yet. */
+  readonly outputBytes: number;
   /** Who waits inside the stage for something to change: a handful, whatever the backlog. */
   readonly waiters: number;
 }
@@ -296,6 +300,8 @@ export function createStage(
     bytesInMemory: lanes.bytesInMemory,
     aside: standing.asideCount + passedOver.size,
     settledKeys: standing.progress.keys.size,
+    settledAhead: standing.progress.settled.size,
+    outputBytes: commits.outputBytes,
     waiters: changed.waiters,
   });
 

@@ -7,14 +7,16 @@
  *   scheduled for later.
  * - The `low` of a journal's checkpoints never goes back, and what follows the newest one is bounded: so is
  *   what a recovery reads.
+ * - Nothing grows without bound: a checkpoint names nothing that is settled, nor keys beyond the horizon, and a stage
+ *   holds no more than its limits, and what its newest checkpoint and the records behind it name.
  * - At the end every mail has the outcome that its plan says.
  */
-import type { OutcomeRecord } from '../../src/streams/journal-records.ts';
+import type { CheckpointPart, OutcomeRecord } from '../../src/streams/journal-records.ts';
 import { KEY_HEADER, headerOf, streamNames } from '../../src/streams/records.ts';
 import type { Stage } from '../../src/streams/stage.ts';
 import type { StreamRecord } from '../../src/streams/stream-store.ts';
 import type { DaemonProcess } from './daemon-process.ts';
-import { CONCURRENCY, SMALL_LIMITS, journalOf } from './pipeline.ts';
+import { CONCURRENCY, HORIZON_MS, SMALL_LIMITS, journalOf } from './pipeline.ts';
 import type { MailPlan } from './pipeline.ts';
 import type { World } from './world.ts';
 
@@ -33,8 +35,8 @@ export interface Oracle {
   ): Promise<T>;
   /** Resolves when the stage has recovered; a crash may come before. */
   watchRecovery(daemon: DaemonProcess, what: { source: string; stage: Stage }): Promise<void>;
-  /** Looks at the memory of a stage. */
-  watchMemory(stage: Stage): void;
+  /** Looks at the memory of a stage; without `isAlone` another process may have its journal meanwhile. */
+  watchMemory(stage: Stage, of: { source: string; isAlone: boolean }): void;
   /** Every mail has its outcome. */
   isSettled(): boolean;
   /** The outcome of every mail is the one that its plan says. */
@@ -56,14 +58,25 @@ interface JournalFacts {
   readonly intents: Map<number, string>;
   /** Scheduled for later: they gave up their place in the lane. */
   readonly scheduled: Set<number>;
+  /** Of `final`, the numbers that the newest checkpoint's `low` has not passed. */
+  readonly settledAhead: Set<number>;
   low: number;
   sinceCheckpoint: number;
   checkpointParts: number;
+  /** Keys that the newest checkpoint names, and those settled since. */
+  keys: number;
+  runningMs: number;
 }
 
 /** Outcomes and attempts of all that can be under way while a checkpoint is due, several times over. */
 const MAX_SINCE_CHECKPOINT = 10 * (SMALL_LIMITS.checkpointOutcomes + SMALL_LIMITS.window + CONCURRENCY);
 const MAX_WAITERS = 12;
+/** All that may be set aside, with names of a dozen characters, and some dozens of key segments. */
+const MAX_CHECKPOINT_BYTES = 16 * 1024;
+/** Handlers that run when the limit is reached may end. */
+const MAX_OUTPUT_BYTES = SMALL_LIMITS.outputBytes + CONCURRENCY * 1_000;
+/** A stage remembers keys a second longer than its checkpoint names them. */
+const KEYS_SLACK = 4;
 /** All that is in memory may be set aside after the reader began to pause. */
 const MAX_ASIDE = SMALL_LIMITS.aside + SMALL_LIMITS.window + CONCURRENCY + SMALL_LIMITS.passedOver;
 /** What becomes of a request for later where too many wait. */
@@ -98,9 +111,12 @@ export function createOracle(world: World): Oracle {
       finalOfKey: new Map(),
       intents: new Map(),
       scheduled: new Set(),
+      settledAhead: new Set(),
       low: 0,
       sinceCheckpoint: 0,
       checkpointParts: 1,
+      keys: 0,
+      runningMs: 0,
     }));
 
   function observeSource(stream: string, record: StreamRecord): void {
@@ -147,8 +163,10 @@ export function createOracle(world: World): Oracle {
       checkOrder(source, seqNum, 'is settled');
       if (journal.finalOfKey.has(key)) fault(`${source}: key ${key} is settled twice`);
       journal.finalOfKey.set(key, outcome);
+      journal.keys++;
     }
     journal.final.set(seqNum, outcome);
+    journal.settledAhead.add(seqNum);
   }
 
   function observeJournal(source: string, name: string, record: StreamRecord): void {
@@ -157,7 +175,7 @@ export function createOracle(world: World): Oracle {
       | OutcomeRecord
       | { kind: 'attempt' | 'keys' }
       | { kind: 'intent'; outcome: OutcomeRecord }
-      | { kind: 'checkpoint'; part: number; parts: number; low: number };
+      | CheckpointPart;
     world.trace(
       `${name}#${record.seqNum} ${body.kind}${body.kind === 'outcome' ? ` ${body.seqNum} ${body.outcome}` : ''}`,
     );
@@ -169,14 +187,34 @@ export function createOracle(world: World): Oracle {
       journal.intents.set(seqNum, outcome);
     }
     if (body.kind !== 'checkpoint') return;
+    checkPart(name, journal, body, record.body.length);
     // Until its last part is there, it is none.
-    if (body.part < body.parts - 1) return;
-    if (body.low < journal.low) fault(`${name}: low went back from ${journal.low} to ${body.low}`);
-    journal.low = body.low;
-    if (journal.sinceCheckpoint > MAX_SINCE_CHECKPOINT + body.parts)
+    if (body.part === body.parts - 1) observeCheckpoint(name, journal, body);
+  }
+
+  /** It names what is needed, and no more. */
+  function checkPart(name: string, journal: JournalFacts, part: CheckpointPart, bytes: number): void {
+    if (bytes > MAX_CHECKPOINT_BYTES) fault(`${name}: a checkpoint of ${bytes} bytes`);
+    const named = [...part.doubts.map(([seqNum]) => seqNum), ...part.aside.map(({ seqNum }) => seqNum)];
+    for (const seqNum of named)
+      if (journal.final.has(seqNum)) fault(`${name}: a checkpoint names #${seqNum}, which is settled`);
+    const oldestMs = part.runningMs - HORIZON_MS;
+    if (part.keySegments.some(({ newestMs }) => newestMs < oldestMs))
+      fault(`${name}: a checkpoint names keys beyond the horizon`);
+    if (part.runningMs < journal.runningMs)
+      fault(`${name}: its running time went back from ${journal.runningMs} to ${part.runningMs}`);
+    journal.runningMs = part.runningMs;
+    if (part.part === 0) journal.keys = part.keySegments.reduce((sum, { count }) => sum + count, 0);
+  }
+
+  function observeCheckpoint(name: string, journal: JournalFacts, { low, parts }: CheckpointPart): void {
+    if (low < journal.low) fault(`${name}: low went back from ${journal.low} to ${low}`);
+    journal.low = low;
+    for (const seqNum of journal.settledAhead) if (seqNum < low) journal.settledAhead.delete(seqNum);
+    if (journal.sinceCheckpoint > MAX_SINCE_CHECKPOINT + parts)
       fault(`${name}: ${journal.sinceCheckpoint} records without a checkpoint`);
     journal.sinceCheckpoint = 0;
-    journal.checkpointParts = body.parts;
+    journal.checkpointParts = parts;
   }
 
   function outcomeOf(plan: MailPlan): string | null {
@@ -233,11 +271,20 @@ export function createOracle(world: World): Oracle {
       const bound = 8 * (MAX_SINCE_CHECKPOINT + factsOfJournal(name).checkpointParts) + 100;
       if (read > bound) fault(`${name}: a recovery read ${read} records`);
     },
-    watchMemory(stage) {
-      const { inMemory, aside, waiters } = stage.stats();
+    watchMemory(stage, { source, isAlone }) {
+      const { inMemory, aside, waiters, settledKeys, settledAhead, outputBytes } = stage.stats();
       if (inMemory > SMALL_LIMITS.window + CONCURRENCY) fault(`${inMemory} records in memory`);
       if (aside > MAX_ASIDE) fault(`${aside} records aside`);
       if (waiters > MAX_WAITERS) fault(`${waiters} waiters`);
+      if (outputBytes > MAX_OUTPUT_BYTES) fault(`${outputBytes} bytes of outputs in memory`);
+      if (!isAlone) return;
+      const journal = factsOfJournal(journalOf[source]!);
+      if (settledAhead > journal.settledAhead.size)
+        fault(
+          `${source}: ${settledAhead} settled numbers in memory, of ${journal.settledAhead.size} not passed`,
+        );
+      if (settledKeys > journal.keys + KEYS_SLACK)
+        fault(`${source}: ${settledKeys} settled keys in memory, of ${journal.keys} on the journal`);
     },
     isSettled: () => [...plans.values()].every((plan) => outcomeOf(plan) !== null),
     judge() {

@@ -63,6 +63,12 @@ export const SMALL_LIMITS: StageLimits = {
 
 /** So short that journals are trimmed all the time. */
 const HISTORY_MS = 60_000;
+/** A twelfth of that in life, so that keys are forgotten within a simulation. What repeats a key is as much sooner. */
+export const HORIZON_MS = 6 * 3_600_000;
+/** Svix repeats for 28 hours. */
+export const LAST_REPEAT_MS = (28 * 3_600_000) / 12;
+/** As for half a day: who writes an output after that writes a key again. */
+export const LONGEST_PAUSE_MS = 3_600_000;
 
 export function mailRecord(plan: MailPlan): NewRecord {
   return jsonRecord({ kind: 'mail', version: 1, ...plan }, plan.mailId);
@@ -105,6 +111,7 @@ export function createPipeline(
             maxAttempts: 10_000,
             limits: SMALL_LIMITS,
             historyMs: HISTORY_MS,
+            horizonMs: HORIZON_MS,
             ...options,
             handle: (record, attempt) =>
               far.oracle.watchHandler(daemon, { source, record }, () => options.handle(record, attempt)),

@@ -11,7 +11,7 @@ import { createDurableStreams } from './durable-streams.ts';
 import type { DurableStreams } from './durable-streams.ts';
 import { createOracle } from './oracle.ts';
 import type { Oracle } from './oracle.ts';
-import { createPipeline, journalOf, mailRecord } from './pipeline.ts';
+import { LAST_REPEAT_MS, LONGEST_PAUSE_MS, createPipeline, journalOf, mailRecord } from './pipeline.ts';
 import type { MailPlan, Pipeline } from './pipeline.ts';
 import { createProvider } from './provider.ts';
 import { createWorld } from './world.ts';
@@ -195,8 +195,7 @@ function scheduleMails(scene: Scene): number {
     };
     const arrivalMs = world.int(spreadMs);
     deliver(plan, arrivalMs);
-    // Svix repeats for 28 hours.
-    while (world.chance(0.25)) deliver(plan, arrivalMs + world.int(world.pick([5, MINUTE, 28 * HOUR])));
+    while (world.chance(0.25)) deliver(plan, arrivalMs + world.int(world.pick([5, MINUTE, LAST_REPEAT_MS])));
   }
   return mails;
 }
@@ -239,7 +238,7 @@ function makeTrouble(scene: Scene): boolean {
   } else {
     daemon.process.pause();
     scene.zombies.push(daemon);
-    world.after(world.int(world.pick([MINUTE, 12 * HOUR])), () => daemon.process.resume());
+    world.after(world.int(world.pick([MINUTE, LONGEST_PAUSE_MS])), () => daemon.process.resume());
   }
   world.after(trouble === 'pause' ? world.int(10 * MINUTE) : stopMs, () => {
     if (scene.current() === daemon) scene.start();
@@ -263,8 +262,10 @@ async function calmDown(scene: Scene, isDone: () => boolean): Promise<void> {
   }
 }
 
-function watchMemory({ current, oracle }: Scene): void {
-  for (const stage of current()?.pipeline.stages.values() ?? []) oracle.watchMemory(stage);
+function watchMemory({ current, oracle, zombies }: Scene): void {
+  const isAlone = zombies.length === 0;
+  for (const [source, stage] of current()?.pipeline.stages ?? [])
+    oracle.watchMemory(stage, { source, isAlone });
 }
 
 /** The daemon stands at the end of all its sources and has nothing in hand. */
