@@ -90,7 +90,7 @@ export function createKeepMail({
     // Most mail is small and new: then one append keeps all of it.
     const whole = await writeBlobWith(stream, raw, { beside: routesRecord(routes), signal });
     if (whole) return { raw, pointer: whole, routes };
-    const pointer = await writeBlob(stream, raw, signal);
+    const pointer = await writeBlob(stream, raw, { signal });
     return { raw, pointer, routes: await decideOnce(stream, routes, signal) };
   };
 }

@@ -103,8 +103,9 @@ export function createMailboxOutbound(
   ): Promise<MailboxRecord['request']> {
     const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
     if (bytes.length <= MAX_INLINE_REQUEST_BYTES) return request;
-    // The runner has written the same bytes to the same stream, in which case nothing is added.
-    return { blob: await writeBlob(store.stream(streamNames.request(idempotencyKey)), bytes, signal) };
+    // The runner has written the same bytes to the same stream: of a mail that did not wait, nothing is added.
+    const stream = store.stream(streamNames.request(idempotencyKey));
+    return { blob: await writeBlob(stream, bytes, { nowMs: clock.nowMs(), signal }) };
   }
 
   return {

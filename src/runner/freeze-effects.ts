@@ -84,7 +84,9 @@ export function createFreezeEffects(
   ): Promise<OutboxRecord['request']> {
     const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
     if (bytes.length <= maxInlineBytes) return request;
-    return { blob: await writeBlob(store.stream(streamNames.request(key)), bytes) };
+    // A run cut off long ago may have written the same: what waits from now on needs bytes that last as long.
+    const stream = store.stream(streamNames.request(key));
+    return { blob: await writeBlob(stream, bytes, { nowMs: clock.nowMs() }) };
   }
 
   async function outboxOutput(

@@ -6,6 +6,8 @@
  * - Writing is idempotent: it appends the pieces that are not there yet, none when all are. A crash in the
  *   middle leaves an incomplete set, which no reader takes for a blob. What is small goes into a new stream in
  *   one append, which asks by its condition whether the stream is new: most mail costs no look beforehand.
+ * - Pieces expire with their stream. Who writes a record that outlives old ones says what time it is, and has
+ *   those that are not young appended again: a set is then complete for as long as the record lasts.
  * - Reading takes a complete set and verifies the SHA-256.
  */
 import { createHash } from 'node:crypto';
@@ -18,6 +20,8 @@ import type { NewRecord, Stream, StreamRecord, StreamStore } from './stream-stor
 export const MAX_BLOB_BYTES = 64 * 1024 * 1024;
 /** Leaves room for the headers below the limit of a record. */
 const PIECE_BYTES = 960 * 1024;
+/** A mail may wait for two thirds of `RETENTION_DAYS`: its bytes outlast that by 8 h where it is one day. */
+const MAX_YOUNG_MS = 6 * 3_600_000;
 /** A stream of blobs holds a few attempts at a few sets; beyond this it is something else. */
 const MAX_SCANNED_RECORDS = 10_000;
 
@@ -30,17 +34,18 @@ interface Piece {
   /** Size of the whole. */
   readonly bytes: number;
   readonly body: Uint8Array;
+  readonly timestampMs: number;
 }
 
 /**
- * Makes sure that a complete set of these bytes is in the stream.
+ * Makes sure that a complete set of these bytes is in the stream; given `nowMs`, one that was written in the last hours.
  * @throws MillraceError `streams.too_large` (invalid) beyond `MAX_BLOB_BYTES`, and what `append` and `read`
  *   throw; after a transient one the same call goes on where it stopped
  */
 export async function writeBlob(
   stream: Stream,
   bytes: Uint8Array,
-  signal?: AbortSignal,
+  { nowMs, signal }: { nowMs?: number; signal?: AbortSignal } = {},
 ): Promise<BlobPointer> {
   if (bytes.length > MAX_BLOB_BYTES) {
     throw new MillraceError('invalid', 'streams.too_large', `a blob of ${bytes.length} bytes`, {
@@ -53,9 +58,10 @@ export async function writeBlob(
   const pieces = Math.max(1, Math.ceil(bytes.length / PIECE_BYTES));
   const only = pieces === 1 ? pieceRecord(bytes, { sha256, index: 0, pieces }) : undefined;
   if (only && (await areAppendedFirst(stream, [only], signal))) return pointer;
+  const youngSinceMs = nowMs === undefined ? -Infinity : nowMs - MAX_YOUNG_MS;
   const present = new Set<number>();
   for await (const piece of piecesOf(stream, signal)) {
-    if (piece.sha256 === sha256) present.add(piece.index);
+    if (piece.sha256 === sha256 && piece.timestampMs >= youngSinceMs) present.add(piece.index);
   }
   for (let index = 0; index < pieces; index++) {
     if (present.has(index)) continue;
@@ -165,7 +171,7 @@ function pieceFromRecord(record: StreamRecord): Piece | null {
   if (sha256 === undefined || index === undefined || pieces === undefined || bytes === undefined) return null;
   // A number that is none makes the comparison false.
   if (!(index >= 0 && index < pieces && bytes >= 0 && bytes <= MAX_BLOB_BYTES)) return null;
-  return { sha256, index, pieces, bytes, body: record.body };
+  return { sha256, index, pieces, bytes, body: record.body, timestampMs: record.timestampMs };
 }
 
 function assemble(found: ReadonlyMap<number, Uint8Array>, pointer: BlobPointer): Uint8Array {

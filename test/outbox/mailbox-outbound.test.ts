@@ -126,4 +126,14 @@ describe('the mailbox as a provider', () => {
     expect(Buffer.from(await readBlob(store, pointer!)).equals(bytes)).toBe(true);
     expect(await store.stream('request/k1').tail()).toBe(tail);
   });
+
+  it('puts a large request that has waited there again, so that it lasts as long as its record', async () => {
+    const request = requestOf('x'.repeat(2_000_000));
+    const bytes = Buffer.from(JSON.stringify(request));
+    await writeBlob(store.stream('request/k1'), bytes);
+    const tail = await store.stream('request/k1').tail();
+    const later = { ...clock, nowMs: () => clock.nowMs() + 60 * 86_400_000 };
+    await createMailboxOutbound({ store, clock: later, log }).send(request, 'k1', signal);
+    expect(await store.stream('request/k1').tail()).toBe(2 * tail);
+  });
 });

@@ -181,6 +181,32 @@ describe('the effects of a run', () => {
     expect(turns).toBeGreaterThanOrEqual(2);
   });
 
+  // A run was cut off behind its request, and repeated 40 days later: its mail, 60 days ahead, outlived its bytes.
+  it('that a run before has written long ago are written again, so that they last as long as their records', async () => {
+    await world.mail('desk', 'Hi');
+    const [record] = await readAll(world.store().stream('inbox/desk'));
+    const mail = parseJsonRecord(inboxRecordSchema, record!);
+    const cause = causeOfRun(record!, mail, { inbox: 'desk', lost: null });
+    const nothing = { files: () => Promise.resolve([]), raw: () => Promise.resolve(Buffer.of()) };
+    const tails: number[] = [];
+    for (const days of [0, 0, 40]) {
+      const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + days * DAY_MS };
+      const freeze = createFreezeEffects(
+        { store: world.store(), clock, mailWork: mailWorkInPlace },
+        { inbox: 'desk', domains: ['agent.example'], maxDelayMs: DAY_MS },
+      );
+      const effects = [{ kind: 'reply', text: 'x'.repeat(800_000) }] as const;
+      await freeze(effects, { cause, mail, email: mail.email, isAtomic: false, ...nothing });
+      tails.push(
+        await world
+          .store()
+          .stream(`request/${cause.idempotencyKey(0)}`)
+          .tail(),
+      );
+    }
+    expect(tails).toEqual([1, 1, 2]);
+  });
+
   it('leave in the order in which its runs were, also where a mail was cut that only its subject places', async () => {
     const freeze = createFreezeEffects(
       { store: world.store(), clock: systemClock, mailWork: mailWorkInPlace },

@@ -46,7 +46,18 @@ function killedAfter(appends: number, stream: Stream): Stream {
   };
 }
 
+/** A stream with a blob that was written at that time. */
+async function streamWritten(bytes: Uint8Array, timestampMs: number): Promise<Stream> {
+  const [source, stream] = [fresh(), fresh()];
+  await writeBlob(source, bytes);
+  for (const { headers, body } of await readAll(source))
+    await stream.append([{ headers, body, timestampMs }]);
+  return stream;
+}
+
 const PIECE = 960 * 1024;
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
 
 describe('a blob', { timeout: 30_000 }, () => {
   test('that is small goes into a new stream without a look, and is there once however often it is written', async () => {
@@ -92,6 +103,31 @@ describe('a blob', { timeout: 30_000 }, () => {
     const pointer = await writeBlob(stream, bytesOf(2_000_000));
     const tail = await stream.tail();
     expect(await writeBlob(stream, bytesOf(2_000_000))).toEqual(pointer);
+    expect(await stream.tail()).toBe(tail);
+  });
+
+  test.each([2_000, 2_000_000])(
+    'of %i bytes whose pieces are old is written again by who needs it to last',
+    async (length) => {
+      const nowMs = systemClock.nowMs();
+      const bytes = bytesOf(length);
+      const stream = await streamWritten(bytes, nowMs - 40 * DAY_MS);
+      const oldTail = await stream.tail();
+      const pointer = await writeBlob(stream, bytes, { nowMs });
+      expect(await writeBlob(stream, bytes, { nowMs: nowMs + HOUR_MS })).toEqual(pointer);
+      expect(await stream.tail()).toBe(2 * oldTail);
+      for (let expired = 0; expired <= oldTail; expired++) {
+        await stream.trim(expired);
+        expect(Buffer.compare(await readBlob(store, pointer), bytes)).toBe(0);
+      }
+    },
+  );
+
+  test('whose pieces a clock that was ahead has written is as good as new', async () => {
+    const nowMs = systemClock.nowMs();
+    const stream = await streamWritten(bytesOf(2_000_000), nowMs + 40 * DAY_MS);
+    const tail = await stream.tail();
+    await writeBlob(stream, bytesOf(2_000_000), { nowMs });
     expect(await stream.tail()).toBe(tail);
   });
 

@@ -57,11 +57,9 @@ export function createPublisher(deps: PublisherDeps): Publisher {
       return records.refuse(error, commit, signal);
     }
     const { revision } = bundle;
-    const blob = await writeBlob(
-      store.stream(streamNames.revision(revision)),
-      publishedBytes(bundle),
+    const blob = await writeBlob(store.stream(streamNames.revision(revision)), publishedBytes(bundle), {
       signal,
-    );
+    });
     log.info({ revision, ...served, commit: commit?.id }, 'tools.published');
     return records.live({ revision, ...served, bundle: blob, builder, ...(commit && { commit }) }, signal);
   }
