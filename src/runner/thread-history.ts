@@ -12,6 +12,7 @@ import { normaliseAddress } from '../mail/address.ts';
 import { allRecipients, providerRequestSchema } from '../mail/email.ts';
 import type { ParsedEmail, ProviderRequest } from '../mail/email.ts';
 import type { Clock } from '../platform/clock.ts';
+import { hasCode } from '../platform/errors.ts';
 import { readBlob } from '../streams/blob.ts';
 import { outcomeSchema } from '../streams/journal-records.ts';
 import type { OutcomeRecord } from '../streams/journal-records.ts';
@@ -133,8 +134,13 @@ export function createThreadHistory(
     signal: AbortSignal,
   ): Promise<ProviderRequest | null> {
     if (pointer.bytes > MAX_READ_BYTES) return null;
-    const bytes = await readBlob(store, pointer, signal);
-    return providerRequestSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    try {
+      const bytes = await readBlob(store, pointer, signal);
+      return providerRequestSchema.parse(JSON.parse(Buffer.from(bytes).toString('utf8')));
+    } catch (error) {
+      if (hasCode(error, 'streams.blob_missing')) return null;
+      throw error;
+    }
   }
 
   return {

@@ -1,5 +1,7 @@
 /** The earlier mails of a conversation: which ones, in which order, and none of other people. */
 import { expect, it } from 'vitest';
+import { outboxRecordSchema, parseJsonRecord } from '../../src/streams/records.ts';
+import { readAll } from '../streams/store-reading.ts';
 import { useRunnerWorld } from './runner-world.ts';
 
 const world = useRunnerWorld();
@@ -46,6 +48,22 @@ it('are none of which whoever would get the reply has no part', async () => {
     await world.settled('desk', (await world.outbox()).length + 1);
     expect(await lastAnswer()).toBe(expected);
   }
+});
+
+// The bytes of a large answer are older than its record, and expire first: the tool's call failed, and with it the run.
+it('leave out what has expired', async () => {
+  await world.start(TELL.replace('email.newText.trim() +', "email.newText.trim().padEnd(800_000, '.') +"));
+  const { emailId } = await world.mail('desk', 'one', ['Message-ID: <root@x>']);
+  await world.settled('desk', 1);
+  const answer = world.store().stream(`request/desk/${emailId}/0`);
+  expect(await answer.tail()).toBe(1);
+  await answer.trim(1);
+  await world.start(TELL);
+  await world.mail('desk', 'two', ['References: <root@x>']);
+  expect(await world.settled('desk', 2)).toMatchObject([{ outcome: 'done' }, { outcome: 'done' }]);
+  const [, answered] = await readAll(world.store().stream('outbox'));
+  const { request } = parseJsonRecord(outboxRecordSchema, answered!);
+  expect(request).toMatchObject({ text: 'two after [">one"]' });
 });
 
 it('are the last twenty, cut where they are long', async () => {
