@@ -111,10 +111,12 @@ export async function redriveDeadLetters(deps: CommandDeps, options: RedriveOpti
     found.push(...page.deadLetters);
     from = page.next;
   }
+  if (found.length === 0) {
+    await assertHasDeadLetters(deps.client, options);
+    return print('No dead letter is left to put back.');
+  }
   const redriven = found.filter(({ status }) => status === 'redriven').length;
-  const none =
-    options.seq === undefined ? 'No dead letter is left to put back.' : 'There is no such dead letter.';
-  print(found.length === 0 ? none : `${counted(redriven, 'dead letter')} put back.`);
+  print(`${counted(redriven, 'dead letter')} put back.`);
   if (options.stage !== 'outbox' || redriven === 0) return;
   print(
     'Each goes out under the idempotency key that it had. ' +
@@ -122,6 +124,29 @@ export async function redriveDeadLetters(deps: CommandDeps, options: RedriveOpti
         ? 'The provider is not asked whether it has been sent before, as you said.'
         : 'What the provider may have taken at an earlier attempt is not sent twice.'),
   );
+}
+
+/** @throws MillraceError `rerun.no_dead_letter`, `rerun.no_such_inbox` (invalid) where a name is a mistake */
+async function assertHasDeadLetters(client: AdminClient, { inbox, seq }: RedriveOptions): Promise<void> {
+  if (inbox !== undefined && !(await hasStreams(client, inbox)))
+    throw new MillraceError('invalid', 'rerun.no_such_inbox', `no mail ever came for the inbox ${inbox}`, {
+      hint: '`millrace streams ls inbox/` names those that have mail.',
+    });
+  if (seq === undefined) return;
+  const { from, to } = seq;
+  const range = from === to ? `number ${from}` : `a number from ${from} to ${to}`;
+  throw new MillraceError('invalid', 'rerun.no_dead_letter', `there is no dead letter of ${range}`, {
+    hint: '`millrace dead-letters` lists them.',
+  });
+}
+
+async function hasStreams(client: AdminClient, inbox: string): Promise<boolean> {
+  for (const name of [`inbox/${inbox}`, `${RUNS}${inbox}`]) {
+    const query = { prefix: name, limit: 1 };
+    const { names }: { names: string[] } = await client.get('/api/admin/streams', query);
+    if (names[0] === name) return true;
+  }
+  return false;
 }
 
 export interface ReplayOptions {

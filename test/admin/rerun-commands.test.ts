@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createAdminClient } from '../../src/admin/admin-client.ts';
 import type { AdminClient } from '../../src/admin/admin-client.ts';
 import { redriveDeadLetters, replayMails } from '../../src/admin/rerun-commands.ts';
-import type { CommandDeps } from '../../src/admin/rerun-commands.ts';
+import type { CommandDeps, RedriveOptions } from '../../src/admin/rerun-commands.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { headerOf } from '../../src/streams/records.ts';
 import { readAll } from '../streams/store-reading.ts';
@@ -102,6 +102,23 @@ it('a redrive of all puts each dead letter back once, also where each fails agai
   const keys = records.slice(120).map((record) => headerOf(record, 'key'));
   expect(new Set(keys)).toEqual(new Set(Array.from({ length: 120 }, (_, n) => `e${n}#redrive-${n}`)));
   expect(keys).toHaveLength(120);
+});
+
+// A mistyped name was answered as if all had been put back.
+it('a redrive of what is not there is refused, and of what is all put back is none', async () => {
+  const redrive = (options: RedriveOptions) => redriveDeadLetters(deps({ lost: [] }), options);
+  await world.mail('e0');
+  await redrive({ inbox: 'desk', all: true });
+  expect(printed).toEqual(['No dead letter is left to put back.']);
+  await redrive({ stage: 'outbox', all: true });
+  const refused: [RedriveOptions, string][] = [
+    [{ inbox: 'des', all: true }, 'rerun.no_such_inbox'],
+    [{ inbox: 'nope', seq: { from: 0, to: 0 } }, 'rerun.no_such_inbox'],
+    [{ inbox: 'desk', seq: { from: 99, to: 99 } }, 'rerun.no_dead_letter'],
+    [{ stage: 'outbox', seq: { from: 0, to: 5 } }, 'rerun.no_dead_letter'],
+  ];
+  for (const [options, code] of refused)
+    await expect(redrive(options)).rejects.toMatchObject({ kind: 'invalid', code });
 });
 
 // What JavaScript takes for a date is wider: "7" is a day of 2001, and so was all mail.
