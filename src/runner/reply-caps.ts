@@ -14,6 +14,7 @@
  *
  * The counts are a view of the stream `runs/<name>`: `restore` reads them back at start.
  */
+import { createHash } from 'node:crypto';
 import { normaliseAddress } from '../mail/address.ts';
 import { baseSubject, isReplySubject } from '../mail/thread.ts';
 import type { ParsedEmail } from '../mail/email.ts';
@@ -87,6 +88,8 @@ const DAY_MS = 86_400_000;
 /** How far back a restart looks: more replies than this a day make it forget the earliest. */
 const RESTORE_RECORDS = 20_000;
 const MAX_COUNTED = 100_000;
+/** Senders write keys: of a longer one its hash is kept, here and on record. An address and an id mostly fit. */
+const MAX_KEY_CHARS = 200;
 /** The key under which all mail to others is counted together. */
 const ALL_OTHERS = 'to others';
 
@@ -171,7 +174,7 @@ export function createReplyCaps(
         const { facts } = JSON.parse(Buffer.from(record.body).toString('utf8')) as {
           facts?: { caps?: CapKeys };
         };
-        if (facts?.caps) add(facts.caps, record.timestampMs);
+        if (facts?.caps) add(bounded(facts.caps), record.timestampMs);
       });
     },
   };
@@ -196,9 +199,24 @@ function rootOf({ references, subject, messageId }: ParsedEmail): string | null 
 function keysOf(email: ParsedEmail, recipient: string): CapKeys {
   const sender = normaliseAddress(recipient) ?? recipient;
   const root = rootOf(email);
-  return {
+  return bounded({
     sender: `sender ${sender}`,
     thread: `thread ${sender} ${root ?? baseSubject(email.subject)}`,
     ...(root !== null && { root: `root ${root}` }),
+  });
+}
+
+/** Also of what was put on record before keys were bounded. */
+function bounded({ sender, thread, root, ...rest }: CapKeys): CapKeys {
+  return {
+    ...rest,
+    sender: boundedKey(sender),
+    thread: boundedKey(thread),
+    ...(root !== undefined && { root: boundedKey(root) }),
   };
+}
+
+function boundedKey(key: string): string {
+  if (key.length <= MAX_KEY_CHARS) return key;
+  return `sha256 ${createHash('sha256').update(key).digest('hex')}`;
 }

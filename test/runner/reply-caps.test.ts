@@ -84,6 +84,27 @@ describe('reply caps', () => {
     expect(answered(many(10, (i) => ({ messageId: `<${i}@x>`, subject: 'Re: Greetings' })))).toBe(3);
   });
 
+  // A sender chose how long a key was, and each was kept in memory for a day and written to the journal.
+  it.each<[string, Partial<ParsedEmail>]>([
+    ['subject', { subject: `Re: ${'x'.repeat(8000)}` }],
+    ['root', { references: [`<${'x'.repeat(8000)}@x>`] }],
+  ])('keep no more of a long %s than its hash', (_, fields) => {
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    const taken = [0, 1, 2, 3].map(() => caps.take(email(fields), ann));
+    expect(taken.map(({ cap }) => cap)).toEqual([null, null, null, 'thread-cap']);
+    expect(JSON.stringify(taken[0]).length).toBeLessThan(400);
+  });
+
+  it('count what an earlier release put on record with a long key', async () => {
+    const subject = 'x'.repeat(8000);
+    const facts = { caps: { sender: `sender ${ann}`, thread: `thread ${ann} ${subject}` } };
+    const old = Array.from({ length: 3 }, () => jsonRecord({ kind: 'outcome', version: 1, facts }));
+    await store().stream('runs/desk').append(old);
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    await caps.restore('desk', new AbortController().signal);
+    expect(caps.exceeded(email({ subject: `Re: ${subject}` }), ann)).toBe('thread-cap');
+  });
+
   it('stop a responder that strips everything and varies its subject', () => {
     expect(answered(many(50, (i) => ({ messageId: `<${i}@x>`, subject: `news ${i}` })))).toBe(20);
   });
