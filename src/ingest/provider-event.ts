@@ -16,18 +16,20 @@ import type { StreamRecord } from '../streams/stream-store.ts';
 /** Of a field that names one author. */
 const MAX_FROM_CHARS = 1000;
 
+/** A list, or one address by itself; what is neither names nobody. */
 const addressesSchema = z
-  .array(z.string())
-  .nullish()
-  .transform((list) => list ?? []);
-/** What only orders mail must not be a reason to refuse it. */
+  .union([z.array(z.unknown()), z.string().transform((one) => (one === '' ? [] : [one]))])
+  .catch([])
+  .transform((list: readonly unknown[]) => list.filter((address) => typeof address === 'string'));
+/** What only orders mail, or goes with it, must not be a reason to refuse it. */
 const hintSchema = z.string().catch('');
+const optionalSchema = z.string().nullish().catch(null);
 
 const arrivalSchema = z.object({
   type: z.literal('email.received'),
-  created_at: z.string().optional(),
+  created_at: optionalSchema,
   data: z.object({
-    created_at: z.string().nullish(),
+    created_at: optionalSchema,
     email_id: z.guid(),
     from: hintSchema,
     subject: hintSchema,
@@ -41,12 +43,12 @@ export type Arrival = z.infer<typeof arrivalSchema>;
 
 const deliverySchema = z.object({
   type: z.string().startsWith('email.'),
-  created_at: z.string().optional(),
+  created_at: optionalSchema,
   data: z.looseObject({
     email_id: z.string().max(256),
-    message_id: z.string().nullish(),
+    message_id: optionalSchema,
     to: addressesSchema,
-    tags: z.unknown(),
+    tags: z.unknown().optional(),
   }),
 });
 export type Delivery = z.infer<typeof deliverySchema>;

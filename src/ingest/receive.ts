@@ -178,8 +178,8 @@ function createContentCount(limits: { maxMissing: number; maxFailed: number }): 
 }
 
 /** When the provider had the mail, where that was long before its webhook came: it was down for us, or posted it again. */
-function arrivedLongBefore(record: StreamRecord, at: string | undefined): { arrivedAt?: string } {
-  const arrivedMs = at === undefined ? NaN : Date.parse(at);
+function arrivedLongBefore(record: StreamRecord, at: string | null | undefined): { arrivedAt?: string } {
+  const arrivedMs = at == null ? NaN : Date.parse(at);
   if (!(record.timestampMs - arrivedMs > LATE_WEBHOOK_MS)) return {};
   return { arrivedAt: new Date(arrivedMs).toISOString() };
 }
