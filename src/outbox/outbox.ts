@@ -4,8 +4,8 @@
  * A request goes out as it was frozen, under its idempotency key, at every attempt. Within 24 h the provider
  * itself recognises the key. An attempt whose outcome stayed unknown for longer than that (a lost answer,
  * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
- * has sent this request; each carries a fingerprint of its key as a tag. An attempt that is stopped for long between this
- * judgement and its call is begun again. Of a request that stands for an earlier one our own journal is asked before,
+ * has sent this request; each carries a fingerprint of its key as a tag. An attempt that is stopped for long before its
+ * call, from before it was written down, is begun again. Of a request that stands for an earlier one our own journal is asked before,
  * which knows longer than the stage remembers keys (`find-settled.ts`).
  *
  * Mail to whom it must not be sent (`suppressions.ts`) is skipped, at the latest moment: when it would go out. A request
@@ -14,7 +14,6 @@
  */
 import { allRecipients } from '../mail/email.ts';
 import type { ProviderRequest } from '../mail/email.ts';
-import { startStopwatch } from '../platform/clock.ts';
 import { createBudget } from '../platform/budget.ts';
 import type { Budget } from '../platform/budget.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -81,7 +80,6 @@ export function createOutbox(deps: {
         ? await readRequest(store, frozen.request.blob, attempt.signal)
         : frozen.request;
     const doubtSinceMs = earliestDoubtMs(record, attempt, notBeforeMs);
-    const ageMs = startStopwatch(clock);
     const suppressed = suppressions.against(allRecipients(request));
     const isInDoubt = doubtSinceMs !== Infinity;
     if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS || (isInDoubt && suppressed.length > 0)) {
@@ -100,7 +98,7 @@ export function createOutbox(deps: {
       }));
       return { kind: 'skipped', reason: 'suppressed', facts: { ...facts, suppressed: because } };
     }
-    refuseStale(ageMs());
+    refuseStale(attempt.ageMs());
     try {
       const { providerId } = await outbound.send(request, frozen.idempotencyKey, attempt.signal);
       return { kind: 'done', facts: { ...facts, providerId } };

@@ -309,6 +309,7 @@ it.each([
 const firstAttempt = (): Parameters<ReturnType<typeof createReceive>>[1] => ({
   number: 1,
   doubtSinceMs: null,
+  ageMs: () => 0,
   signal: never,
 });
 

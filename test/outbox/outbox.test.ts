@@ -5,7 +5,7 @@ import { createOutbox, leavesDoubt, outboxOrder } from '../../src/outbox/outbox.
 import type { OutboundProvider } from '../../src/outbox/outbox.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { createBudget } from '../../src/platform/budget.ts';
-import { systemClock } from '../../src/platform/clock.ts';
+import { startStopwatch, systemClock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { writeBlob } from '../../src/streams/blob.ts';
@@ -73,7 +73,7 @@ function outboxWith(
   return createOutbox({ store: store(), outbound, suppressions: view, clock, memory });
 }
 
-const attempt = (doubtSinceMs: number | null = null) => ({ number: 1, doubtSinceMs, signal });
+const attempt = (doubtSinceMs: number | null = null) => ({ number: 1, doubtSinceMs, ageMs: () => 0, signal });
 
 describe('outbox', () => {
   it('sends the frozen request under its key', async () => {
@@ -185,7 +185,8 @@ describe('outbox', () => {
     };
     const deps = { store: store(), suppressions: suppressions(), clock: standing };
     const handle = createOutbox({ ...deps, outbound: { ...outbound, findSent } });
-    await expect(handle(await recordOf(frozen), attempt(NOW_MS - 25 * HOUR_MS))).rejects.toMatchObject({
+    const begun = { ...attempt(NOW_MS - 25 * HOUR_MS), ageMs: startStopwatch(standing) };
+    await expect(handle(await recordOf(frozen), begun)).rejects.toMatchObject({
       kind: 'transient',
       code: 'outbox.attempt_too_old',
     });

@@ -160,3 +160,29 @@ it('a request whose outbox was cut off behind the provider goes out once, four d
   await expect.poll(() => outcomesOn(streamNames.sent), PATIENT).toEqual(['done']);
   expect(timesSent('Hello')).toBe(1);
 });
+
+it('an attempt that was stopped between its record and its call is begun again', async () => {
+  let isFirst = true;
+  startOutbox((store) => ({
+    ...store,
+    stream(name) {
+      const stream = store.stream(name);
+      if (name !== streamNames.sent) return stream;
+      return {
+        ...stream,
+        async append(records, options) {
+          const appended = await stream.append(records, options);
+          const isAttempt = records.some(({ body }) => body.toString().includes('"kind":"attempt"'));
+          // Meanwhile another one may have sent it, and the provider have forgotten that.
+          if (isAttempt && isFirst) offsetMs += 3 * DAY_MS;
+          isFirst &&= !isAttempt;
+          return appended;
+        },
+      };
+    },
+  }));
+  await world.start(TOOLS, { clock });
+  await world.mail('echo', 'Hello');
+  await expect.poll(() => outcomesOn(streamNames.sent), PATIENT).toEqual(['deferred', 'done']);
+  expect(timesSent('Hello')).toBe(1);
+});

@@ -7,6 +7,7 @@
  *   not stop its neighbours;
  * - `bug` stops the stage.
  */
+import { startStopwatch } from '../../platform/clock.ts';
 import type { Clock } from '../../platform/clock.ts';
 import { MillraceError, errorKind } from '../../platform/errors.ts';
 import type { Log } from '../../platform/log.ts';
@@ -120,9 +121,10 @@ export function createAttempts(
 
   async function handle(entry: Entry, record: StreamRecord): Promise<Outcome> {
     const { doubtSinceMs } = entry;
+    const ageMs = startStopwatch(clock);
     if (options.recordsAttempts) await noteAttempt(entry);
     const { attempts: number } = entry;
-    return options.handle(record, { number, doubtSinceMs, signal: handlerAbort.signal });
+    return options.handle(record, { number, doubtSinceMs, ageMs, signal: handlerAbort.signal });
   }
 
   async function noteAttempt(entry: Entry): Promise<void> {

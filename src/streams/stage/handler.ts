@@ -41,6 +41,8 @@ export interface Attempt {
   readonly number: number;
   /** With `recordsAttempts`: when the first attempt began whose effect is not known; null for none before this. */
   readonly doubtSinceMs: number | null;
+  /** How long ago it began, before it was written down where that is asked for: the process may have stood still since. */
+  ageMs(): number;
   /** Aborted when the stage cannot wait any longer. */
   readonly signal: AbortSignal;
 }
