@@ -69,7 +69,7 @@ export interface Email {
   readonly id: string;
   /** The inbox that it reached: the local part without its tag, lower case. */
   readonly inbox: string;
-  /** `news` for mail to `inbox+news@…`, otherwise null. */
+  /** `news` for mail to `inbox+News@…`: in lower case, as all of the address; otherwise null. */
   readonly tag: string | null;
   /** The author as the message claims; null where there is none. Anyone can write it: see `authentication`. */
   readonly from: Mailbox | null;
