@@ -5,7 +5,6 @@
  * memory, the CPU time, the length of a frame, the log, the calls. Whatever is wrong with a child, the answer is
  * to kill it; `closed` tells.
  */
-import { spawn } from 'node:child_process';
 import type { ChildProcessWithoutNullStreams } from 'node:child_process';
 import type { Clock } from '../../platform/clock.ts';
 import { MillraceError } from '../../platform/errors.ts';
@@ -16,9 +15,9 @@ import { messageFrom } from './messages.ts';
 import type { FromChild, GuestTask, ToChild } from './messages.ts';
 import { createProcessUsage } from './process-usage.ts';
 import type { ProcessUsage } from './process-usage.ts';
-import { CHILD_LOADER, childReadPaths } from './programs.ts';
 import type { Protections } from './protections.ts';
 import type { Capability, CapabilityAnswer, FailureReason, RunLimits, RunRequest } from './sandbox.ts';
+import { spawnChild } from './spawn-child.ts';
 import { createTimeGiven } from './time-given.ts';
 import type { TimeGiven } from './time-given.ts';
 
@@ -72,6 +71,8 @@ interface CurrentRun {
   calls: Map<number, { controller: AbortController; chars: number }>;
   /** Of the calls without an answer, as they arrived. */
   unansweredChars: number;
+  /** What we could not do just now: whatever the run makes of it, it is to be tried again. */
+  hostError: MillraceError | null;
   /** Why we killed the process, if we did. */
   killedFor: { reason: FailureReason; message: string; isCutShort: boolean } | null;
   time: TimeGiven;
@@ -148,6 +149,7 @@ export class SandboxChild {
       callCount: 0,
       calls: new Map(),
       unansweredChars: 0,
+      hostError: null,
       killedFor: null,
       time: createTimeGiven(this.#clock, job.limits.timeoutMs),
       done: Promise.withResolvers(),
@@ -256,6 +258,7 @@ export class SandboxChild {
 
   #takeCall(run: CurrentRun, message: FromChild & { type: 'call' }, chars: number): void {
     if (run.calls.has(message.call)) return this.#breakProtocol();
+    if (run.hostError) return this.#giveUp(run, run.hostError);
     run.callCount += 1;
     run.unansweredChars += chars;
     const isFlood =
@@ -289,9 +292,18 @@ export class SandboxChild {
     } catch (error) {
       if (isForTheTool(error)) return reply({ ok: false, value: error.message });
       if (controller.signal.aborted || this.#current !== run) return;
-      this.kill();
-      this.#settle(run, { kind: 'host-failed', error });
+      // Most tools end by this, so that it costs no process: what strangers bring about must not.
+      if (isForNow(error)) {
+        run.hostError ??= error;
+        return reply({ ok: false, value: error.message });
+      }
+      this.#giveUp(run, error);
     }
+  }
+
+  #giveUp(run: CurrentRun, error: unknown): void {
+    this.kill();
+    this.#settle(run, { kind: 'host-failed', error });
   }
 
   #settle(run: CurrentRun, outcome: Outcome): void {
@@ -299,7 +311,8 @@ export class SandboxChild {
     this.#current = null;
     run.stopWatching();
     for (const { controller } of run.calls.values()) controller.abort(new Error('the run is over'));
-    run.done.resolve(outcome);
+    const isForNothing = run.hostError !== null && this.isAlive;
+    run.done.resolve(isForNothing ? { kind: 'host-failed', error: run.hostError } : outcome);
   }
 
   #killRun(run: CurrentRun, reason: FailureReason, message: string): void {
@@ -361,22 +374,8 @@ function isForTheTool(error: unknown): error is MillraceError {
   return error.kind === 'permanent' || error.kind === 'invalid' || error.code === 'capability.failed';
 }
 
-function spawnChild(options: ChildOptions): ChildProcessWithoutNullStreams {
-  const command = [
-    ...options.protections.command,
-    process.execPath,
-    // isolated-vm cannot live with Node's start-up snapshot.
-    '--no-node-snapshot',
-    ...(options.usesJit ? [] : ['--jitless']),
-    '--permission',
-    '--allow-addons',
-    // Of the line above. To print it takes as long as to load isolated-vm.
-    '--no-warnings',
-    ...childReadPaths().map((path) => `--allow-fs-read=${path}`),
-    '-e',
-    CHILD_LOADER,
-  ];
-  return spawn(command[0]!, command.slice(1), { env: {}, cwd: '/', stdio: ['pipe', 'pipe', 'pipe'] });
+function isForNow(error: unknown): error is MillraceError {
+  return error instanceof MillraceError && error.kind === 'transient';
 }
 
 function outcomeOfDeath(
