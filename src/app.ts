@@ -9,6 +9,7 @@ import { createConsole } from './admin/console.ts';
 import { removeDaemonFile, writeDaemonFile } from './admin/daemon-file.ts';
 import { createHealth } from './admin/health.ts';
 import { createMonitorRoutes } from './admin/monitor-routes.ts';
+import { createBodyReader } from './ingest/body-reader.ts';
 import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
 import { noInbound } from './ingest/kept-mail.ts';
@@ -370,15 +371,16 @@ function routes({ config, secrets, clock, log }: AppDeps, parts: RouteParts): Ho
   const app = new Hono();
   app.use('/webhooks/*', countRequests(parts.registry));
   app.route('/', monitor);
+  const bodies = createBodyReader();
   if (config.resend) {
     const events = store.stream(streamNames.events);
     const webhookSecrets = secrets.resendWebhookSecrets.map((secret) => secret.reveal());
-    app.route('/', createWebhookRoute({ events, clock, log }, { secrets: webhookSecrets }));
+    app.route('/', createWebhookRoute({ events, bodies, clock, log }, { secrets: webhookSecrets }));
   }
   if (secrets.gitWebhookSecret) {
     const tools = store.stream(streamNames.tools);
     const secret = secrets.gitWebhookSecret.reveal();
-    app.route('/', createGitWebhookRoute({ tools, clock, log }, { secret }));
+    app.route('/', createGitWebhookRoute({ tools, bodies, clock, log }, { secret }));
   }
   // What is public stands above this line.
   app.use('*', adminAuth(token, { bindHost: config.host, publicUrl: config.publicUrl }));

@@ -17,7 +17,7 @@
  * | 408 | The request did not arrive in time (answered by `http-server.ts`). |
  * | 413 | The body is above the limit, announced or not; what is beyond is not read. |
  * | 500 | A bug of ours; the log has it. |
- * | 503 | The stream store did not take the request in time; the repository is looked at every minute anyway. |
+ * | 503 | The stream store did not take the request in time, or too much came in at once. `retry-after` is set; the repository is looked at every minute anyway. |
  */
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto';
 import { Hono } from 'hono';
@@ -29,11 +29,14 @@ import type { Log } from '../platform/log.ts';
 import { jsonRecord } from '../streams/records.ts';
 import type { ToolsRequest } from '../streams/records.ts';
 import type { Stream } from '../streams/stream-store.ts';
-import { Refusal, readBody } from './webhook-body.ts';
+import type { BodyReader } from './body-reader.ts';
+import { Refusal } from './webhook-body.ts';
 
 interface GitWebhookDeps {
   /** The stream `tools`. */
   readonly tools: Stream;
+  /** One for all that strangers may post. */
+  readonly bodies: BodyReader;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -46,6 +49,7 @@ interface GitWebhookOptions {
 
 const DEFAULT_MAX_BODY_BYTES = 2 * 1024 * 1024;
 const APPEND_TIMEOUT_MS = 8_000;
+const RETRY_AFTER_SECONDS = 5;
 /** The signature in hexadecimal: GitHub's (Gitea and Forgejo send it, too), Gitea's, Forgejo's. */
 const SIGNATURE_HEADERS = [
   { name: 'x-hub-signature-256', prefix: 'sha256=' },
@@ -56,14 +60,18 @@ const EVENT_HEADERS = ['github', 'gitea', 'forgejo', 'gogs', 'gitlab'].map((host
 /** A ping shows that the way is open. */
 const EVENTS_OF_PUSH = /^(?:push|ping|create|delete|push hook|tag push hook)$/i;
 const TOKEN_HEADER = 'x-gitlab-token';
+const PROOF_HEADERS = [...SIGNATURE_HEADERS.map(({ name }) => name), TOKEN_HEADER];
 
 /** The route of the webhook, to be mounted at the root. */
 export function createGitWebhookRoute(deps: GitWebhookDeps, options: GitWebhookOptions): Hono {
-  const { tools, clock, log } = deps;
+  const { tools, bodies, clock, log } = deps;
   const { secret, maxBodyBytes = DEFAULT_MAX_BODY_BYTES } = options;
 
   const take = async (request: Request): Promise<void> => {
-    const body = await readBody(request, maxBodyBytes);
+    // Before the body: whoever brings no proof at all is not listened to.
+    if (!PROOF_HEADERS.some((name) => request.headers.has(name)))
+      throw new Refusal(401, 'there is no signature and no token');
+    const body = await bodies.read(request, maxBodyBytes);
     if (!isVerified(request.headers, body, secret)) throw new Refusal(401, 'the signature does not verify');
     if (!asksForLook(request.headers)) return;
     const at = new Date(clock.nowMs()).toISOString();
@@ -89,7 +97,8 @@ export function createGitWebhookRoute(deps: GitWebhookDeps, options: GitWebhookO
         'git-webhook-refused',
       );
       // The rest of a body that nobody reads must not become the next request.
-      if (status === 413) c.header('connection', 'close');
+      if (status === 413 || status === 503) c.header('connection', 'close');
+      if (status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));
       return c.json({ ok: false, error: message }, status);
     }
   });

@@ -1,5 +1,5 @@
 /**
- * The body of a webhook: read up to a limit, and checked just so far that it is safe to store and to parse
+ * The body of a webhook, which `body-reader.ts` has read: checked just so far that it is safe to store and to parse
  * again. What the fields mean is the business of `receive.ts`.
  *
  * An event is UTF-8 JSON: an object with a string `type` and an object `data`, nested at most 64 deep, without
@@ -20,43 +20,6 @@ const MAX_DEPTH = 64;
 /** It becomes the value of a record header. */
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 const EVENT_TYPE = /^[\x21-\x7e]{1,100}$/;
-
-/**
- * The bytes of the body, unchanged.
- * @throws Refusal 413 as soon as more than `maxBytes` are announced or have come; 400 if it breaks off
- */
-export async function readBody(request: Request, maxBytes: number): Promise<Buffer> {
-  const announced = request.headers.get('content-length');
-  if (announced === null) return readUnannounced(request, maxBytes);
-  if (Number(announced) > maxBytes) throw tooLarge(maxBytes);
-  // The HTTP parser lets through no more bytes than are announced; read whole, they need no web stream.
-  try {
-    return Buffer.from(await request.arrayBuffer());
-  } catch (error) {
-    throw new Refusal(400, 'the body broke off', error);
-  }
-}
-
-async function readUnannounced(request: Request, maxBytes: number): Promise<Buffer> {
-  if (!request.body) return Buffer.alloc(0);
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  try {
-    for await (const chunk of request.body as unknown as AsyncIterable<Uint8Array>) {
-      size += chunk.byteLength;
-      if (size > maxBytes) throw tooLarge(maxBytes);
-      chunks.push(chunk);
-    }
-  } catch (error) {
-    if (error instanceof Refusal) throw error;
-    throw new Refusal(400, 'the body broke off', error);
-  }
-  return Buffer.concat(chunks, size);
-}
-
-function tooLarge(maxBytes: number): Refusal {
-  return new Refusal(413, `the body is larger than ${maxBytes} bytes`);
-}
 
 /** What is read of an event at the edge; the rest is `receive.ts`'s. */
 export interface EventIdentity {

@@ -18,7 +18,7 @@
  * | 413 | The body is above the limit, announced or not; what is beyond is not read. |
  * | 415 | The content type is not JSON, or the body is compressed. |
  * | 500 | A bug of ours; the log has it. |
- * | 503 | The stream store did not take the event in time. Svix tries again; `retry-after` is set. |
+ * | 503 | The stream store did not take the event in time, or too much came in at once. Svix tries again; `retry-after` is set. |
  *
  * On anything but 200 nothing was appended, but for a 503 whose append was in doubt.
  */
@@ -30,11 +30,14 @@ import { MillraceError, errorMessage } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { KEY_HEADER } from '../streams/records.ts';
 import type { NewRecord, Stream } from '../streams/stream-store.ts';
-import { Refusal, eventIdentity, readBody } from './webhook-body.ts';
+import type { BodyReader } from './body-reader.ts';
+import { Refusal, eventIdentity } from './webhook-body.ts';
 import type { EventIdentity } from './webhook-body.ts';
 
 export interface WebhookDeps {
   readonly events: Stream;
+  /** One for all that strangers may post. */
+  readonly bodies: BodyReader;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -68,7 +71,7 @@ export function createWebhookRoute(deps: WebhookDeps, options: WebhookOptions): 
   const take = async (request: Request): Promise<void> => {
     checkForm(request.headers);
     const svix = svixHeaders(request.headers);
-    const body = await readBody(request, maxBodyBytes);
+    const body = await deps.bodies.read(request, maxBodyBytes);
     verify(verifiers, body, svix);
     const record = eventRecord(svix['svix-id'], eventIdentity(body), body);
     await appendWithin(appendTimeoutMs, record, deps);
@@ -87,7 +90,7 @@ export function createWebhookRoute(deps: WebhookDeps, options: WebhookOptions): 
       );
       if (error.status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));
       // The rest of a body that nobody reads must not become the next request.
-      if (error.status === 413) c.header('connection', 'close');
+      if (error.status === 413 || error.status === 503) c.header('connection', 'close');
       return c.json({ ok: false, error: error.message }, error.status);
     }
   });

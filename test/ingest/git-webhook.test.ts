@@ -1,6 +1,7 @@
 /** The webhook of the tools' repository: who is believed, and that a push reaches the stream `tools`. */
 import { createHmac } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { createBodyReader } from '../../src/ingest/body-reader.ts';
 import { createGitWebhookRoute } from '../../src/ingest/git-webhook.ts';
 import { systemClock as clock } from '../../src/platform/clock.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
@@ -12,6 +13,7 @@ import { useTemporaryStore } from '../streams/temporary-store.ts';
 const SECRET = 'a-long-random-word';
 const BODY = JSON.stringify({ ref: 'refs/heads/main' });
 const log = createLog('silent');
+const bodies = createBodyReader();
 const sign = (body: string, secret = SECRET) => createHmac('sha256', secret).update(body).digest('hex');
 
 const store = useTemporaryStore();
@@ -19,7 +21,7 @@ const toolsStream = (): Stream => store().stream(streamNames.tools);
 
 async function post(headers: Record<string, string>, body: string | Uint8Array = BODY): Promise<Response> {
   const app = createGitWebhookRoute(
-    { tools: toolsStream(), clock, log },
+    { tools: toolsStream(), bodies, clock, log },
     { secret: SECRET, maxBodyBytes: 1000 },
   );
   return app.request('/webhooks/git', { method: 'POST', headers, body });
@@ -80,9 +82,16 @@ describe('the Git webhook', () => {
     expect((await post({ 'x-hub-signature-256': `sha256=${signature}` }, bytes)).status).toBe(202);
   });
 
+  it('does not wait for the body of a request that brings no proof', async () => {
+    const body = new ReadableStream({ pull: () => new Promise(() => {}) });
+    const app = createGitWebhookRoute({ tools: toolsStream(), bodies, clock, log }, { secret: SECRET });
+    const unproved = { method: 'POST', body, duplex: 'half' as const };
+    expect((await app.request('/webhooks/git', unproved)).status).toBe(401);
+  });
+
   it('takes no body above its limit, and nothing but POST', async () => {
     expect((await post({ 'x-gitlab-token': SECRET }, 'x'.repeat(1001))).status).toBe(413);
-    const app = createGitWebhookRoute({ tools: toolsStream(), clock, log }, { secret: SECRET });
+    const app = createGitWebhookRoute({ tools: toolsStream(), bodies, clock, log }, { secret: SECRET });
     expect((await app.request('/webhooks/git')).status).toBe(405);
     expect(await toolsStream().tail()).toBe(0);
   });
@@ -92,7 +101,7 @@ describe('the Git webhook', () => {
       ...toolsStream(),
       append: () => Promise.reject(new MillraceError('transient', 'streams.unavailable', 'down')),
     };
-    const app = createGitWebhookRoute({ tools: failing, clock, log }, { secret: SECRET });
+    const app = createGitWebhookRoute({ tools: failing, bodies, clock, log }, { secret: SECRET });
     const headers = { 'x-gitlab-token': SECRET };
     expect((await app.request('/webhooks/git', { method: 'POST', headers, body: BODY })).status).toBe(503);
   });

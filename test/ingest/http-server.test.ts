@@ -1,9 +1,12 @@
 /** The server against clients that are slow, large, rude or many, over real sockets. */
 import { Hono } from 'hono';
+import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, expect, test, vi } from 'vitest';
+import { createBodyReader } from '../../src/ingest/body-reader.ts';
+import { createGitWebhookRoute } from '../../src/ingest/git-webhook.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
 import type { HttpServer } from '../../src/ingest/http-server.ts';
 import { createWebhookRoute } from '../../src/ingest/webhook.ts';
@@ -12,7 +15,7 @@ import { createLog } from '../../src/platform/log.ts';
 import type { Stream } from '../../src/streams/stream-store.ts';
 
 const log = createLog('silent');
-const deps = { clock: systemClock, log };
+const deps = { clock: systemClock, log, bodies: createBodyReader() };
 const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
 
 let server: HttpServer | undefined;
@@ -102,6 +105,44 @@ test('thirty megabytes are 413 before they were read, announced or in chunks', a
   expect(chunked.received()).toMatch(/^HTTP\/1\.1 413 |^$/);
   expect(sent).toBeLessThan(30_000_000);
   expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
+});
+
+test('bodies that stall just before their end hold no more than one limit together, and keep nobody out', async () => {
+  const maxHeldBytes = 4 * 1024 * 1024;
+  const maxBodyBytes = 512 * 1024;
+  const bodies = createBodyReader(maxHeldBytes);
+  const tools = { name: 'tools', append: () => Promise.resolve() } as unknown as Stream;
+  const route = createGitWebhookRoute({ ...deps, bodies, tools }, { secret: SECRET, maxBodyBytes });
+  const { url, port } = await serve(route);
+  const stalling = await Promise.all(Array.from({ length: 40 }, () => dial(port)));
+  const guess = `POST /webhooks/git HTTP/1.1\r\nhost: localhost\r\nx-gitlab-token: guess\r\ncontent-length: ${maxBodyBytes}\r\n\r\n`;
+  for (const { socket } of stalling) socket.write(guess + 'x'.repeat(maxBodyBytes - 1));
+
+  const room = maxHeldBytes / maxBodyBytes;
+  const areOpen = (): number => {
+    expect(bodies.heldBytes).toBeLessThanOrEqual(maxHeldBytes);
+    return stalling.filter(({ socket }) => !socket.destroyed).length;
+  };
+  await vi.waitFor(() => expect(areOpen()).toBeLessThanOrEqual(room), { timeout: 15_000 });
+  expect(stalling[0]!.received()).toMatch(/^HTTP\/1\.1 503 .*^retry-after: 5\r$/ims);
+  expect(bodies.heldBytes).toBeGreaterThan(maxHeldBytes / 2);
+
+  const body = JSON.stringify({ commits: 'x'.repeat(400_000) });
+  const headers = { 'x-gitea-signature': createHmac('sha256', SECRET).update(body).digest('hex') };
+  expect((await fetch(`${url}/webhooks/git`, { method: 'POST', headers, body })).status).toBe(202);
+});
+
+test('a body in pieces is one, and holds nothing any more', async () => {
+  const bodies = createBodyReader();
+  const body = new ReadableStream<Uint8Array>({
+    start(controller) {
+      for (const byte of 'piecemeal') controller.enqueue(Buffer.from(byte));
+      controller.close();
+    },
+  });
+  const request = new Request('http://localhost', { method: 'POST', body, duplex: 'half' });
+  expect((await bodies.read(request, 100)).toString()).toBe('piecemeal');
+  expect(bodies.heldBytes).toBe(0);
 });
 
 test('a sender that leaves in the middle of the body harms nobody', async () => {

@@ -10,6 +10,7 @@ import { gzipSync } from 'node:zlib';
 import { Hono } from 'hono';
 import { Webhook } from 'svix';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { createBodyReader } from '../../src/ingest/body-reader.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
 import type { HttpServer } from '../../src/ingest/http-server.ts';
 import { createWebhookRoute } from '../../src/ingest/webhook.ts';
@@ -34,6 +35,7 @@ let server: HttpServer;
 let logged: string[];
 
 const quiet = createLog('silent');
+const bodies = createBodyReader();
 
 /** Serves the webhook on `events`, which a test may put in the place of the store's own. */
 async function serve(options: { secrets?: string[]; events?: Stream; appendTimeoutMs?: number } = {}) {
@@ -42,7 +44,7 @@ async function serve(options: { secrets?: string[]; events?: Stream; appendTimeo
   const log = createLog('debug', { write: (line) => logged.push(line) });
   const app = new Hono().route(
     '/',
-    createWebhookRoute({ events, clock: systemClock, log }, { secrets, ...rest }),
+    createWebhookRoute({ events, bodies, clock: systemClock, log }, { secrets, ...rest }),
   );
   server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log });
 }
@@ -388,7 +390,7 @@ test.each([[[]], [['whsec_']], [['whsec_not base64!']], [[SECRET, '']]])(
   'the secrets %j stop the start, and are not quoted',
   async (secrets) => {
     await serve();
-    const deps = { events: store.stream('events'), clock: systemClock, log: quiet };
+    const deps = { events: store.stream('events'), bodies, clock: systemClock, log: quiet };
     const start = () => createWebhookRoute(deps, { secrets });
     expect(start).toThrow(expect.objectContaining({ kind: 'invalid', code: 'config.webhook_secret' }));
     expect(start).not.toThrow(/not base64/);
