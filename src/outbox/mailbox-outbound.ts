@@ -104,8 +104,8 @@ export function createMailboxOutbound(
     const bytes = Buffer.from(JSON.stringify(request).toWellFormed());
     if (bytes.length <= MAX_INLINE_REQUEST_BYTES) return request;
     // The runner has written the same bytes to the same stream: of a mail that did not wait, nothing is added.
-    const stream = store.stream(streamNames.request(idempotencyKey));
-    return { blob: await writeBlob(stream, bytes, { nowMs: clock.nowMs(), signal }) };
+    const requests = store.stream(streamNames.request(idempotencyKey));
+    return { blob: await writeBlob(requests, bytes, { nowMs: clock.nowMs(), signal }) };
   }
 
   return {
