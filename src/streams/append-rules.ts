@@ -55,6 +55,12 @@ export function assertSeqNum(seqNum: number): void {
   throw new MillraceError('bug', 'streams.invalid_seq_num', `not a sequence number: ${seqNum}`);
 }
 
+/** As many commands as fit into one batch. */
+export function assertSkip(numbers: number): void {
+  if (Number.isSafeInteger(numbers) && numbers >= 1 && numbers <= limits.batchRecords) return;
+  throw new MillraceError('bug', 'streams.invalid_seq_num', `not as many as can be skipped: ${numbers}`);
+}
+
 /** Printable ASCII; a header without a name is how S2 marks its own commands. */
 const HEADER_NAME = /^[\x20-\x7e]+$/u;
 

@@ -23,7 +23,8 @@ export interface LocalWrite {
   readonly content:
     | { readonly records: readonly NewRecord[] }
     | { readonly fence: string }
-    | { readonly trimBefore: number };
+    | { readonly trimBefore: number }
+    | { readonly skip: number };
   readonly matchSeqNum?: number | undefined;
   readonly fencingToken?: string | undefined;
 }
@@ -139,9 +140,10 @@ export function createLocalRecords(
         insertRecords(row, content.records);
       } else {
         // A command uses up a number and leaves no row.
-        row.next_seq_num += 1;
+        row.next_seq_num += 'skip' in content ? content.skip : 1;
         if ('fence' in content) row.fencing_token = content.fence;
-        else row.first_seq_num = Math.max(row.first_seq_num, Math.min(content.trimBefore, startSeqNum));
+        if ('trimBefore' in content)
+          row.first_seq_num = Math.max(row.first_seq_num, Math.min(content.trimBefore, startSeqNum));
         row.sweep_at_ms = sweepAtMs(row);
       }
       statements.update.run(

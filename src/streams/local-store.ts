@@ -11,7 +11,13 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
-import { assertBatch, assertFencingToken, assertSeqNum, assertStreamName } from './append-rules.ts';
+import {
+  assertBatch,
+  assertFencingToken,
+  assertSeqNum,
+  assertSkip,
+  assertStreamName,
+} from './append-rules.ts';
 import { createGroupCommit } from './group-commit.ts';
 import type { GroupCommit } from './group-commit.ts';
 import { createReadTurn } from './local-read-turn.ts';
@@ -175,6 +181,10 @@ function createStore(database: LocalDatabase, parts: StoreParts): StreamStore {
       async trim(beforeSeqNum, options) {
         assertSeqNum(beforeSeqNum);
         await write({ trimBefore: beforeSeqNum }, options);
+      },
+      async skip(numbers, options) {
+        assertSkip(numbers);
+        await write({ skip: numbers }, options);
       },
       async fence(token, options) {
         assertFencingToken(token);

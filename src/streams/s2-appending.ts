@@ -48,7 +48,7 @@ interface Target {
 export interface S2Appender {
   append(target: Target, records: readonly NewRecord[], options?: AppendOptions): Promise<AppendAck>;
   /** `trim` and `fence`, which are records of their own. */
-  command(target: Target, command: NewWireRecord, options?: AppendOptions): Promise<AppendAck>;
+  commands(target: Target, commands: readonly NewWireRecord[], options?: AppendOptions): Promise<AppendAck>;
 }
 
 export function createS2Appender({ records: s2, request, provision, clock }: AppendingDeps): S2Appender {
@@ -127,7 +127,7 @@ export function createS2Appender({ records: s2, request, provision, clock }: App
   }
 
   return {
-    command: (target, command, options = {}) => appendWire(target, [command], options),
+    commands: (target, commands, options = {}) => appendWire(target, commands, options),
     async append(target, records, options = {}) {
       const { matchSeqNum, fencingToken, signal } = options;
       signal?.throwIfAborted();

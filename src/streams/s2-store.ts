@@ -11,7 +11,13 @@ import type { S2EndpointsInit } from '@s2-dev/streamstore';
 import type { Clock } from '../platform/clock.ts';
 import { MillraceError, errorKind, hasCode } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
-import { assertBatch, assertFencingToken, assertSeqNum, assertStreamName } from './append-rules.ts';
+import {
+  assertBatch,
+  assertFencingToken,
+  assertSeqNum,
+  assertSkip,
+  assertStreamName,
+} from './append-rules.ts';
 import { createS2Appender } from './s2-appending.ts';
 import type { S2Appender } from './s2-appending.ts';
 import { createS2Provision } from './s2-provision.ts';
@@ -131,11 +137,21 @@ function createS2Stream(deps: ReadingDeps & { appender: S2Appender }, name: stri
     },
     async trim(beforeSeqNum, options) {
       assertSeqNum(beforeSeqNum);
-      await deps.appender.command(target, trimCommand(beforeSeqNum, options?.timestampMs), options);
+      await deps.appender.commands(target, [trimCommand(beforeSeqNum)], options);
+    },
+    async skip(numbers, options) {
+      assertSkip(numbers);
+      // To trim below 0 is to trim nothing.
+      const command = trimCommand(0, options?.timestampMs);
+      await deps.appender.commands(
+        target,
+        Array.from({ length: numbers }, () => command),
+        options,
+      );
     },
     async fence(token, options) {
       assertFencingToken(token);
-      return (await deps.appender.command(target, fenceCommand(token), options)).endSeqNum;
+      return (await deps.appender.commands(target, [fenceCommand(token)], options)).endSeqNum;
     },
   };
 }

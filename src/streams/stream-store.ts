@@ -7,7 +7,7 @@
  * - `append` takes a batch: all of it becomes durable, in order and without a gap, or none of it does.
  *   It resolves only when the batch is durable; what it acknowledged, every later read sees.
  * - Sequence numbers of a stream start at 0 and only grow. They may have gaps: `trim` and `fence` use up
- *   numbers of their own, which no read shows.
+ *   numbers of their own, which no read shows, and `skip` nothing else.
  * - `matchSeqNum` makes an append conditional: it is refused (`streams.seq_num_mismatch`) unless the first
  *   record would get this number. Such an append is never in doubt: after a lost acknowledgement the store
  *   looks whether the records are there and answers accordingly.
@@ -65,7 +65,7 @@ export interface AppendOptions {
   matchSeqNum?: number;
   /** Refuse unless this token is the stream's, where it has one. */
   fencingToken?: string;
-  /** Of a command (`trim`), where a backup is put back: as `NewRecord.timestampMs`. */
+  /** Of a command (`skip`), where a backup is put back: as `NewRecord.timestampMs`. */
   timestampMs?: number;
   signal?: AbortSignal;
 }
@@ -108,6 +108,8 @@ export interface Stream {
   follow(options: { fromSeqNum: number; signal: AbortSignal }): AsyncIterable<ReadBatch>;
   /** Lets go of all records below `beforeSeqNum`. */
   trim(beforeSeqNum: number, options?: AppendOptions): Promise<void>;
+  /** Uses up so many numbers, at most a batch's, without a record: where a backup is put back. */
+  skip(numbers: number, options?: AppendOptions): Promise<void>;
   /** Sets the fencing token (1 to 36 bytes); `options.fencingToken` and `matchSeqNum` are its conditions. Resolves to the tail behind the command. */
   fence(token: string, options?: AppendOptions): Promise<number>;
 }

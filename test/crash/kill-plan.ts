@@ -123,6 +123,7 @@ function executedStream(stream: Stream, executioner: Executioner): Stream {
     read: (options) => stream.read(options),
     follow: (options) => stream.follow(options),
     trim: (beforeSeqNum, options) => stream.trim(beforeSeqNum, options),
+    skip: (numbers, options) => stream.skip(numbers, options),
   };
 }
 

@@ -17,7 +17,8 @@ interface Content {
 export type Write =
   | { readonly records: readonly NewRecord[] }
   | { readonly fence: string }
-  | { readonly trimBefore: number };
+  | { readonly trimBefore: number }
+  | { readonly skip: number };
 
 export interface DurableStreams {
   /** Resolves to the next sequence number after it; throws what the contract says. */
@@ -65,9 +66,10 @@ export function createDurableStreams(options: {
         const taken = insert(content, write.records);
         options.observe?.(name, taken);
       } else {
-        content.nextSeqNum++;
+        content.nextSeqNum += 'skip' in write ? write.skip : 1;
         if ('fence' in write) content.token = write.fence;
-        else content.firstSeqNum = Math.max(content.firstSeqNum, Math.min(write.trimBefore, startSeqNum));
+        if ('trimBefore' in write)
+          content.firstSeqNum = Math.max(content.firstSeqNum, Math.min(write.trimBefore, startSeqNum));
         content.records = content.records.filter(({ seqNum }) => seqNum >= content.firstSeqNum);
       }
       wakeSleepers(name);

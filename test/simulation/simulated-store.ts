@@ -7,6 +7,7 @@ import {
   assertBatch,
   assertFencingToken,
   assertSeqNum,
+  assertSkip,
   assertStreamName,
 } from '../../src/streams/append-rules.ts';
 import { limits } from '../../src/streams/stream-store.ts';
@@ -84,6 +85,10 @@ export function createSimulatedStore(durable: DurableStreams, network: Network):
       async trim(beforeSeqNum, options) {
         assertSeqNum(beforeSeqNum);
         await write(name, { trimBefore: beforeSeqNum }, options);
+      },
+      async skip(numbers, options) {
+        assertSkip(numbers);
+        await write(name, { skip: numbers }, options);
       },
       async fence(token, options) {
         assertFencingToken(token);

@@ -78,6 +78,24 @@ function describeTrimming(fresh: () => Stream): void {
     expect(await readSeqNums(stream, startSeqNum)).toEqual([3]);
   });
 
+  test('numbers that are skipped are used up, and no read shows them', async () => {
+    const stream = fresh();
+    await stream.skip(1_000, { matchSeqNum: 0 });
+    await stream.append([text('a')], { matchSeqNum: 1_000 });
+    await stream.skip(3);
+    await expect(stream.skip(1, { matchSeqNum: 7 })).rejects.toMatchObject({
+      code: 'streams.seq_num_mismatch',
+    });
+    await expect(stream.skip(1_001)).rejects.toMatchObject({ kind: 'bug' });
+    expect(await stream.tail()).toBe(1_004);
+    const { records, nextSeqNum, missing } = await stream.read({ fromSeqNum: 0 });
+    expect([records.map((record) => record.seqNum), nextSeqNum, missing]).toEqual([
+      [1_000],
+      1_004,
+      undefined,
+    ]);
+  });
+
   test('a trim that goes back changes nothing; its conditions hold', async () => {
     const stream = fresh();
     await stream.append(Array.from({ length: 5 }, (_, i) => text(`${i}`)));

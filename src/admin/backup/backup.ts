@@ -207,21 +207,16 @@ function createStreamWriter(stream: Stream, tail: number, signal: AbortSignal): 
     next++;
   }
 
-  /**
-   * Uses up the numbers below `seqNum`: one command each. At the beginning, where a million may have expired, records
-   * take their place, which are let go of at once.
-   */
+  /** Uses up the numbers below `seqNum`. No record stands there for a while: a trim may take effect much later. */
   async function skipTo(seqNum: number, timestampMs?: number): Promise<void> {
-    // Times of a stream never go back: a command of now would take those of all that follow with it.
-    const time = timestampMs === undefined ? {} : { timestampMs };
-    if (next === 0 && seqNum > 1) {
-      while (next < seqNum - 1) await add({ body: '-', ...time });
-      await flush();
-      await stream.trim(next, { ...time, matchSeqNum: next, signal });
-      next++;
-    }
     if (next < seqNum) await flush();
-    for (; next < seqNum; next++) await stream.trim(0, { ...time, matchSeqNum: next, signal });
+    while (next < seqNum) {
+      const numbers = Math.min(seqNum - next, limits.batchRecords);
+      // Times of a stream never go back: a command of now would take those of all that follow with it.
+      const time = timestampMs === undefined ? {} : { timestampMs };
+      await stream.skip(numbers, { ...time, matchSeqNum: next, signal });
+      next += numbers;
+    }
   }
 
   return {
