@@ -30,8 +30,8 @@ const PAGE_SIZE = 100;
 /** Mails to the same person under the same subject that one search asks for their tags. */
 const MAX_CANDIDATES = 200;
 const TIMEOUT_MS = 30_000;
-/** Resend's clock and ours may differ, and ours may have jumped by an hour since. */
-export const CLOCK_MARGIN_MS = 2 * 3_600_000;
+/** Resend's clock and ours may differ, and ours may have jumped by hours since. */
+export const CLOCK_MARGIN_MS = 4 * 3_600_000;
 
 /** @throws MillraceError `outbox.outcome_unknown` (permanent) when the search is too long, or what `classifyResendError` names. */
 export function createFindSent(

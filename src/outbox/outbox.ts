@@ -4,7 +4,8 @@
  * A request goes out as it was frozen, under its idempotency key, at every attempt. Within 24 h the provider
  * itself recognises the key. An attempt whose outcome stayed unknown for longer than that (a lost answer,
  * a crash before the record, a long stop) may not simply be repeated: the provider is asked first whether it
- * has sent this request; each carries a fingerprint of its key as a tag. An attempt that is stopped for long before its
+ * has sent this request; each carries a fingerprint of its key as a tag. So it is where that time lies ahead: the clock
+ * was wrong then or is now, and nobody knows how long ago it was. An attempt that is stopped for long before its
  * call, from before it was written down, is begun again. Of a request that stands for an earlier one our own journal is asked before,
  * which knows longer than the stage remembers keys (`find-settled.ts`).
  *
@@ -28,6 +29,7 @@ import {
 } from '../streams/records.ts';
 import type { Attempt, Outcome } from '../streams/stage.ts';
 import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
+import { CLOCK_MARGIN_MS } from './find-sent.ts';
 import { findSettled } from './find-settled.ts';
 import { refuseStale } from './resend-outbound.ts';
 import type { Suppressions } from './suppressions.ts';
@@ -51,8 +53,8 @@ export interface OutboundProvider {
   ): Promise<{ providerId: string } | null>;
 }
 
-/** The provider forgets a key after 24 h; an hour less leaves room for the clocks. */
-const KEY_LIFETIME_MS = 23 * 3_600_000;
+/** The provider forgets a key after 24 h; less by as much as clocks may be wrong. */
+const KEY_LIFETIME_MS = 24 * 3_600_000 - CLOCK_MARGIN_MS;
 /** Of requests too large for their record, at once. As text, and on its way out, one is in memory a few times. */
 const MEMORY_BYTES = 128 * 1024 * 1024;
 
@@ -82,11 +84,12 @@ export function createOutbox(deps: {
     const doubtSinceMs = earliestDoubtMs(record, attempt, notBeforeMs);
     const suppressed = suppressions.against(allRecipients(request));
     const isInDoubt = doubtSinceMs !== Infinity;
-    if (clock.nowMs() - doubtSinceMs > KEY_LIFETIME_MS || (isInDoubt && suppressed.length > 0)) {
-      const range = { sinceMs: doubtSinceMs, signal: attempt.signal };
+    const search = searchOf(record, doubtSinceMs, clock.nowMs());
+    if (isInDoubt && (search.isDue || suppressed.length > 0)) {
+      const range = { sinceMs: search.sinceMs, signal: attempt.signal };
       const sent =
         (mayBeSettledElsewhere(record) ? await findSettled(store, record, range) : null) ??
-        (await outbound.findSent(request, doubtSinceMs, attempt.signal));
+        (await outbound.findSent(request, search.sinceMs, attempt.signal));
       if (sent) return { kind: 'done', facts: { ...facts, providerId: sent.providerId, foundSent: true } };
     }
     if (suppressed.length > 0) {
@@ -116,6 +119,22 @@ export function createOutbox(deps: {
 function earliestDoubtMs(record: StreamRecord, { doubtSinceMs }: Attempt, notBeforeMs: number): number {
   const inherited = Number(inheritedDoubt(record) ?? Infinity);
   return Math.min(inherited, doubtSinceMs === null ? Infinity : Math.max(doubtSinceMs, notBeforeMs));
+}
+
+/**
+ * Whether the provider may have forgotten the key of a request that is in doubt, and since when to look for it. A doubt
+ * that lies ahead is of unknown age: then the time of the cause may tell, but of a copy nothing does.
+ */
+function searchOf(
+  record: StreamRecord,
+  doubtSinceMs: number,
+  nowMs: number,
+): { isDue: boolean; sinceMs: number } {
+  const ageMs = nowMs - doubtSinceMs;
+  if (ageMs >= -CLOCK_MARGIN_MS) return { isDue: ageMs > KEY_LIFETIME_MS, sinceMs: doubtSinceMs };
+  const isInherited = inheritedDoubt(record) !== undefined;
+  const causedAtMs = isInherited ? 0 : Number(headerOf(record, CAUSED_AT_HEADER) ?? 0);
+  return { isDue: true, sinceMs: causedAtMs <= nowMs ? causedAtMs : 0 };
 }
 
 function inheritedDoubt(record: StreamRecord): string | undefined {

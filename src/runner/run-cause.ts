@@ -22,7 +22,7 @@ export interface RunCause {
   readonly seqNum: number;
   settlementKey(effect: number): string;
   idempotencyKey(effect: number): string;
-  /** When the inbox record came (ms since the epoch), that these effects are keyed by. */
+  /** No later than when the inbox record came (ms since the epoch), that these effects are keyed by. */
   readonly atMs: number;
   /** What the tool's `random` begins with. */
   readonly seed: string;
@@ -48,9 +48,21 @@ export function causeOfRun(
     // Without a key of its own, a record is known by its number alone.
     idempotencyKey: cause === null ? settlementKey : (effect) => `${name}/${mailKey}/${effect}`,
     seed: seedOf(cause === null ? [inbox, origin, emailId] : [inbox, cause]),
-    atMs: record.timestampMs,
+    atMs: causedAtMs(record, mail),
     doubtSinceMs: doubtOf(record, mail, lost),
   };
+}
+
+/**
+ * The provider's time of a mail is by another clock than ours, which may have been ahead once: on `local` all records of
+ * a stream then keep that time until it has come. A copy that a person asked for came about later than its mail.
+ */
+function causedAtMs(
+  record: StreamRecord,
+  { receivedAt, arrivedAt = receivedAt }: Pick<InboxRecord, 'receivedAt' | 'arrivedAt'>,
+): number {
+  const isCopy = headerOf(record, COPY_HEADERS.of) !== undefined;
+  return isCopy ? record.timestampMs : Math.min(record.timestampMs, Date.parse(arrivedAt));
 }
 
 function doubtOf(

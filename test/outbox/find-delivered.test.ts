@@ -54,6 +54,6 @@ describe('findDelivered', () => {
       .stream(streamNames.delivery)
       .append([delivery('old', { millrace_key: 'mine' })]);
     const find = createFindDelivered({ store: store() });
-    expect(await find(request({ millrace_key: 'mine' }), Date.now() + 3 * 3_600_000, signal)).toBeNull();
+    expect(await find(request({ millrace_key: 'mine' }), Date.now() + 5 * 3_600_000, signal)).toBeNull();
   });
 });

@@ -116,3 +116,16 @@ describe('after a restore', () => {
     expect(doubt({ headers, at: '2026-11-19T00:00:00.000Z' })).toBe(LOST.backupAtMs);
   });
 });
+
+// On `local` the records of a stream keep the time of a clock that was ahead until it has come: no cause lay behind.
+it('came about no later than its mail by the clock of the provider, where ours was ahead once', () => {
+  const [ahead, mail] = [
+    '2027-01-20T00:00:00.000Z',
+    { receivedAt: '2027-01-20T00:00:00.000Z', arrivedAt: BACKUP },
+  ];
+  expect(cause({ at: ahead, mail }).atMs).toBe(Date.parse(BACKUP));
+  expect(cause({ at: BACKUP, mail: { receivedAt: RESTORE } }).atMs).toBe(Date.parse(BACKUP));
+  // A copy that a person asked for came about when it was asked for.
+  const headers: RecordHeader[] = [['copy-of', 'inbox/desk#7']];
+  expect(cause({ at: RESTORE, headers, mail: { receivedAt: BACKUP } }).atMs).toBe(Date.parse(RESTORE));
+});

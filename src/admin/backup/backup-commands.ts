@@ -63,7 +63,7 @@ async function readBackupFile(log: Log, file: string, signal: AbortSignal): Prom
     printLine(`${done.records} records are back on ${done.streams} streams, as of ${done.at}.`);
     if (done.inDoubt > 0)
       printLine(
-        `${done.inDoubt} mails had not gone out by then. Each is looked for at Resend before it is sent, once 23 h have passed since; until then Resend itself recognises it.`,
+        `${done.inDoubt} mails had not gone out by then. Each is looked for at Resend before it is sent, once 20 h have passed since; until then Resend itself recognises it.`,
       );
     printLine(
       'What came in after the backup is not in it: docs/operations.md says how to have Resend post it again.',
