@@ -14,8 +14,7 @@ import { createGitWebhookRoute } from './ingest/git-webhook.ts';
 import { startHttpServer } from './ingest/http-server.ts';
 import { noInbound } from './ingest/kept-mail.ts';
 import type { InboundProvider } from './ingest/kept-mail.ts';
-import { arrivalOrder } from './ingest/provider-event.ts';
-import { createReceive } from './ingest/receive.ts';
+import { receiveStage } from './ingest/receive-stage.ts';
 import { countRequests } from './ingest/request-count.ts';
 import { createResendInbound } from './ingest/resend-inbound.ts';
 import { createMailThread } from './mail/mail-thread.ts';
@@ -229,19 +228,14 @@ function receiveServices(deps: AppDeps, parts: Parts): Service[] {
     : noInbound;
   return [
     { name: 'live-tools', run: (signal) => liveTools.run(signal) },
-    stageService(deps, parts, {
-      name: 'receive',
-      source: streamNames.events,
-      journal: streamNames.received,
-      historyMs: config.retentionDays * DAY_MS,
-      // One inbox never takes all.
-      concurrency: 20,
-      concurrencyPerKey: 16,
-      ...arrivalOrder(config.domains, () => liveTools.current()?.inboxes),
-      handle: createReceive({ store, inbound, tools: liveTools, mailWork }, { domains: config.domains }),
-      backoff: { baseMs: 500, maxMs: 60_000 },
-      maxAttempts: 5_000,
-    }),
+    stageService(
+      deps,
+      parts,
+      receiveStage(
+        { store, inbound, tools: liveTools, mailWork },
+        { domains: config.domains, historyMs: config.retentionDays * DAY_MS },
+      ),
+    ),
   ];
 }
 
