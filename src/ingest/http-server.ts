@@ -3,11 +3,13 @@
  * behind Caddy, but does not count on it.
  *
  * Node itself answers 408 to a request that does not arrive in time, 431 to headers above the limit and 400
- * to what is not HTTP. Beyond the limit of connections, new ones are closed at once.
+ * to what is not HTTP. Beyond the limit of connections, a new one takes the place of the one that has been idle the
+ * longest; where none is idle, of the one that has been sending its request the longest. A request that has arrived is
+ * never cut off for others: where there are only such, the new connection is closed.
  */
 import { createAdaptorServer } from '@hono/node-server';
 import { createServer } from 'node:http';
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { systemClock } from '../platform/clock.ts';
 import { MillraceError } from '../platform/errors.ts';
@@ -30,6 +32,8 @@ export interface HttpServerOptions {
   log: Log;
   /** For a request to arrive whole, headers and body (default 30 s). */
   requestTimeoutMs?: number;
+  /** Default 1000. */
+  maxConnections?: number;
 }
 
 const MAX_HEADER_BYTES = 16 * 1024;
@@ -39,7 +43,7 @@ const DEFAULT_REQUEST_TIMEOUT_MS = 30_000;
 const TIMEOUT_CHECK_MS = 1000;
 /** Above Caddy's two minutes, so that it is never us who close a connection that it is about to use. */
 const KEEP_ALIVE_TIMEOUT_MS = 150_000;
-const MAX_CONNECTIONS = 1000;
+const DEFAULT_MAX_CONNECTIONS = 1000;
 /** For the first request of a connection that was accepted just before the end: it is on its way. */
 const FIRST_REQUEST_GRACE_MS = 1000;
 
@@ -57,8 +61,8 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     },
   }) as Server;
-  server.maxConnections = MAX_CONNECTIONS;
   const unused = trackUnused(server);
+  limitConnections(server, { unused, maxConnections: options.maxConnections ?? DEFAULT_MAX_CONNECTIONS });
   await listen(server, options);
   server.on('error', (error) => options.log.error({ error }, 'http-server-failed'));
   const { address, port } = server.address() as AddressInfo;
@@ -117,6 +121,38 @@ function trackUnused(server: Server): UnusedConnections {
     });
   });
   return unused;
+}
+
+/** Node's own `maxConnections` refuses new connections, so that idle ones would shut everybody out. */
+function limitConnections(
+  server: Server,
+  { unused, maxConnections }: { unused: UnusedConnections; maxConnections: number },
+): void {
+  const open = new Set<Socket>();
+  /** The newest request of each connection that serves one; the one that has been served the longest first. */
+  const serving = new Map<Socket, IncomingMessage>();
+  const toClose = (added: Socket): Socket => {
+    for (const socket of unused.keys()) if (open.has(socket) && socket !== added) return socket;
+    for (const [socket, { complete }] of serving) if (open.has(socket) && !complete) return socket;
+    return added;
+  };
+  server.on('connection', (added) => {
+    open.add(added);
+    added.once('close', () => open.delete(added));
+    if (open.size <= maxConnections) return;
+    const closed = toClose(added);
+    // It counts no more from now on: others may come before the system has closed it.
+    open.delete(closed);
+    closed.destroy();
+  });
+  server.on('request', (request, response) => {
+    const { socket } = request;
+    serving.delete(socket);
+    serving.set(socket, request);
+    response.once('close', () => {
+      if (serving.get(socket) === request) serving.delete(socket);
+    });
+  });
 }
 
 async function drain(server: Server, unused: UnusedConnections, cancelCut: () => void): Promise<void> {

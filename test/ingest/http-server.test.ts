@@ -4,7 +4,7 @@ import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import type { Socket } from 'node:net';
-import { afterEach, expect, test, vi } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { createBodyReader } from '../../src/ingest/body-reader.ts';
 import { createGitWebhookRoute } from '../../src/ingest/git-webhook.ts';
 import { startHttpServer } from '../../src/ingest/http-server.ts';
@@ -26,9 +26,11 @@ afterEach(async () => {
   await server?.close(0);
 });
 
-async function serve(app: Hono, requestTimeoutMs?: number): Promise<HttpServer> {
-  const options = { fetch: app.fetch, host: '127.0.0.1', port: 0, log };
-  server = await startHttpServer(requestTimeoutMs === undefined ? options : { ...options, requestTimeoutMs });
+async function serve(
+  app: Hono,
+  limits: { requestTimeoutMs?: number; maxConnections?: number } = {},
+): Promise<HttpServer> {
+  server = await startHttpServer({ fetch: app.fetch, host: '127.0.0.1', port: 0, log, ...limits });
   return server;
 }
 
@@ -66,7 +68,7 @@ const head = (length: number | 'chunked') =>
   ].join('\r\n');
 
 test('a body that trickles in is cut off with 408, and others are served meanwhile', async () => {
-  const { url, port } = await serve(webhook(), 300);
+  const { url, port } = await serve(webhook(), { requestTimeoutMs: 300 });
   const slow = await dial(port);
   slow.socket.write(`${head(1000)}{`);
   expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
@@ -75,7 +77,7 @@ test('a body that trickles in is cut off with 408, and others are served meanwhi
 });
 
 test('headers that trickle in are cut off with 408', async () => {
-  const { port } = await serve(webhook(), 300);
+  const { port } = await serve(webhook(), { requestTimeoutMs: 300 });
   const slow = await dial(port);
   slow.socket.write('POST /webhooks/resend HTTP/1.1\r\nhost: localhost\r\nx-a: ');
   await slow.closed;
@@ -130,6 +132,70 @@ test('bodies that stall just before their end hold no more than one limit togeth
   const body = JSON.stringify({ commits: 'x'.repeat(400_000) });
   const headers = { 'x-gitea-signature': createHmac('sha256', SECRET).update(body).digest('hex') };
   expect((await fetch(`${url}/webhooks/git`, { method: 'POST', headers, body })).status).toBe(202);
+});
+
+describe('at the limit of connections, a new one', () => {
+  const maxConnections = 5;
+  const dialAll = (port: number) => Promise.all(Array.from({ length: maxConnections }, () => dial(port)));
+  const areClosed = (dialed: { socket: Socket }[]): boolean[] => dialed.map(({ socket }) => socket.closed);
+
+  test('takes the place of the one that has been idle the longest', async () => {
+    const { port } = await serve(webhook(), { maxConnections });
+    const idle = await dialAll(port);
+    for (const { socket, received } of idle) {
+      socket.write('GET /webhooks/resend HTTP/1.1\r\nhost: localhost\r\n\r\n');
+      await vi.waitFor(() => expect(received()).toContain(' 405 '));
+    }
+    const added = await dial(port);
+    await idle[0]!.closed;
+    added.socket.write('GET /webhooks/resend HTTP/1.1\r\nhost: localhost\r\n\r\n');
+    await vi.waitFor(() => expect(added.received()).toContain(' 405 '));
+    expect(areClosed(idle)).toEqual([true, false, false, false, false]);
+  });
+
+  test('takes that of one that never sent anything', async () => {
+    const { url, port } = await serve(webhook(), { maxConnections });
+    const silent = await dialAll(port);
+    expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
+    await silent[0]!.closed;
+    expect(areClosed(silent)).toEqual([true, false, false, false, false]);
+  });
+
+  test('takes that of the one that has been sending its request the longest, where none is idle', async () => {
+    let begun = 0;
+    const app = new Hono().use(async (_, next) => {
+      begun += 1;
+      await next();
+    });
+    const { url, port } = await serve(app.route('/', webhook()), { maxConnections });
+    const slow = await dialAll(port);
+    for (const [index, { socket }] of slow.entries()) {
+      socket.write(`${head(1000)}{`);
+      await vi.waitFor(() => expect(begun).toBe(index + 1));
+    }
+    expect((await fetch(`${url}/webhooks/resend`)).status).toBe(405);
+    await slow[0]!.closed;
+    expect(areClosed(slow)).toEqual([true, false, false, false, false]);
+  });
+
+  test('is closed where all others have sent their requests and wait for the answers', async () => {
+    const release = Promise.withResolvers<void>();
+    let begun = 0;
+    const app = new Hono().get('/', async (c) => {
+      begun += 1;
+      await release.promise;
+      return c.text('served');
+    });
+    const { port } = await serve(app, { maxConnections });
+    const served = await dialAll(port);
+    for (const { socket } of served) socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n');
+    await vi.waitFor(() => expect(begun).toBe(maxConnections));
+    await (
+      await dial(port)
+    ).closed;
+    release.resolve();
+    for (const { received } of served) await vi.waitFor(() => expect(received()).toContain('served'));
+  });
 });
 
 test('a body in pieces is one, and holds nothing any more', async () => {
