@@ -66,6 +66,11 @@ export function retentionFor(retentionDays: number): (streamName: string) => Ret
   };
 }
 
+/** Such a stream serves one mail, or one conversation: without its records it is as one that was never written to. */
+export function isOfOneMail(streamName: string): boolean {
+  return /^(?:mail\/|request\/|state\/[^/]+\/)/.test(streamName);
+}
+
 /** Heartbeats and probes serve for seconds; for an hour a person can see who held what. */
 const HEARTBEAT_RETENTION_SECONDS = 3_600;
 

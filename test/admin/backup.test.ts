@@ -169,6 +169,23 @@ function backupSuite(open: () => Promise<StreamStore>): void {
     expect(await after.stream('sent').tail()).toBe(202);
   });
 
+  it('leaves out the streams of mails that have expired', async () => {
+    const before = await opened();
+    const names = ['mail/1', 'request/box/1/0', 'state/box/thread', 'state/box', 'mail/2'];
+    for (const name of names) await before.stream(name).append([{ body: 'a' }, { body: 'b' }]);
+    for (const name of names.slice(0, 4)) await before.stream(name).trim(2);
+    await before.stream('mail/2').trim(1);
+    const left = async (name: string) => (await before.stream(name).read({ fromSeqNum: 0 })).records.length;
+    await expect.poll(() => Promise.all(names.map(left))).toEqual([0, 0, 0, 0, 1]);
+    await save(before);
+    const after = await opened();
+    await putBack(after);
+    expect(await contents(after)).toMatchObject([
+      { name: 'mail/2', tail: 3, records: [{ seqNum: 1 }] },
+      { name: 'state/box', tail: 3, records: [] },
+    ]);
+  });
+
   it('refuses a store that is not empty, and changes nothing', async () => {
     const store = await opened();
     await store.stream('events').append([{ body: 'a' }]);

@@ -7,14 +7,14 @@
  * it never holds an outcome without what the outcome speaks of.
  *
  * A restore keeps every number, because journals and keys speak of numbers: those that commands have used, and those
- * of what had expired, are used up. Heartbeats (`members`) and probes are left out; `meta` is written anew. Until the last step
- * `meta` says that the streams are half restored, and no daemon starts on them.
+ * of what had expired, are used up. Left out are heartbeats (`members`), probes, and the streams of mails that have
+ * expired; `meta` is written anew. Until the last step it says that the streams are half restored, and no daemon starts.
  */
 import type { Clock } from '../../platform/clock.ts';
 import { MillraceError } from '../../platform/errors.ts';
 import { markInDoubt } from '../../streams/mark-in-doubt.ts';
 import { streamFormat } from '../../streams/record-versions.ts';
-import { jsonRecord, streamNames } from '../../streams/records.ts';
+import { isOfOneMail, jsonRecord, streamNames } from '../../streams/records.ts';
 import { limits, meteredBytes } from '../../streams/stream-store.ts';
 import type { NewRecord, Stream, StreamRecord, StreamStore } from '../../streams/stream-store.ts';
 import { BACKUP_VERSION, backupLines, verifyBackup, writeBackup } from './backup-file.ts';
@@ -75,8 +75,12 @@ async function* linesOfAll({ store, print }: Deps, signal: AbortSignal): AsyncGe
       seen.add(name);
       const stream = store.stream(name);
       const tail = await stream.tail(signal);
-      yield { stream: name, tail };
+      const head = { stream: name, tail };
+      let isNamed = !isOfOneMail(name);
+      if (isNamed) yield head;
       for await (const record of recordsUpTo(stream, tail, signal)) {
+        if (!isNamed) yield head;
+        isNamed = true;
         yield lineOf(record);
         if (++records % PROGRESS_RECORDS === 0) print(`${records} records …`);
       }
