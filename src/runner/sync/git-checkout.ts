@@ -191,12 +191,19 @@ function gitIn(directory: string, environment: Record<string, string>, abort: Ab
   }).env(environment);
 }
 
+/**
+ * Over what `.gitattributes` of the repository says: files are what the commit holds, byte for byte. Another encoding
+ * or line end makes them several times as large as the tree says, and others than those that were reviewed.
+ */
+const ATTRIBUTES = '* -text !working-tree-encoding -ident -filter\n';
+
 /** As `git init` would, without a process for it. */
 function makeRepository(directory: string): void {
   const git = join(directory, '.git');
-  for (const folder of ['objects', 'refs']) mkdirSync(join(git, folder), { recursive: true });
+  for (const folder of ['info', 'objects', 'refs']) mkdirSync(join(git, folder), { recursive: true });
   writeFileSync(join(git, 'HEAD'), 'ref: refs/heads/main\n');
   writeFileSync(join(git, 'config'), '[core]\n\trepositoryformatversion = 0\n\tbare = false\n');
+  writeFileSync(join(git, 'info', 'attributes'), ATTRIBUTES);
 }
 
 /** Ends a command that prints more than any list that is taken. */

@@ -1,6 +1,6 @@
 /** What a Git host over HTTP is told, and what it may do: the token, redirects to elsewhere, silence. */
 import { execFileSync } from 'node:child_process';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { IncomingMessage, RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -98,4 +98,18 @@ it.runIf(process.getuid?.() === 0)('a repository on this machine may be of anoth
   const folder = join(repository.path, '..', 'checkout');
   expect(await repositoryAt(repository.path).head(signal)).toBe(id);
   expect(await repositoryAt(`file://${repository.path}`).checkout(id, folder, signal)).toMatchObject({ id });
+});
+
+it('files are what the commit holds, whatever attributes the repository gives them', async () => {
+  const repository = stack.use(await createBareRepository());
+  const folder = join(repository.path, '..', 'checkout');
+  const attributes = 'tools/* text eol=crlf ident working-tree-encoding=UTF-32\n';
+  const text = '// $Id$\n'.repeat(1000);
+  // The author's Git is not to convert what it is given.
+  const info = join(repository.path, '..', 'author', '.git', 'info');
+  await writeFile(join(info, 'attributes'), '* -text !working-tree-encoding -ident\n');
+  const id = await repository.push({ '.gitattributes': attributes, 'tools/index.ts': text });
+  await repositoryAt(repository.path).checkout(id, folder, signal);
+  expect(await readFile(join(folder, '.gitattributes'), 'utf8')).toBe(attributes);
+  expect(await readFile(join(folder, 'tools', 'index.ts'), 'latin1')).toBe(text);
 });
