@@ -24,12 +24,12 @@ import { Hono } from 'hono';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
 import { orAborted } from '../platform/abort.ts';
-import { errorMessage } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { jsonRecord } from '../streams/records.ts';
 import type { ToolsRequest } from '../streams/records.ts';
 import type { Stream } from '../streams/stream-store.ts';
 import type { BodyReader } from './body-reader.ts';
+import { createRefusalLog } from './refusal-log.ts';
 import { Refusal } from './webhook-body.ts';
 
 interface GitWebhookDeps {
@@ -84,6 +84,7 @@ export function createGitWebhookRoute(deps: GitWebhookDeps, options: GitWebhookO
     }
   };
 
+  const logRefusal = createRefusalLog(deps, 'git-webhook-refused');
   const app = new Hono();
   app.post('/webhooks/git', async (c) => {
     try {
@@ -91,11 +92,8 @@ export function createGitWebhookRoute(deps: GitWebhookDeps, options: GitWebhookO
       return c.json({ ok: true }, 202);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      const { status, message, cause } = error;
-      log[status >= 500 ? 'error' : 'warn'](
-        { status, reason: message, cause: cause && errorMessage(cause) },
-        'git-webhook-refused',
-      );
+      logRefusal(error);
+      const { status, message } = error;
       // The rest of a body that nobody reads must not become the next request.
       if (status === 413 || status === 503) c.header('connection', 'close');
       if (status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));

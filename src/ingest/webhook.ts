@@ -26,11 +26,12 @@ import { Hono } from 'hono';
 import { Webhook, WebhookVerificationError } from 'svix';
 import type { Clock } from '../platform/clock.ts';
 import { createDeadline } from '../platform/deadline.ts';
-import { MillraceError, errorMessage } from '../platform/errors.ts';
+import { MillraceError } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
 import { KEY_HEADER } from '../streams/records.ts';
 import type { NewRecord, Stream } from '../streams/stream-store.ts';
 import type { BodyReader } from './body-reader.ts';
+import { createRefusalLog } from './refusal-log.ts';
 import { Refusal, eventIdentity } from './webhook-body.ts';
 import type { EventIdentity } from './webhook-body.ts';
 
@@ -77,6 +78,7 @@ export function createWebhookRoute(deps: WebhookDeps, options: WebhookOptions): 
     await appendWithin(appendTimeoutMs, record, deps);
   };
 
+  const logRefusal = createRefusalLog(deps, 'webhook-refused');
   const app = new Hono();
   app.post('/webhooks/resend', async (c) => {
     try {
@@ -84,10 +86,7 @@ export function createWebhookRoute(deps: WebhookDeps, options: WebhookOptions): 
       return c.json({ ok: true });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      deps.log[error.status >= 500 ? 'error' : 'warn'](
-        { status: error.status, reason: error.message, cause: error.cause && errorMessage(error.cause) },
-        'webhook-refused',
-      );
+      logRefusal(error);
       if (error.status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));
       // The rest of a body that nobody reads must not become the next request.
       if (error.status === 413 || error.status === 503) c.header('connection', 'close');
