@@ -3,7 +3,7 @@ import type { Clock } from '../platform/clock.ts';
 import type { Config, Secrets } from '../platform/config.ts';
 import type { Log } from '../platform/log.ts';
 import { openLocalStore, openLocalStoreReadOnly } from './local-store.ts';
-import { retentionFor } from './records.ts';
+import { isOfOneMail, retentionFor } from './records.ts';
 import type { StreamStore } from './stream-store.ts';
 
 export interface StoreDeps {
@@ -18,7 +18,7 @@ export function openConfiguredStore(deps: StoreDeps): Promise<StreamStore> {
   const { config, clock, log } = deps;
   if (config.streams.kind === 's2') return openS2(deps, { createBasin: true });
   const options = { directory: config.dataDir, retentionFor: retentionFor(config.retentionDays) };
-  return openLocalStore({ clock, log }, options);
+  return openLocalStore({ clock, log }, { ...options, endsWithItsRecords: isOfOneMail });
 }
 
 /**

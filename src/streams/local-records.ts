@@ -72,7 +72,11 @@ const SWEEP_BYTES = 8 * 1024 * 1024;
 
 export function createLocalRecords(
   db: DatabaseSync,
-  options: { nowMs: () => number; retentionFor: RetentionFor },
+  options: {
+    nowMs: () => number;
+    retentionFor: RetentionFor;
+    endsWithItsRecords?: ((streamName: string) => boolean) | undefined;
+  },
 ): LocalRecords {
   const statements = prepareStatements(db);
 
@@ -125,6 +129,11 @@ export function createLocalRecords(
       lastSeqNum = record.seq_num;
     }
     statements.sweep.run(row.id, lastSeqNum);
+    const isEmpty = statements.oldest.get(row.id) === undefined;
+    if (isEmpty && row.fencing_token === '' && options.endsWithItsRecords?.(row.name)) {
+      statements.end.run(row.id);
+      return due;
+    }
     row.first_seq_num = Math.max(row.first_seq_num, lastSeqNum + 1);
     statements.swept.run(row.first_seq_num, sweepAtMs(row), row.id);
     return due;
@@ -217,6 +226,7 @@ const SQL = {
   sizes: `SELECT seq_num, timestamp_ms, length(body) AS bytes FROM records
     WHERE stream_id = ? ORDER BY seq_num`,
   sweep: 'DELETE FROM records WHERE stream_id = ? AND seq_num <= ?',
+  end: 'DELETE FROM streams WHERE id = ?',
   swept: 'UPDATE streams SET first_seq_num = ?, sweep_at_ms = ? WHERE id = ?',
 } as const;
 

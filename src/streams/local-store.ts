@@ -40,6 +40,8 @@ export interface LocalStoreOptions {
   /** Where `streams.db` lies; made when it is not there. */
   directory: string;
   retentionFor: RetentionFor;
+  /** Streams that are gone when all their records have expired, name and numbers: the next record is number 0 again. */
+  endsWithItsRecords?: (streamName: string) => boolean;
 }
 
 interface Deps {
@@ -60,6 +62,7 @@ export async function openLocalStore(deps: Deps, options: LocalStoreOptions): Pr
   const records = createLocalRecords(database.db, {
     nowMs: () => deps.clock.nowMs(),
     retentionFor: options.retentionFor,
+    endsWithItsRecords: options.endsWithItsRecords,
   });
   const followers = createFollowers(deps.clock);
   const committer = createGroupCommit(database.db, { records, wake: followers.wake });

@@ -17,6 +17,7 @@
  *   (`streams.fenced`); an append that carries none is accepted.
  * - `trim(n)` lets go of all records below `n`, at once or a little later. Retention does the same by age.
  *   A read that starts below what is left begins at the first record left and reports the jump as `missing`.
+ *   On the local store streams of one mail (`records.ts`) are gone with their last record, and begin anew.
  *
  * Errors: `streams.seq_num_mismatch`, `streams.fenced` (permanent, `StreamConditionError`);
  * `streams.unavailable`, `streams.append_ambiguous` (transient); `streams.unauthorized` (transient, because

@@ -12,6 +12,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { systemClock } from '../../src/platform/clock.ts';
 import type { Clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
+import { isOfOneMail } from '../../src/streams/records.ts';
 import { openLocalStore, openLocalStoreReadOnly } from '../../src/streams/local-store.ts';
 import type { StreamStore } from '../../src/streams/stream-store.ts';
 import { startFollowing } from './follow.contract.ts';
@@ -315,6 +316,32 @@ describe('retention', () => {
     const db = new DatabaseSync(join(directory, 'streams.db'));
     expect(db.prepare('SELECT count(*) AS left FROM records').get()).toEqual({ left: 1 });
     db.close();
+  });
+
+  // A name for each mail stayed for ever: rows without a record were all that a file held in the end.
+  test('a stream of one mail is gone with its last record, and begins anew', async () => {
+    const clock = createManualClock();
+    const store = await openLocalStore(
+      { ...deps, clock },
+      { directory: temporaryDirectory(), retentionFor: () => 100, endsWithItsRecords: isOfOneMail },
+    );
+    cleanups.push(() => store.close());
+    const names = ['inbox/box', 'mail/1', 'request/box/1/0', 'state/box', 'state/box/thread'];
+    for (const name of names) await store.stream(name).append([text('old')]);
+    await store.stream('mail/fenced').append([text('old')]);
+    await store.stream('mail/fenced').fence('owner');
+    const mail = store.stream('mail/1');
+    clock.advance(70_000);
+    await mail.append([text('young')]);
+    clock.advance(60_000);
+    expect(await readBodies(mail)).toEqual(['young']);
+    clock.advance(120_000);
+    expect((await store.list({ prefix: '' })).names).toEqual(['inbox/box', 'mail/fenced', 'state/box']);
+    expect(await mail.tail()).toBe(0);
+    expect(await mail.read({ fromSeqNum: 2 })).toEqual({ records: [], nextSeqNum: 2 });
+    await mail.append([text('anew')], { matchSeqNum: 0 });
+    expect(await readBodies(mail)).toEqual(['anew']);
+    await store.stream('inbox/box').append([text('next')], { matchSeqNum: 1 });
   });
 
   test('a stream that gets another retention keeps to it from the next append on', async () => {
