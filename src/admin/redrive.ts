@@ -16,6 +16,7 @@
  */
 import type { Clock } from '../platform/clock.ts';
 import {
+  CAUSED_AT_HEADER,
   COPY_HEADERS,
   causeKeyOf,
   headerOf,
@@ -33,6 +34,9 @@ import { MAX_COPIES } from './rerun.ts';
 import type { Rerun } from './rerun.ts';
 import type { StageStreams } from './stage-streams.ts';
 import { recordAt } from '../streams/stream-scan.ts';
+
+/** The store's clock and ours may differ. */
+const CLOCK_MARGIN_MS = 3_600_000;
 
 export interface JournalRange {
   readonly fromSeqNum: number;
@@ -86,7 +90,9 @@ export async function redrive(
   const earlier = await earlierRequests(deps, streams, { records, signal });
   const copies = found.map(({ deadLetter, record }): Copy => {
     const frozenMs = earlier.get(record.seqNum);
-    const headers = inherited(streams, { record, frozenMs, isKnownUnsent: request.isKnownUnsent });
+    const { isKnownUnsent } = request;
+    const parkedMs = Date.parse(deadLetter.at);
+    const headers = inherited(streams, { record, frozenMs, parkedMs, isKnownUnsent });
     return copyOf(streams.source, record, { key: redriveKey(deadLetter), headers });
   });
   const { source: stream } = streams;
@@ -109,9 +115,9 @@ export async function redrive(
 /** What a copy takes over from the record that it stands for. */
 function inherited(
   { stage }: StageStreams,
-  of: { record: StreamRecord; frozenMs: number | undefined; isKnownUnsent: boolean },
+  of: { record: StreamRecord; frozenMs: number | undefined; parkedMs: number; isKnownUnsent: boolean },
 ): RecordHeader[] {
-  const { record, frozenMs, isKnownUnsent } = of;
+  const { record, frozenMs, parkedMs, isKnownUnsent } = of;
   if (stage === 'runner') {
     const cause = causeKeyOf(record);
     return [
@@ -122,12 +128,21 @@ function inherited(
   }
   if (stage === 'receive' || isKnownUnsent) return [];
   return [
-    [COPY_HEADERS.doubtSince, headerOf(record, COPY_HEADERS.doubtSince) ?? String(firstAttemptMs(record))],
+    [
+      COPY_HEADERS.doubtSince,
+      headerOf(record, COPY_HEADERS.doubtSince) ?? String(firstAttemptMs(record, parkedMs)),
+    ],
   ];
 }
 
-/** No attempt began before: not before the request was there, nor before it was due. */
-function firstAttemptMs(record: StreamRecord): number {
+/**
+ * No attempt began before: not before the request was there, nor before it was due. What says that it was there after it
+ * was parked had its time from a clock that was ahead: then not before its cause, or nobody knows.
+ */
+function firstAttemptMs(record: StreamRecord, parkedMs: number): number {
   const { notBefore } = parseJsonRecord(outboxRecordSchema, record);
-  return Math.max(record.timestampMs, notBefore === null ? 0 : Date.parse(notBefore));
+  const thereMs = Math.max(record.timestampMs, notBefore === null ? 0 : Date.parse(notBefore));
+  if (thereMs <= parkedMs + CLOCK_MARGIN_MS) return thereMs;
+  const causedAtMs = Number(headerOf(record, CAUSED_AT_HEADER) ?? 0);
+  return causedAtMs <= parkedMs ? causedAtMs : 0;
 }

@@ -124,6 +124,20 @@ describe('redrive', () => {
     expect(copies.map((copy) => headerOf(copy, 'cause'))).toEqual(['e0', 'e1', 'e2', 'e3']);
   });
 
+  it('looks for the requests of a mail whose time lies ahead', async () => {
+    const receivedAt = new Date(Date.now() + 60 * 86_400_000).toISOString();
+    for (const id of ['e0', 'e1', 'e2']) await world.mail(id, { receivedAt });
+    await workDesk(broken);
+    const outbox = world.store.stream('outbox');
+    const request = (key: string) => jsonRecord({ kind: 'request', version: 1 }, key);
+    await outbox.append([request('desk/0/0/e0')]);
+    await outbox.append([{ ...request('desk/1/0/e1'), timestampMs: Date.parse(receivedAt) }]);
+    const [first] = await readAll(outbox);
+    await world.redrive({ inbox: 'desk', seqNums: 'all' });
+    const doubts = (await desk()).slice(3).map((copy) => headerOf(copy, 'doubt-since'));
+    expect(doubts).toEqual([String(first!.timestampMs), '0', undefined]);
+  });
+
   it('says of a record that is gone that it is, and puts back its neighbours', async () => {
     await park(2);
     await world.store.stream('inbox/desk').trim(1);
@@ -173,6 +187,19 @@ describe('a redriven request', () => {
       expect(JSON.parse(Buffer.from(copy.body).toString())).toEqual(frozen);
       expect(headerOf(copy, 'doubt-since')).toBe(String(original!.timestampMs));
     }
+  });
+
+  // On `local` all requests have the time of a clock that was ahead until it has come: no doubt of theirs was old.
+  it('may have gone out since its cause, where the time of its record lies ahead', async () => {
+    const DAY_MS = 86_400_000;
+    const causedAtMs = Date.now() - DAY_MS;
+    const ahead = { ...jsonRecord(frozen, 'desk/1/0/e1'), timestampMs: Date.now() + 60 * DAY_MS };
+    const caused = { ...ahead, headers: [['caused-at', String(causedAtMs)] as const] };
+    await world.store.stream('outbox').append([ahead, caused]);
+    await workOff(world.store, { ...outbox, handle: broken });
+    await world.redrive({ stage: 'outbox', seqNums: { from: 1, to: 2 } });
+    const doubts = (await copies()).slice(2).map((copy) => headerOf(copy, 'doubt-since'));
+    expect(doubts).toEqual(['0', String(causedAtMs)]);
   });
 
   it('is sent without asking where a person has looked', async () => {
