@@ -85,6 +85,8 @@ export const defaultReplyCaps: ReplyCapOptions = {
 };
 
 const DAY_MS = 86_400_000;
+/** A clock that is set back by less forgets nothing. */
+const CLOCK_MARGIN_MS = 3_600_000;
 /** How far back a restart looks: more replies than this a day make it forget the earliest. */
 const RESTORE_RECORDS = 20_000;
 const MAX_COUNTED = 100_000;
@@ -101,9 +103,14 @@ export function createReplyCaps(
   /** Times of replies by key, oldest first. */
   const counted = new Map<string, number[]>();
 
+  /** What lies ahead was counted by a clock that was wrong, and would count for as long as that was ahead. */
+  const isOfLastDay = (atMs: number): boolean => {
+    const ageMs = clock.nowMs() - atMs;
+    return ageMs <= DAY_MS && ageMs >= -CLOCK_MARGIN_MS;
+  };
+
   const recent = (key: string): number[] => {
-    const sinceMs = clock.nowMs() - DAY_MS;
-    const times = (counted.get(key) ?? []).filter((atMs) => atMs >= sinceMs);
+    const times = (counted.get(key) ?? []).filter(isOfLastDay);
     if (times.length === 0) counted.delete(key);
     return times;
   };
@@ -171,10 +178,13 @@ export function createReplyCaps(
       };
       await scan(stream, range, (record) => {
         if (!mentions(record, ['"caps":'])) return;
-        const { facts } = JSON.parse(Buffer.from(record.body).toString('utf8')) as {
+        const { at, facts } = JSON.parse(Buffer.from(record.body).toString('utf8')) as {
+          at: string;
           facts?: { caps?: CapKeys };
         };
-        if (facts?.caps) add(bounded(facts.caps), record.timestampMs);
+        // Its own time: on `local` the records of a stream keep that of a clock that was ahead until it has come.
+        const atMs = Date.parse(at);
+        if (facts?.caps && isOfLastDay(atMs)) add(bounded(facts.caps), atMs);
       });
     },
   };

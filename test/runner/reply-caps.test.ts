@@ -4,12 +4,13 @@ import type { ParsedEmail } from '../../src/mail/email.ts';
 import { systemClock } from '../../src/platform/clock.ts';
 import { createReplyCaps } from '../../src/runner/reply-caps.ts';
 import { jsonRecord } from '../../src/streams/records.ts';
-import type { StreamStore } from '../../src/streams/stream-store.ts';
+import type { NewRecord, StreamStore } from '../../src/streams/stream-store.ts';
 import { useTemporaryStore } from '../streams/temporary-store.ts';
 
 const options = { perSender: 20, perThread: 3, perRoot: 7, perRecipient: 4, perInbox: 10 };
 let nowMs = 0;
 const clock = { ...systemClock, nowMs: () => nowMs };
+const DAY_MS = 86_400_000;
 const store = useTemporaryStore();
 beforeEach(() => {
   nowMs = Date.now();
@@ -33,6 +34,10 @@ const email = (fields: Partial<ParsedEmail>): ParsedEmail => ({
 });
 
 const ann = 'ann@sender.example';
+
+/** On the journal of an inbox. */
+const outcomeAt = (atMs: number, facts: object): NewRecord =>
+  jsonRecord({ kind: 'outcome', version: 1, at: new Date(atMs).toISOString(), facts });
 
 /** How many of these mails from one sender are answered. */
 function answered(mails: readonly ParsedEmail[], recipient = ann): number {
@@ -98,7 +103,7 @@ describe('reply caps', () => {
   it('count what an earlier release put on record with a long key', async () => {
     const subject = 'x'.repeat(8000);
     const facts = { caps: { sender: `sender ${ann}`, thread: `thread ${ann} ${subject}` } };
-    const old = Array.from({ length: 3 }, () => jsonRecord({ kind: 'outcome', version: 1, facts }));
+    const old = Array.from({ length: 3 }, () => outcomeAt(nowMs, facts));
     await store().stream('runs/desk').append(old);
     const caps = createReplyCaps({ store: store(), clock }, options);
     await caps.restore('desk', new AbortController().signal);
@@ -170,6 +175,7 @@ describe('reply caps', () => {
           jsonRecord({
             kind: 'outcome',
             version: 1,
+            at: new Date(nowMs).toISOString(),
             facts: { caps: taken.cap === null ? taken.keys : null },
           }),
         ),
@@ -187,19 +193,47 @@ describe('reply caps', () => {
     const facts = { caps: taken.cap === null ? taken.keys : null };
     await store()
       .stream('runs/reverser')
-      .append([jsonRecord({ kind: 'outcome', version: 1, facts })]);
+      .append([outcomeAt(nowMs, facts)]);
     const after = createReplyCaps({ store: store(), clock }, options);
     await after.restore('reverser', new AbortController().signal);
     expect(after.exceeded(mail, ann)).toBe('thread-cap');
+  });
+
+  // On `local` the records of a stream keep the time of a clock that was ahead until it has come.
+  it('count a day by the time of each reply, after a clock that was ahead', async () => {
+    const mail = email({ references: ['<root@x>'] });
+    const taken = createReplyCaps({ store: store(), clock }, options).take(mail, ann);
+    const facts = { caps: taken.cap === null ? taken.keys : null };
+    const timestampMs = nowMs + 60 * DAY_MS;
+    const ages = [-60, 5, 4, 3, 2, 0].map((days) => nowMs - days * DAY_MS);
+    const runs = store().stream('runs/reverser');
+    await runs.append(ages.map((atMs) => ({ ...outcomeAt(atMs, facts), timestampMs })));
+    const after = createReplyCaps({ store: store(), clock }, options);
+    await after.restore('reverser', new AbortController().signal);
+    const more = [1, 2, 3].map(() => after.take(mail, ann).cap);
+    expect(more).toEqual([null, null, 'thread-cap']);
+  });
+
+  it('do not count what a clock that was ahead has counted', () => {
+    const caps = createReplyCaps({ store: store(), clock }, options);
+    const mail = email({ references: ['<root@x>'] });
+    const takeAll = () => [1, 2, 3, 4].map(() => caps.take(mail, ann).cap);
+    nowMs += 60 * DAY_MS;
+    expect(takeAll()).toEqual([null, null, null, 'thread-cap']);
+    // Set back by a little, a day is a day.
+    nowMs -= DAY_MS / 48;
+    expect(caps.exceeded(mail, ann)).toBe('thread-cap');
+    nowMs -= 60 * DAY_MS;
+    expect(takeAll()).toEqual([null, null, null, 'thread-cap']);
   });
 
   it('are counted again from the last day alone, however long the journal is', async () => {
     const mail = email({ references: ['<root@x>'] });
     const taken = createReplyCaps({ store: store(), clock }, options).take(mail, ann);
     const facts = { caps: taken.cap === null ? taken.keys : null };
-    const outcome = jsonRecord({ kind: 'outcome', version: 1, facts });
+    const outcome = outcomeAt(nowMs, facts);
     const timestampMs = nowMs - 25 * 3_600_000;
-    const old = Array.from({ length: 1000 }, () => ({ ...outcome, timestampMs }));
+    const old = Array.from({ length: 1000 }, () => ({ ...outcomeAt(timestampMs, facts), timestampMs }));
     for (let batch = 0; batch < 3; batch++) await store().stream('runs/reverser').append(old);
     await store()
       .stream('runs/reverser')
