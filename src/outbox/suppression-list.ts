@@ -2,7 +2,8 @@
  * Whom mail must not be sent to: the streams `suppressions` and `delivery`, folded. The fold is the same whoever
  * reads, at a start as in the middle of the work, and however far one of the two streams is ahead of the other: the
  * numbers on `delivery` decide. An address is on the list while its newest record there is not below what a person
- * has lifted, and is not older than mail is kept.
+ * has lifted, and is not older than mail is kept; by a steady time, since a clock that is months ahead for a minute would
+ * let mail out to all of them.
  *
  * `suppressions` may have several writers, of which one does not know yet that another took over, and may hold a record
  * twice. Each writes without a gap, going on from what it had read there; so what stands there about a number
@@ -11,6 +12,7 @@
 import type { Clock } from '../platform/clock.ts';
 import { errorKind } from '../platform/errors.ts';
 import type { Log } from '../platform/log.ts';
+import { startSteadyTime } from '../platform/steady-time.ts';
 import { deliveryRecordSchema, parseJsonRecord } from '../streams/records.ts';
 import { mentions } from '../streams/stream-scan.ts';
 import type { ReadBatch, Stream, StreamRecord } from '../streams/stream-store.ts';
@@ -33,6 +35,10 @@ export class SuppressionList {
   readonly #lifts = new Map<string, number>();
   #nextDelivery = 0;
   #digested = 0;
+  /** Of all records. */
+  #newestMs = -Infinity;
+  /** While the streams are read for the first time nothing is old. */
+  #steadyMs: () => number = () => -Infinity;
 
   constructor({ clock, log }: { clock: Clock; log: Log }, { keptMs }: { keptMs: number }) {
     this.#clock = clock;
@@ -65,9 +71,16 @@ export class SuppressionList {
     return [...this.#suppressions.values()].filter((suppression) => !this.#isOld(suppression));
   }
 
+  /** All that there was is read. From now on what is old is forgotten, by a time that goes on from the newest record. */
+  startAgeing(): void {
+    const startMs = this.#newestMs === -Infinity ? this.#clock.nowMs() : this.#newestMs;
+    this.#steadyMs = startSteadyTime(this.#clock, startMs);
+  }
+
   /** Records of `suppressions`. */
   takeDigest({ records }: Pick<ReadBatch, 'records'>): void {
     for (const record of records) {
+      this.#newestMs = Math.max(this.#newestMs, record.timestampMs);
       const value = this.#readable('suppressions', record, () =>
         parseJsonRecord(suppressionsStreamSchema, record),
       );
@@ -83,6 +96,7 @@ export class SuppressionList {
   takeDelivery(batch: ReadBatch): SuppressionRecord[] {
     const found: SuppressionRecord[] = [];
     for (const record of batch.records) {
+      this.#newestMs = Math.max(this.#newestMs, record.timestampMs);
       if (record.seqNum < this.#nextDelivery || !mentions(record, SUPPRESSING_WORDS)) continue;
       const suppression = this.#readable('delivery', record, () => suppressionIn(record));
       if (suppression === null) continue;
@@ -129,7 +143,7 @@ export class SuppressionList {
   }
 
   #isOld({ at }: SuppressionRecord): boolean {
-    return Date.parse(at) < this.#clock.nowMs() - this.#keptMs;
+    return Date.parse(at) < this.#steadyMs() - this.#keptMs;
   }
 
   /** One record that cannot be read must not hide all others; one of a newer release stops the work. */
@@ -175,6 +189,7 @@ export async function readSuppressions(
     const found = list.takeDelivery(batch);
     await see?.(found);
   });
+  list.startAgeing();
   return nextDigest;
 }
 
