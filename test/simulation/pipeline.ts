@@ -4,12 +4,13 @@
  * meet on its way (failures, a slow tool, a refusal) is written in the mail itself.
  */
 import { outboxStage } from '../../src/outbox/outbox-unit.ts';
+import { requestCausedAtMs } from '../../src/outbox/outbox.ts';
 import { createSuppressions } from '../../src/outbox/suppressions.ts';
 import { MillraceError } from '../../src/platform/errors.ts';
 import { createServices } from '../../src/platform/lifecycle.ts';
 import type { Services } from '../../src/platform/lifecycle.ts';
 import { createLog } from '../../src/platform/log.ts';
-import { jsonRecord, streamNames } from '../../src/streams/records.ts';
+import { CAUSED_AT_HEADER, jsonRecord, streamNames } from '../../src/streams/records.ts';
 import { createStage } from '../../src/streams/stage.ts';
 import type { Outcome, Stage, StageLimits, StageOptions } from '../../src/streams/stage.ts';
 import type { NewRecord, StreamRecord } from '../../src/streams/stream-store.ts';
@@ -61,8 +62,6 @@ export const SMALL_LIMITS: StageLimits = {
   wakeMs: 86_400_000,
 };
 
-/** So short that journals are trimmed all the time. */
-const HISTORY_MS = 60_000;
 /** A twelfth of that in life, so that keys are forgotten within a simulation. What repeats a key is as much sooner. */
 export const HORIZON_MS = 6 * 3_600_000;
 /** Svix repeats for 28 hours. */
@@ -70,8 +69,21 @@ export const LAST_REPEAT_MS = (28 * 3_600_000) / 12;
 /** As for half a day: who writes an output after that writes a key again. */
 export const LONGEST_PAUSE_MS = 3_600_000;
 
+/** What the stages of all daemons have in common. */
+export interface Roles {
+  /** How long journals are kept. */
+  readonly historyMs: number;
+  /** Until when a stage is away, by its source: it has no process, while the others go on. */
+  readonly awayUntilMs: Map<string, number>;
+}
+
 export function mailRecord(plan: MailPlan): NewRecord {
   return jsonRecord({ kind: 'mail', version: 1, ...plan }, plan.mailId);
+}
+
+/** With when its cause came, as records of ours have it. */
+function causedBy({ timestampMs }: StreamRecord, { headers = [], body }: NewRecord): NewRecord {
+  return { headers: [...headers, [CAUSED_AT_HEADER, String(timestampMs)]], body };
 }
 
 function planOf(record: StreamRecord): MailPlan {
@@ -86,7 +98,7 @@ export interface Pipeline {
 
 export function createPipeline(
   daemon: DaemonProcess,
-  far: { durable: DurableStreams; provider: Provider; oracle: Oracle },
+  far: { durable: DurableStreams; provider: Provider; oracle: Oracle; roles: Roles },
 ): Pipeline {
   const { clock, network } = daemon;
   const store = createSimulatedStore(far.durable, network);
@@ -101,6 +113,9 @@ export function createPipeline(
     return {
       name: source,
       async run(signal: AbortSignal): Promise<void> {
+        const awayMs = (far.roles.awayUntilMs.get(source) ?? 0) - clock.nowMs();
+        if (awayMs > 0) await clock.sleep(awayMs, signal).catch(() => {});
+        if (signal.aborted) return;
         const stage = createStage(
           { store, clock, log },
           {
@@ -110,8 +125,9 @@ export function createPipeline(
             backoff: { baseMs: 500, maxMs: 60_000 },
             maxAttempts: 10_000,
             limits: SMALL_LIMITS,
-            historyMs: HISTORY_MS,
             horizonMs: HORIZON_MS,
+            historyMs: far.roles.historyMs,
+            causedAtMs: requestCausedAtMs,
             ...options,
             handle: (record, attempt) =>
               far.oracle.watchHandler(daemon, { source, record }, () => options.handle(record, attempt)),
@@ -156,7 +172,10 @@ async function receive(daemon: DaemonProcess, { record, number, signal }: Call):
   await daemon.network.request('fetch', () => null, signal);
   if (number <= plan.fetchFails) throw new MillraceError('transient', 'resend.content_missing', 'simulated');
   if (plan.isMalformed) throw new MillraceError('permanent', 'receive.malformed_event', 'simulated');
-  return { kind: 'done', outputs: [{ stream: streamNames.inbox(plan.inbox), record: mailRecord(plan) }] };
+  return {
+    kind: 'done',
+    outputs: [{ stream: streamNames.inbox(plan.inbox), record: causedBy(record, mailRecord(plan)) }],
+  };
 }
 
 async function runTool(daemon: DaemonProcess, { record, number, signal }: Call): Promise<Outcome> {
@@ -190,5 +209,9 @@ async function runTool(daemon: DaemonProcess, { record, number, signal }: Call):
   );
   // Every other one keeps state: its outcome and its outputs must be one.
   const isAtomic = record.seqNum % 2 === 0;
-  return { kind: 'done', outputs: [{ stream: streamNames.outbox, record: output }], isAtomic };
+  return {
+    kind: 'done',
+    outputs: [{ stream: streamNames.outbox, record: causedBy(record, output) }],
+    isAtomic,
+  };
 }

@@ -1,7 +1,8 @@
 /**
  * One simulation: under a seed, mails arrive at a daemon of three stages, some of them twice, while the
  * network, the store, the provider and the clock fail, and the daemon is killed, paused, replaced and stopped
- * at any event. Then the weather clears, and everything has to come to its end.
+ * at any event. Where journals are kept for long, one of its stages may be away for longer than the others remember
+ * keys, while they go on. Then the weather clears, and everything has to come to its end.
  */
 import { errorMessage, hasCode } from '../../src/platform/errors.ts';
 import { streamNames } from '../../src/streams/records.ts';
@@ -12,7 +13,7 @@ import type { DurableStreams } from './durable-streams.ts';
 import { createOracle } from './oracle.ts';
 import type { Oracle } from './oracle.ts';
 import { LAST_REPEAT_MS, LONGEST_PAUSE_MS, createPipeline, journalOf, mailRecord } from './pipeline.ts';
-import type { MailPlan, Pipeline } from './pipeline.ts';
+import type { MailPlan, Pipeline, Roles } from './pipeline.ts';
 import { createProvider } from './provider.ts';
 import { createWorld } from './world.ts';
 import type { World } from './world.ts';
@@ -32,6 +33,10 @@ const SECOND = 1_000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
+/** So short that journals are trimmed all the time. */
+const SHORT_HISTORY = MINUTE;
+/** Longer than anybody is away. */
+const LONG_HISTORY = 90 * DAY;
 /** Handlers may go on for 8 s; what they yield has a moment more, whatever the store does. */
 const MAX_END_MS = 10 * SECOND;
 /** After so many events the weather clears, whatever is still to come. */
@@ -54,6 +59,7 @@ interface Scene {
   /** Brings up a new daemon, which takes over from whoever runs. */
   start(): void;
   current(): Daemon | undefined;
+  readonly roles: Roles;
   zombies: Daemon[];
   /** Whoever ever ran. */
   readonly daemons: Daemon[];
@@ -79,6 +85,7 @@ export async function simulate(seed: number, watch?: (line: string) => void): Pr
     if (troubles > 0 && world.chance(troubleRate) && makeTrouble(scene)) troubles--;
   }
   scene.isCalm = true;
+  scene.roles.awayUntilMs.clear();
   Object.assign(weather, { faultRate: 0, slowRate: 0, isStoreDown: false });
   for (const zombie of scene.zombies) zombie.process.resume();
   await calmDown(scene, () => scene.arrivals === 0 && oracle.isSettled());
@@ -117,6 +124,10 @@ function createScene(world: World): Scene {
     observe: (name, records) => oracle.observe(name, records),
   });
   const provider = createProvider(world, (mailId) => oracle.mailLeft(mailId));
+  const roles: Roles = {
+    historyMs: world.pick([SHORT_HISTORY, SHORT_HISTORY, LONG_HISTORY]),
+    awayUntilMs: new Map(),
+  };
   const weather: Weather = { faultRate: 0, slowRate: 0, isStoreDown: false, wallOffsetMs: 0 };
   let current: Daemon | undefined;
   let born = 0;
@@ -135,6 +146,7 @@ function createScene(world: World): Scene {
     weather,
     oracle,
     durable,
+    roles,
     zombies: [],
     daemons: [],
     kills: 0,
@@ -151,7 +163,7 @@ function createScene(world: World): Scene {
           return batch;
         },
       };
-      const pipeline = createPipeline(process, { durable: watched, provider, oracle });
+      const pipeline = createPipeline(process, { durable: watched, provider, oracle, roles });
       const daemon: Daemon = { process, pipeline, stop: new AbortController(), hasEnded: false };
       current = daemon;
       scene.daemons.push(daemon);
@@ -170,7 +182,8 @@ function scheduleMails(scene: Scene): number {
   const { world, oracle, durable } = scene;
   const mails = 3 + world.int(world.pick([10, 40]));
   const threads = 1 + world.int(world.pick([2, 8, 40]));
-  const spreadMs = world.pick([SECOND, MINUTE, HOUR, 2 * DAY]);
+  const spreads = [SECOND, MINUTE, HOUR, 2 * DAY];
+  const spreadMs = world.pick(isLong(scene) ? [...spreads, DAY, DAY] : spreads);
   const deliver = (plan: MailPlan, delayMs: number): void => {
     scene.arrivals++;
     world.after(delayMs, () => {
@@ -235,15 +248,30 @@ function makeTrouble(scene: Scene): boolean {
   } else if (trouble === 'kill') {
     scene.kills++;
     daemon.process.kill();
+    if (isLong(scene) && world.chance(0.5)) sendAway(scene);
   } else {
     daemon.process.pause();
     scene.zombies.push(daemon);
-    world.after(world.int(world.pick([MINUTE, LONGEST_PAUSE_MS])), () => daemon.process.resume());
+    const pauses = isLong(scene) ? [MINUTE, LONGEST_PAUSE_MS, 10 * HOUR] : [MINUTE, LONGEST_PAUSE_MS];
+    world.after(world.int(world.pick(pauses)), () => daemon.process.resume());
   }
   world.after(trouble === 'pause' ? world.int(10 * MINUTE) : stopMs, () => {
     if (scene.current() === daemon) scene.start();
   });
   return true;
+}
+
+/** Whether journals are kept for so long that they know what stages have forgotten. */
+function isLong({ roles }: Scene): boolean {
+  return roles.historyMs === LONG_HISTORY;
+}
+
+/** One stage does not come back with the daemon, for longer than the others remember keys. */
+function sendAway({ world, roles }: Scene): void {
+  const source = world.pick(Object.keys(journalOf));
+  const untilMs = world.nowMs() + world.pick([8 * HOUR, 20 * HOUR]);
+  world.trace(`${source} is away until ${untilMs}`);
+  roles.awayUntilMs.set(source, untilMs);
 }
 
 /** Goes on until `isDone`, which has to be within `MAX_CALM_EVENTS`. */
