@@ -26,6 +26,8 @@ export interface StageMeter {
 
 export interface StageTurn {
   settled(outcome: OutcomeRecord['outcome'], durationMs: number): void;
+  /** So many records of the source were gone before they were read. */
+  missing(count: number): void;
   end(): void;
 }
 
@@ -56,6 +58,12 @@ export function createStageMeter({
     name: 'millrace_stage_outcomes_total',
     help: 'Records that came to an outcome, by stage and outcome.',
     labelNames: ['stage', 'inbox', 'outcome'],
+    registers,
+  });
+  const missing = new Counter({
+    name: 'millrace_stage_missing_records_total',
+    help: 'Records of the source that were gone before they were read, and have no outcome.',
+    labelNames: ['stage', 'inbox'],
     registers,
   });
   const durations = new Histogram({
@@ -121,6 +129,7 @@ export function createStageMeter({
           (counts[outcome] ??= outcomes.labels({ ...labels, outcome })).inc();
           duration.observe(durationMs / 1000);
         },
+        missing: (count) => missing.inc(labels, count),
         end: () => void turns.delete(stage),
       };
     },

@@ -133,7 +133,7 @@ export function createStage(
   const deferral = createDeferral<Entry>({ clock }, { wakeMs: bounds.wakeMs, wake: wakeDeferred });
   const read = createReader(
     { source, clock, log, lanes, standing, passedOver, changed },
-    { ...bounds, ...keysOf(options), admit },
+    { ...bounds, ...keysOf(options), admit, onMissing: (count) => turn?.missing(count) },
   );
   const drainMs = options.drainMs ?? DEFAULT_DRAIN_MS;
   const unsettledKeys = new Map<string, number>();

@@ -85,3 +85,20 @@ it('tells how much lies before it, also what it has not read yet', async () => {
   await running;
   expect(await value('millrace_stage_lag_records{stage="runner",inbox="reverser"}')).toBeUndefined();
 });
+
+it('counts what was gone before it was read', async () => {
+  const settled = Promise.withResolvers<void>();
+  const stage = stageWith(async () => {
+    settled.resolve();
+    return { kind: 'done' };
+  });
+  const inbox = store().stream('inbox/reverser');
+  await inbox.append([numbered(1), numbered(2), numbered(3)]);
+  await inbox.trim(2);
+  const stop = new AbortController();
+  const running = stage.run(stop.signal);
+  await settled.promise;
+  stop.abort();
+  await running;
+  expect(await value('millrace_stage_missing_records_total{stage="runner",inbox="reverser"}')).toBe('2');
+});

@@ -28,6 +28,8 @@ export interface ReaderOptions extends Pick<StageLimits, 'aside' | 'passedOver'>
   /** Keys come out the same from one call of this to the next. */
   keysMayChange: (() => void) | undefined;
   admit(record: StreamRecord, fairnessKey: string): void;
+  /** So many records were gone before they were read: nobody will know what became of them. */
+  onMissing(count: number): void;
 }
 
 /** Reads until the signal is aborted; rejects when the source cannot be read any more. */
@@ -75,6 +77,11 @@ export function createReader(
     }
   }
 
+  function sayMissing(range: { fromSeqNum: number; toSeqNum: number }): void {
+    log.error({ source: source.name, ...range }, 'stage.records_missing');
+    options.onMissing(range.toSeqNum - range.fromSeqNum);
+  }
+
   function bring(record: StreamRecord): void {
     if (passedOver.size === 0) options.keysMayChange?.();
     const fairnessKey = fairnessKeyOf(record);
@@ -87,7 +94,7 @@ export function createReader(
 
   async function readOn(signal: AbortSignal): Promise<void> {
     for await (const batch of source.follow({ fromSeqNum: standing.position, signal })) {
-      if (batch.missing) log.error({ source: source.name, ...batch.missing }, 'stage.records_missing');
+      if (batch.missing) sayMissing(batch.missing);
       for (const record of batch.records) {
         while (mustPause() && !signal.aborted) await changed.wait();
         if (signal.aborted) return;
@@ -120,7 +127,7 @@ export function createReader(
       } catch (error) {
         if (signal.aborted) return undefined;
         if (hasCode(error, 'stage.record_expired')) {
-          log.error({ source: source.name, fromSeqNum: seqNum }, 'stage.records_missing');
+          sayMissing({ fromSeqNum: seqNum, toSeqNum: seqNum + 1 });
           return undefined;
         }
         if (errorKind(error) !== 'transient') throw error;
