@@ -22,10 +22,15 @@ export interface InstallOptions {
   cacheDirectory: string;
   /** Default 3 min. */
   timeoutMs?: number;
+  /** Of all that is installed, unpacked. Default 1 GB. */
+  maxBytes?: number;
 }
 
 const WORK_PREFIX = 'install-';
 const DEFAULT_TIMEOUT_MS = 180_000;
+const DEFAULT_MAX_BYTES = 1_000_000_000;
+/** Between two looks at how much it is: each goes through all files. */
+const SIZE_CHECK_MS = 1000;
 const MAX_MANIFEST_BYTES = 10_000_000;
 /** Of npm's cache, which npm itself never empties. */
 const MAX_CACHE_BYTES = 2_000_000_000;
@@ -63,13 +68,13 @@ const CONFLICT = /^(?:<{7}|={7}|>{7})(?: |\r?$)/;
  * Installs what the lockfile nearest to the tools names; nothing where there is none.
  * @returns a function (root of the repository, path of the tools in it, signal) that throws MillraceError
  *   `tools.install_failed` (transient: the registry may be away), `tools.lockfile_invalid` (invalid: so is what
- *   package.json and the lockfile say, with npm's own words)
+ *   package.json and the lockfile say, with npm's own words), `tools.packages_too_large` (invalid)
  */
 export function createInstallPackages(
   deps: { clock: Clock },
   options: InstallOptions,
 ): (root: string, path: string, signal: AbortSignal) => Promise<void> {
-  const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, maxBytes = DEFAULT_MAX_BYTES } = options;
   return async (root, path, signal) => {
     const folder = await lockfileFolder(root, path);
     if (folder === null) return;
@@ -78,28 +83,62 @@ export function createInstallPackages(
     try {
       const manifest = await readFile(join(folder, MANIFEST), 'utf8');
       await copyFile(join(folder, LOCKFILE), join(work, LOCKFILE), constants.COPYFILE_EXCL);
-      using deadline = createDeadline(deps.clock, timeoutMs, signal);
-      const installAs = async (wanted: string): Promise<void> => {
-        await writeFile(join(work, MANIFEST), wanted);
-        await npm(work, options, deadline.signal);
-      };
-      const typed = withTypes(manifest);
-      await installAs(typed)
-        .catch((error: unknown) => {
-          // Types from where packages may not come from are no reason to refuse: without them nothing is checked of these.
-          if (!hasCode(error, 'tools.lockfile_invalid') || typed === manifest) throw error;
-          return installAs(manifest);
-        })
-        .catch(async (error: unknown) => {
-          if (hasCode(error, 'tools.lockfile_invalid')) await assertJson(root, folder);
-          throw error;
-        });
+      await withinBytes(deps.clock, { directory: work, maxBytes }, async (exceeded) => {
+        using deadline = createDeadline(deps.clock, timeoutMs, signal, exceeded);
+        const installAs = async (wanted: string): Promise<void> => {
+          await writeFile(join(work, MANIFEST), wanted);
+          await npm(work, options, deadline.signal);
+        };
+        const typed = withTypes(manifest);
+        await installAs(typed)
+          .catch((error: unknown) => {
+            // Types from where packages may not come from are no reason to refuse: without them nothing is checked of these.
+            if (!hasCode(error, 'tools.lockfile_invalid') || typed === manifest) throw error;
+            return installAs(manifest);
+          })
+          .catch(async (error: unknown) => {
+            if (hasCode(error, 'tools.lockfile_invalid')) await assertJson(root, folder);
+            throw error;
+          });
+      });
       await rm(join(folder, 'node_modules'), { recursive: true, force: true });
       await rename(join(work, 'node_modules'), join(folder, 'node_modules')).catch(ignoreMissing);
     } finally {
       await rm(work, { recursive: true, force: true });
     }
   };
+}
+
+/**
+ * Has a folder filled, and ends that as soon as there is too much in it.
+ * @throws MillraceError `tools.packages_too_large` (invalid)
+ */
+async function withinBytes(
+  clock: Clock,
+  { directory, maxBytes }: { directory: string; maxBytes: number },
+  fill: (exceeded: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const exceeded = new AbortController();
+  const ended = new AbortController();
+  const watch = async (): Promise<void> => {
+    while (!ended.signal.aborted && !exceeded.signal.aborted) {
+      await clock.sleep(SIZE_CHECK_MS, ended.signal).catch(() => {});
+      if (!ended.signal.aborted && (await bytesIn(directory)) > maxBytes) exceeded.abort();
+    }
+  };
+  const watching = watch();
+  try {
+    await fill(exceeded.signal);
+  } catch (error) {
+    if (!exceeded.signal.aborted) throw error;
+  } finally {
+    ended.abort();
+    await watching;
+  }
+  if (!exceeded.signal.aborted && (await bytesIn(directory)) <= maxBytes) return;
+  const message = `the packages of the tools unpack to more than ${maxBytes} bytes`;
+  const hint = 'Take what the tools do not need at run time out of `dependencies`, and push both files.';
+  throw new MillraceError('invalid', 'tools.packages_too_large', message, { hint });
 }
 
 /** What installations left that were killed goes, and so does a cache that has become too large. */

@@ -116,6 +116,20 @@ function filesWithDevelopment(wanted: Record<string, [wanted: string, entry: obj
   });
 }
 
+function filesWithLarge(url: string, integrity: string): string {
+  const dependencies = { large: '1.0.0', shout: '1.0.0' };
+  const packages = {
+    '': { name: 'tools', version: '1.0.0', dependencies },
+    'node_modules/large': { version: '1.0.0', resolved: `${url}/large.tgz`, integrity },
+    'node_modules/shout': { version: '1.0.0', resolved: `${url}/shout.tgz`, integrity: `sha512-${sha512()}` },
+  };
+  return folderWith({
+    'package.json': JSON.stringify({ name: 'tools', version: '1.0.0', dependencies }),
+    'package-lock.json': JSON.stringify({ name: 'tools', version: '1.0.0', lockfileVersion: 3, packages }),
+    'tools/index.ts': '',
+  });
+}
+
 async function installedIn(root: string): Promise<string[]> {
   const names = await readdir(join(root, 'node_modules'));
   return names.filter((name) => !name.startsWith('.')).toSorted();
@@ -208,6 +222,30 @@ describe('installing packages', () => {
     status = 503;
     const root = filesWith(lockfile(`${registry.url}/shout/-/shout-1.0.0.tgz`, OTHER_CHECKSUM));
     await expect(install(root)).rejects.toMatchObject({ kind: 'transient', code: 'tools.install_failed' });
+  });
+
+  it.each([
+    ['in the end', false],
+    ['while others are still to come', true],
+  ])('refuses packages that unpack to more than the limit, %s', async (_, isEndless) => {
+    const folder = folderWith({ 'package/package.json': '{}', 'package/zeros': '0'.repeat(3_000_000) });
+    await run('tar', ['-czf', join(folder, 'large.tgz'), '-C', folder, 'package']);
+    const large = readFileSync(join(folder, 'large.tgz'));
+    const host = await listening(({ url }, response) => {
+      if (url === '/large.tgz' || !isEndless) response.end(url === '/large.tgz' ? large : tarball);
+    });
+    const root = filesWithLarge(host.url, `sha512-${createHash('sha512').update(large).digest('base64')}`);
+    const environment = { PATH: process.env['PATH']!, npm_config_registry: host.url };
+    // An empty one: what others have installed would not be asked for.
+    const empty = folderWith({});
+    const limits = { environment, cacheDirectory: empty, maxBytes: 1_000_000 };
+    const refused = { kind: 'invalid', code: 'tools.packages_too_large' };
+    await expect(createInstallPackages({ clock }, limits)(root, 'tools', signal)).rejects.toMatchObject(
+      refused,
+    );
+    expect(await readdir(root)).not.toContain('node_modules');
+    expect(await readdir(empty)).not.toContainEqual(expect.stringMatching(/^install-/));
+    host.close();
   });
 
   it('asks no other host than the registry for what a lockfile names', async () => {
