@@ -39,7 +39,7 @@ export interface ResendOutboundOptions {
 
 /** Resend's limit is 256 characters; they travel in a header. */
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,256}$/;
-/** Of an attempt that has not called yet: far less than the hour that the outbox leaves before a key is forgotten. */
+/** Of an attempt that has not called yet: far less than the hours that the outbox leaves before a key is forgotten. */
 const MAX_AGE_MS = 15 * 60_000;
 /** Answers of a gateway, which cannot know what became of the request behind it. */
 const GATEWAY_STATUSES: readonly unknown[] = [408, 502, 504];
