@@ -48,7 +48,8 @@ import { createRunner } from './runner/runner.ts';
 import { createSandboxPool } from './runner/sandbox/pool.ts';
 import type { SandboxPool } from './runner/sandbox/sandbox.ts';
 import { createSync, syncOptions } from './runner/sync/sync.ts';
-import { createSenderAuthentication, createTextLookup } from './runner/senders.ts';
+import { createTextLookup } from './runner/sender-lookups.ts';
+import { createSenderAuthentication } from './runner/senders.ts';
 import { createToolBreaker } from './runner/tool-breaker.ts';
 import type { ToolSet } from './runner/tool-set.ts';
 import { createTools } from './runner/tools.ts';
@@ -289,7 +290,7 @@ function runnerServices(
   const toolSecrets = Object.fromEntries([...secrets.tools].map(([name, secret]) => [name, secret.reveal()]));
   const breaker = createToolBreaker({ clock, log });
   const lookUp = createTextLookup(config.dnsServers);
-  const authenticate = createSenderAuthentication({ mailWork, lookUp });
+  const authenticate = createSenderAuthentication({ mailWork, lookUp, clock });
   const createCaps = () => createReplyCaps({ store, clock }, defaultReplyCaps);
   const runner = createRunner(
     {

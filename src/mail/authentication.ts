@@ -74,15 +74,17 @@ export async function authenticate(message: SignedMessage): Promise<Authenticati
   return verified(message, parts);
 }
 
+/** What counts of an email whose signature the DNS did not say enough of, for as long as anybody waits. */
+export function undecided(email: Pick<ParsedEmail, 'headers'>): Authentication {
+  const domain = authorDomain(email);
+  return failed(domain, `temperror: the DNS does not say whether ${domain ?? 'its author'} signed it`);
+}
+
 async function verified(
   { raw, fields, records, receivedMs }: SignedMessage,
   parts: RawParts,
 ): Promise<Authentication> {
-  // Loaded by the first mail that is asked about: it would be 25 MB of every daemon.
-  const [{ dkimVerify }, { evaluateDmarc }] = await Promise.all([
-    import('mailauth/lib/dkim/verify.js'),
-    import('mailauth/lib/dmarc/index.js'),
-  ]);
+  const { dkimVerify, evaluateDmarc } = await verifier();
   const resolver = resolverOf(records);
   const common = { resolver: resolver.resolve, strict: true };
   const { results, headerFrom, fromFields, headers } = await dkimVerify(Buffer.from(raw), {
@@ -124,6 +126,26 @@ async function verified(
     domain,
     sound.length > 0 ? 'it is signed by another domain' : (judged[0]?.fault ?? 'it is not signed'),
   );
+}
+
+/**
+ * Loaded by the first mail that is asked about: it would be 25 MB of every daemon. Where it cannot be, the mail waits:
+ * nothing is wrong with that.
+ */
+async function verifier() {
+  try {
+    const [{ dkimVerify }, { evaluateDmarc }] = await Promise.all([
+      import('mailauth/lib/dkim/verify.js'),
+      import('mailauth/lib/dmarc/index.js'),
+    ]);
+    return { dkimVerify, evaluateDmarc };
+  } catch (cause) {
+    const message = 'what verifies signatures (the package mailauth) cannot be loaded';
+    throw new MillraceError('transient', 'authentication.unavailable', message, {
+      cause,
+      hint: 'The installation is not complete: install it again and restart the daemon.',
+    });
+  }
 }
 
 /** What `mailauth` asks the DNS, out of what was found before. */

@@ -27,6 +27,8 @@ import type { StreamRecord, StreamStore } from '../streams/stream-store.ts';
 import { createCapabilities } from './capabilities.ts';
 import type { FetchBudget } from './fetch-budget.ts';
 import { createFreezeEffects } from './freeze-effects.ts';
+import { createSenderProofs } from './sender-proofs.ts';
+import type { Proof } from './sender-proofs.ts';
 import { senderRefusal } from './senders.ts';
 import type { AuthenticateSender, SenderRefusal } from './senders.ts';
 import type { ReplyCap, ReplyCaps, SendCap } from './reply-caps.ts';
@@ -41,6 +43,7 @@ import type { ResolvedSettings } from './tool-settings.ts';
 import type { StateSession, ToolState } from './tool-state.ts';
 import type { ToolRevision } from './tool-revision.ts';
 import type { ToolSet } from './tool-set.ts';
+import { createTries } from './tries.ts';
 
 export interface RunToolDeps {
   store: StreamStore;
@@ -68,8 +71,6 @@ const MAX_REPEATS = 100;
 const UNCOUNTED_BYTES = 1024 * 1024;
 /** A mail whose tool is held waits so often, some minutes in all; then it is parked, for somebody to see. */
 const MAX_HELD = 10;
-/** Mails that wait for a held tool and are counted; beyond, the count of the oldest begins anew. */
-const MAX_HELD_MAILS = 10_000;
 
 interface Run {
   readonly cause: RunCause;
@@ -81,7 +82,7 @@ interface Run {
   /** As it came. */
   readonly raw: () => Promise<Uint8Array>;
   /** Whether its author is proven. */
-  readonly authentication: () => Promise<Authentication>;
+  readonly proof: () => Promise<Proof>;
   /** Whom a reply goes to. */
   readonly recipient: string;
   readonly revision: ToolRevision;
@@ -98,7 +99,8 @@ export function createRunTool(
   const { store, pool, tools, caps, breaker, state, history, mailWork } = deps;
   const { domains } = options;
   const freeze = createFreezeEffects(deps, options);
-  const holds = createHoldCount();
+  const holds = createTries(MAX_HELD + 1);
+  const proofs = createSenderProofs();
 
   async function handle(record: StreamRecord, attempt: Attempt): Promise<Outcome> {
     const mail = parseJsonRecord(inboxRecordSchema, record);
@@ -124,22 +126,19 @@ export function createRunTool(
     if (capped !== null) return { kind: 'skipped', reason: capped, facts: base };
 
     const { signal } = attempt;
-    const authentication = once(async () =>
-      deps.authenticate(email, {
-        raw: await rawMessage(mail, signal),
-        receivedMs: Date.parse(mail.arrivedAt ?? mail.receivedAt),
-        inbox: options.inbox,
-      }),
-    );
+    const { seqNum } = record;
+    const proof = once(() => proofs.prove({ seqNum, email }, () => authenticated(mail, email, signal)));
     const settings = settingsFor(revision.bundle.settings, exportName);
-    const refusal = await senderRefusal(settings, email, authentication);
+    const refusal = await senderRefusal(settings, email, proof);
     if (refusal) return refusedOutcome(refusal, base);
+    // Its tool has asked before, in vain: it gets no sandbox until there is something to say.
+    if (proofs.isLookedFor(seqNum)) await proof();
     const raw = (): Promise<Uint8Array> => rawMessage(mail, signal);
     const files = once(async () => mailWork.allAttachmentBytes(await raw(), options.inbox));
     const { inbox } = options;
     const cause = causeOfRun(record, mail, { inbox, lost: await deps.lastRestore(signal) });
     const tool = { revision, exportName, settings };
-    const run: Run = { cause, mail, email, files, raw, authentication, recipient, ...tool, signal };
+    const run: Run = { cause, mail, email, files, raw, proof, recipient, ...tool, signal };
     for (let repeats = 0; repeats < MAX_REPEATS; repeats++) {
       const session = await state.begin(thread, attempt.signal);
       try {
@@ -169,7 +168,7 @@ export function createRunTool(
       sender: normaliseAddress(recipient) ?? recipient,
     };
     const held = breaker.enter(ref);
-    if (held?.of === 'tool' && holds.mayWait(cause.seqNum))
+    if (held?.of === 'tool' && holds.mayTryAgain(cause.seqNum))
       return { kind: 'deferred', untilMs: held.untilMs, reason: 'tool.held', holdsLane: true };
     holds.end(cause.seqNum);
     if (held) return parkedFor(heldError(exportName, held), base);
@@ -224,8 +223,20 @@ export function createRunTool(
   const rawMessage = (mail: InboxRecord, signal: AbortSignal): Promise<Uint8Array> =>
     readBlob(store, mail.raw, signal);
 
+  async function authenticated(
+    mail: InboxRecord,
+    email: ParsedEmail,
+    signal: AbortSignal,
+  ): Promise<Authentication> {
+    return deps.authenticate(email, {
+      raw: await rawMessage(mail, signal),
+      receivedMs: Date.parse(mail.arrivedAt ?? mail.receivedAt),
+      inbox: options.inbox,
+    });
+  }
+
   function runRequest(run: Run, session: StateSession): RunRequest {
-    const { cause, mail, email, files, authentication, recipient, revision, signal } = run;
+    const { cause, mail, email, files, proof, recipient, revision, signal } = run;
     const { exportName, settings } = run;
     const { emailId } = mail;
     const { seqNum } = cause;
@@ -247,7 +258,7 @@ export function createRunTool(
         fetchBudget: deps.fetchBudget,
         attachmentBytes: async (index) => attachmentAt(await files(), index),
         readState: (scope) => session.read(scope),
-        authenticate: authentication,
+        authenticate: async () => (await proof()).authentication,
         readThread: once(() => history.earlier({ thread, seqNum, emailId, person: recipient }, signal)),
       }),
       randomSeed: cause.seed,
@@ -257,26 +268,6 @@ export function createRunTool(
   }
 
   return handle;
-}
-
-/**
- * How often each mail was held. The stage's attempts count every failure: after an outage of the store the first hold would
- * be the last. A restart begins anew, and with it the tool's circuit.
- */
-function createHoldCount(): { mayWait(seqNum: number): boolean; end(seqNum: number): void } {
-  const counts = new Map<number, number>();
-  return {
-    mayWait(seqNum) {
-      const count = (counts.get(seqNum) ?? 0) + 1;
-      counts.delete(seqNum);
-      if (count > MAX_HELD) return false;
-      counts.set(seqNum, count);
-      const [oldest] = counts.keys();
-      if (counts.size > MAX_HELD_MAILS && oldest !== undefined) counts.delete(oldest);
-      return true;
-    },
-    end: (seqNum) => counts.delete(seqNum),
-  };
 }
 
 /** Reads once for a run, however often a tool asks and how much at the same time. */
@@ -291,7 +282,7 @@ function refusedOutcome(refusal: SenderRefusal, facts: Record<string, unknown>):
   const message = `nobody has proven who wrote this email: ${reason}`;
   return parkedFor(
     new MillraceError('permanent', 'sender.unauthenticated', message, {
-      hint: 'Its tool has not run (settings: unauthenticated). To run it all the same, change that and redrive it.',
+      hint: 'Its tool has not run (settings: from, unauthenticated). To run it all the same, change that and redrive it; where the DNS did not answer, redrive it when it does.',
     }),
     facts,
   );

@@ -2,18 +2,19 @@
  * Who may write to a tool: its settings `from` and `unauthenticated`, held against what the raw message proves.
  *
  * Proof is looked for when somebody asks, the settings or the tool, and not for every mail: it takes the DNS. While that
- * does not say, the run is tried again later (`authentication.dns_failed`); an email is never refused, and never let
- * in, for what nobody could look up.
+ * does not say, the run is tried again (`authentication.dns_failed`), for about a minute, because it holds the
+ * conversation that its sender named. Then it counts as not proven: a tool that asks is told so, and where the settings ask,
+ * the mail is parked. None is skipped, and none let in, for what nobody could look up.
  */
-import { Resolver } from 'node:dns/promises';
 import { normaliseAddress, normaliseDomain } from '../mail/address.ts';
 import { recordNames } from '../mail/authentication.ts';
 import type { Authentication, TextRecords } from '../mail/authentication.ts';
 import type { ParsedEmail } from '../mail/email.ts';
 import type { MailWork } from '../mail/mail-work.ts';
-
-/** The TXT records of a name, none where there are none. Rejects where nobody could tell. */
-export type LookUpText = (name: string) => Promise<string[]>;
+import type { Clock } from '../platform/clock.ts';
+import { createSparingLookup } from './sender-lookups.ts';
+import type { LookUpText } from './sender-lookups.ts';
+import type { Proof } from './sender-proofs.ts';
 
 export type AuthenticateSender = (
   email: ParsedEmail,
@@ -31,36 +32,13 @@ export type SenderRefusal =
   | { readonly kind: 'skip'; readonly reason: 'sender-not-allowed' | 'sender-unauthenticated' }
   | { readonly kind: 'park'; readonly authentication: Authentication };
 
-const NO_RECORDS = new Set(['ENOTFOUND', 'ENODATA', 'EBADNAME']);
-const LOOK_UP_TIMEOUT_MS = 2_000;
-const LOOK_UP_TRIES = 2;
-
-/** @param servers addresses of DNS servers; none: the system's */
-export function createTextLookup(servers: readonly string[]): LookUpText {
-  const resolver = new Resolver({ timeout: LOOK_UP_TIMEOUT_MS, tries: LOOK_UP_TRIES });
-  if (servers.length > 0) resolver.setServers(servers);
-  return async (name) => {
-    try {
-      const records = await resolver.resolveTxt(name);
-      return records.map((parts) => parts.join(''));
-    } catch (error) {
-      if (NO_RECORDS.has((error as NodeJS.ErrnoException).code ?? '')) return [];
-      throw error;
-    }
-  };
-}
-
 export function createSenderAuthentication(deps: {
   mailWork: MailWork;
   lookUp: LookUpText;
+  clock: Clock;
 }): AuthenticateSender {
-  const found = async (name: string): Promise<[string, TextRecords]> => {
-    try {
-      return [name, await deps.lookUp(name)];
-    } catch {
-      return [name, 'failed'];
-    }
-  };
+  const lookUp = createSparingLookup(deps);
+  const found = async (name: string): Promise<[string, TextRecords]> => [name, await lookUp(name)];
   return async (email, { raw, receivedMs, inbox }) => {
     const records = Object.fromEntries(await Promise.all(recordNames(email).map(found)));
     const fields = { headers: email.headers };
@@ -68,17 +46,17 @@ export function createSenderAuthentication(deps: {
   };
 }
 
-/** Null where the tool may run. @throws what `authenticate` throws */
+/** Null where the tool may run. @throws what `prove` throws */
 export async function senderRefusal(
   { from, unauthenticated }: SenderRule,
   email: ParsedEmail,
-  authenticate: () => Promise<Authentication>,
+  prove: () => Promise<Proof>,
 ): Promise<SenderRefusal | null> {
   if (from !== null && !isAmong(from, email)) return { kind: 'skip', reason: 'sender-not-allowed' };
   if (unauthenticated === 'run') return null;
-  const authentication = await authenticate();
+  const { authentication, isDecided } = await prove();
   if (authentication.result === 'pass') return null;
-  if (unauthenticated === 'park') return { kind: 'park', authentication };
+  if (unauthenticated === 'park' || !isDecided) return { kind: 'park', authentication };
   return { kind: 'skip', reason: 'sender-unauthenticated' };
 }
 

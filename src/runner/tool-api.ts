@@ -98,7 +98,8 @@ export interface Email {
   thread(): Promise<readonly ThreadEmail[]>;
   /**
    * Looks whether `from` is proven, by the raw message and the DNS. To let nobody else in, name who may write in
-   * `settings.from`. While the DNS does not answer, the run is broken off and repeated later.
+   * `settings.from`. While the DNS does not answer, the run is broken off and repeated, for about a minute; then the result
+   * is `fail`, and its reason begins with `temperror`.
    */
   authentication(): Promise<Authentication>;
 }

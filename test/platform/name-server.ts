@@ -8,8 +8,8 @@ const NXDOMAIN = 3;
 /** A record holds strings of at most so many octets (RFC 1035 3.3). */
 const STRINGS = /.{1,255}/g;
 
-/** By name in lower case; a name that is not there does not exist. */
-export type Zone = Record<string, { TXT?: string[]; MX?: string[] } | 'broken'>;
+/** By name in lower case; a name that is not there does not exist. What is `silent` gets no answer. */
+export type Zone = Record<string, { TXT?: string[]; MX?: string[] } | 'broken' | 'silent'>;
 
 export interface NameServer {
   /** With its port, as Node takes it. */
@@ -30,6 +30,7 @@ export async function startNameServer(zone: Zone): Promise<NameServer> {
       asked.push(name);
       const rest = { name, class: Packet.CLASS.IN, ttl: 1 };
       const entry = zone[name];
+      if (entry === 'silent') return;
       if (entry === 'broken') response.header.rcode = SERVFAIL;
       else if (!entry) response.header.rcode = NXDOMAIN;
       else if (question!.type === Packet.TYPE.MX)

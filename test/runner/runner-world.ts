@@ -8,7 +8,8 @@ import type { Clock } from '../../src/platform/clock.ts';
 import { createLog } from '../../src/platform/log.ts';
 import { createReplyCaps, defaultReplyCaps } from '../../src/runner/reply-caps.ts';
 import type { ReplyCapOptions } from '../../src/runner/reply-caps.ts';
-import { createSenderAuthentication, createTextLookup } from '../../src/runner/senders.ts';
+import { createTextLookup } from '../../src/runner/sender-lookups.ts';
+import { createSenderAuthentication } from '../../src/runner/senders.ts';
 import { createRunner } from '../../src/runner/runner.ts';
 import { createToolBreaker } from '../../src/runner/tool-breaker.ts';
 import type { ToolBreaker } from '../../src/runner/tool-breaker.ts';
@@ -29,6 +30,8 @@ const DOMAIN = 'agent.example';
 
 export interface RunnerWorld {
   store(): StreamStore;
+  /** Sandbox processes that were started so far. */
+  sandboxStarts(): number;
   /** Starts a runner with these tools; ends the one before. */
   start(tools: string, options?: RunnerWorldOptions): Promise<void>;
   /** Drains it. */
@@ -106,6 +109,7 @@ export function useRunnerWorld(): RunnerWorld {
 
   return {
     store,
+    sandboxStarts: () => sandbox.pool.stats().starts,
     stop,
     async start(tools, options = {}) {
       const { wrapStore = (plain) => plain, concurrency = 4, caps = {} } = options;
@@ -123,6 +127,7 @@ export function useRunnerWorld(): RunnerWorld {
           authenticate: createSenderAuthentication({
             mailWork: mailWorkInPlace,
             lookUp: createTextLookup(dnsServers),
+            clock,
           }),
           tools: {
             current: () => revision,
