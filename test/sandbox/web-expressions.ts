@@ -200,7 +200,7 @@ export const expressions: Record<string, Record<string, string>> = {
     'of names that an object inherits': `((c) => [Object.getPrototypeOf(c) === Object.prototype, Object.hasOwn(c, '__proto__'), c.polluted])(structuredClone(JSON.parse('{"__proto__": {"polluted": 1}}')))`,
   },
   timers: {
-    'their order with microtasks': `new Promise((resolve) => { const seen = []; setTimeout(() => seen.push('late'), 20); setTimeout((a) => { seen.push(a); setTimeout(() => resolve(seen), 40) }, 1, 'soon'); queueMicrotask(() => seen.push('micro')); clearTimeout(setTimeout(() => seen.push('never'), 2)); })`,
+    'their order with microtasks': `new Promise((resolve) => { const seen = []; setTimeout(() => seen.push('late'), 250); setTimeout((a) => { seen.push(a); setTimeout(() => resolve(seen), 400) }, 1, 'soon'); queueMicrotask(() => seen.push('micro')); clearTimeout(setTimeout(() => seen.push('never'), 2)); })`,
     'an interval': `new Promise((resolve) => { let count = 0; const id = setInterval((by) => { count += by; if (count === 6) { clearInterval(id); resolve(count) } }, 1, 2) })`,
     'odd delays': `Promise.all([0, -1, 'x', NaN, undefined, '1', null].map((ms) => new Promise((resolve) => setTimeout(resolve, ms, 'done'))))`,
     'what is no function': `[names(() => setTimeout('x')), names(() => setInterval(null)), names(() => queueMicrotask(1))]`,
