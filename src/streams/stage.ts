@@ -1,8 +1,9 @@
 /**
  * The stage: the one engine that receive, runner and outbox share. It reads a source stream, hands every
  * record to a handler, writes what the handler gives to other streams, and keeps its progress on a journal
- * (`journal.ts`). It promises that each record reaches a final outcome, whatever crashes; that a key is
- * settled once within the horizon, and where the cause of a record is known for as long as the journal; and that records of one lane (ordering key) are handled one after another.
+ * (`journal.ts`). It promises that each record reaches a final outcome, whatever crashes; that a key is settled once
+ * within the horizon, and where the cause of a record is known for as long as the journal; and that records of one lane
+ * (ordering key) are handled one after another.
  *
  * The states of a record:
  *

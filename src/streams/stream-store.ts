@@ -21,7 +21,8 @@
  *
  * Errors: `streams.seq_num_mismatch`, `streams.fenced` (permanent, `StreamConditionError`);
  * `streams.unavailable`, `streams.append_ambiguous` (transient); `streams.unauthorized` (transient, because
- * a token can be mended while we wait) and, of S2, `streams.refused` (likewise); `streams.too_large`, `streams.invalid_name` (invalid).
+ * a token can be mended while we wait) and, of S2, `streams.refused` (likewise); `streams.too_large`,
+ * `streams.invalid_name` (invalid).
  */
 import { MillraceError } from '../platform/errors.ts';
 
