@@ -30,20 +30,22 @@ export interface AppendWatch {
 const PROBE_AFTER_MS = 2_000;
 /** A trim, a fence, the least record. */
 const LEAST_BYTES = 8;
+const leastBytes = (): number => LEAST_BYTES;
 
 export function watchAppends({ store, clock }: { store: StreamStore; clock: Clock }): AppendWatch {
   let fault: (AppendFault & { bytes: number; lastMs: number }) | null = null;
   let probing: Promise<void> | null = null;
 
-  async function watched<T>(bytes: number, append: Promise<T>): Promise<T> {
+  /** @param size in bytes; it is asked only where something has failed */
+  async function watched<T>(size: () => number, append: Promise<T>): Promise<T> {
     try {
       const done = await append;
-      if (fault !== null && bytes >= fault.bytes) fault = null;
+      if (fault !== null && size() >= fault.bytes) fault = null;
       return done;
     } catch (error) {
       if (errorKind(error) === 'transient' || isTimeout(error)) {
         const { sinceMs, bytes: before } = fault ?? { sinceMs: clock.nowMs(), bytes: 0 };
-        fault = { sinceMs, error, bytes: Math.max(bytes, before), lastMs: clock.monotonicMs() };
+        fault = { sinceMs, error, bytes: Math.max(size(), before), lastMs: clock.monotonicMs() };
       }
       throw error;
     }
@@ -52,7 +54,7 @@ export function watchAppends({ store, clock }: { store: StreamStore; clock: Cloc
   async function probe(bytes: number, signal: AbortSignal): Promise<void> {
     const stream = store.stream(streamNames.probe);
     try {
-      const { endSeqNum } = await watched(bytes, stream.append([probeRecord(bytes)], { signal }));
+      const { endSeqNum } = await watched(() => bytes, stream.append([probeRecord(bytes)], { signal }));
       await stream.trim(endSeqNum, { signal });
     } catch {
       // What failed is remembered; what was not trimmed expires.
@@ -66,9 +68,9 @@ export function watchAppends({ store, clock }: { store: StreamStore; clock: Cloc
         const stream = store.stream(name);
         return {
           ...stream,
-          append: (records, options) => watched(bytesOf(records), stream.append(records, options)),
-          trim: (beforeSeqNum, options) => watched(LEAST_BYTES, stream.trim(beforeSeqNum, options)),
-          fence: (token, options) => watched(LEAST_BYTES, stream.fence(token, options)),
+          append: (records, options) => watched(() => bytesOf(records), stream.append(records, options)),
+          trim: (beforeSeqNum, options) => watched(leastBytes, stream.trim(beforeSeqNum, options)),
+          fence: (token, options) => watched(leastBytes, stream.fence(token, options)),
         };
       },
     },
