@@ -30,7 +30,7 @@ import type { ToolsRequest } from '../streams/records.ts';
 import type { Stream } from '../streams/stream-store.ts';
 import type { BodyReader } from './body-reader.ts';
 import { createRefusalLog } from './refusal-log.ts';
-import { Refusal } from './webhook-body.ts';
+import { Refusal, answerRefusal } from './webhook-body.ts';
 
 interface GitWebhookDeps {
   /** The stream `tools`. */
@@ -49,7 +49,6 @@ interface GitWebhookOptions {
 
 const DEFAULT_MAX_BODY_BYTES = 2 * 1024 * 1024;
 const APPEND_TIMEOUT_MS = 8_000;
-const RETRY_AFTER_SECONDS = 5;
 /** The signature in hexadecimal: GitHub's (Gitea and Forgejo send it, too), Gitea's, Forgejo's. */
 const SIGNATURE_HEADERS = [
   { name: 'x-hub-signature-256', prefix: 'sha256=' },
@@ -93,11 +92,7 @@ export function createGitWebhookRoute(deps: GitWebhookDeps, options: GitWebhookO
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       logRefusal(error);
-      const { status, message } = error;
-      // The rest of a body that nobody reads must not become the next request.
-      if (status === 413 || status === 503) c.header('connection', 'close');
-      if (status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));
-      return c.json({ ok: false, error: message }, status);
+      return answerRefusal(c, error);
     }
   });
   app.all('/webhooks/git', (c) => {

@@ -5,6 +5,7 @@
  * An event is UTF-8 JSON: an object with a string `type` and an object `data`, nested at most 64 deep, without
  * keys that would reach into a prototype when somebody copies them.
  */
+import type { Context } from 'hono';
 
 /** Refused at the edge, with the status that says so. */
 export class Refusal extends Error {
@@ -14,6 +15,16 @@ export class Refusal extends Error {
     super(message, cause === undefined ? undefined : { cause });
     this.status = status;
   }
+}
+
+const RETRY_AFTER_SECONDS = 5;
+
+/** What the sender of a request gets that is refused. */
+export function answerRefusal(c: Context, { status, message }: Refusal): Response {
+  if (status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));
+  // The rest of a body that nobody reads must not become the next request.
+  if (status === 413 || status === 503) c.header('connection', 'close');
+  return c.json({ ok: false, error: message }, status);
 }
 
 const MAX_DEPTH = 64;

@@ -32,7 +32,7 @@ import { KEY_HEADER } from '../streams/records.ts';
 import type { NewRecord, Stream } from '../streams/stream-store.ts';
 import type { BodyReader } from './body-reader.ts';
 import { createRefusalLog } from './refusal-log.ts';
-import { Refusal, eventIdentity } from './webhook-body.ts';
+import { Refusal, answerRefusal, eventIdentity } from './webhook-body.ts';
 import type { EventIdentity } from './webhook-body.ts';
 
 export interface WebhookDeps {
@@ -54,7 +54,6 @@ export interface WebhookOptions {
 
 const DEFAULT_MAX_BODY_BYTES = 512 * 1024;
 const DEFAULT_APPEND_TIMEOUT_MS = 10_000;
-const RETRY_AFTER_SECONDS = 5;
 /** It becomes a key in record headers. */
 const SVIX_ID = /^[\x21-\x7e]{1,128}$/;
 const JSON_CONTENT_TYPE = /^application\/json\s*(?:;|$)/i;
@@ -87,10 +86,7 @@ export function createWebhookRoute(deps: WebhookDeps, options: WebhookOptions): 
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       logRefusal(error);
-      if (error.status === 503) c.header('retry-after', String(RETRY_AFTER_SECONDS));
-      // The rest of a body that nobody reads must not become the next request.
-      if (error.status === 413 || error.status === 503) c.header('connection', 'close');
-      return c.json({ ok: false, error: error.message }, error.status);
+      return answerRefusal(c, error);
     }
   });
   app.all('/webhooks/resend', (c) => {
